@@ -1,0 +1,1 @@
+"""frames.db in, clips out."""

@@ -1,0 +1,199 @@
+"""One video as JPEG frames in one SQLite file: the format, both directions. All SQL of the project lives here.
+
+    <root>/jpg/<class>/<video_id>/frames.db     table Images(ObjId, frames, size), a row a frame
+    <root>/jpg/<class>/<video_id>/n_frames      the number of frames, as text
+
+`ObjId` is `<video_id>/frame_%05d`, counted from 1, `frames` the JPEG bytes, `size` the width of the image. In stores
+written here the row id is the frame's number (`user_version` 1 says so), so that a clip is a few page reads. Stores of the
+original and of `dataset2database` (type STRING, no key, rows in any order, `n_frames` perhaps missing) are read as they are.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+DATABASE = "frames.db"
+COUNT = "n_frames"
+ROW_ID_IS_FRAME = 1  # PRAGMA user_version of our stores; those of others have 0
+STAGING = ".partial"
+FRAME_NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
+
+
+class FrameStoreError(ValueError):
+    """A store that cannot be read; the message names the file and the reason."""
+
+
+class FrameStore:
+    """The frames of one video. Opening is cheap, and each read opens the database anew: no handle to leak or to fork.
+
+    Raises FrameStoreError, here and in `read`, where the folder holds no readable store.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder) / DATABASE
+        self.n_frames = self._read_count()
+        if self.n_frames < 1:
+            raise FrameStoreError(f"{self.path}: holds {self.n_frames} frames, needs at least 1")
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames by index, counted from 0, in the order asked, repeats allowed: uint8 `(T, H, W, 3)`, BGR."""
+        wanted = [int(index) for index in indices]
+        if not wanted:
+            raise FrameStoreError(f"{self.path}: no frames were asked for")
+        outside = [index for index in wanted if not 0 <= index < self.n_frames]
+        if outside:
+            raise FrameStoreError(
+                f"{self.path}: frame {outside[0]} was asked for, has 0 to {self.n_frames - 1}"
+            )
+        images = {index: self._decode(index, jpeg) for index, jpeg in self._fetch(sorted(set(wanted)))}
+        sizes = {image.shape for image in images.values()}
+        if len(sizes) > 1:
+            raise FrameStoreError(f"{self.path}: frames differ in size, {sorted(sizes)}")
+        return np.stack([images[index] for index in wanted])
+
+    def jpegs(self) -> Iterator[bytes]:
+        """All frames in order, as they are stored."""
+        for _, jpeg in self._fetch(range(self.n_frames)):
+            yield jpeg
+
+    def _read_count(self) -> int:
+        try:
+            text = self.path.with_name(COUNT).read_text().strip()
+        except FileNotFoundError:
+            text = ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise FrameStoreError(f"{self.path.with_name(COUNT)}: cannot be read, {error}") from error
+        if not text:
+            with self._connected() as connection:
+                return connection.execute("SELECT COUNT(*) FROM Images").fetchone()[0]
+        if not text.isdecimal():
+            raise FrameStoreError(f"{self.path.with_name(COUNT)}: {text[:40]!r} is not a number of frames")
+        return int(text)
+
+    def _fetch(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """(index, JPEG bytes) of each index, which rise."""
+        with self._connected() as connection:
+            ours = connection.execute("PRAGMA user_version").fetchone()[0] == ROW_ID_IS_FRAME
+            rows = None if ours else self._scan(connection)
+            for index in indices:
+                row_id = index + 1 if rows is None else rows[index] if index < len(rows) else -1
+                row = connection.execute("SELECT frames FROM Images WHERE rowid = ?", (row_id,)).fetchone()
+                if row is None:
+                    raise FrameStoreError(f"{self.path}: frame {index} of {self.n_frames} is missing")
+                yield index, row[0]
+
+    def _scan(self, connection: sqlite3.Connection) -> list[int]:
+        """Row ids in the order of the frames' numbers. One pass over the names; the images are not read."""
+        numbered = []
+        for row_id, name in connection.execute("SELECT rowid, ObjId FROM Images"):
+            number = FRAME_NUMBER.search(str(name))
+            if number is None:
+                raise FrameStoreError(
+                    f"{self.path}: {str(name)[:80]!r} does not end with the number of a frame"
+                )
+            numbered.append((int(number[1]), row_id))
+        return [row_id for _, row_id in sorted(numbered)]
+
+    def _decode(self, index: int, jpeg: bytes) -> np.ndarray:
+        try:
+            return simplejpeg.decode_jpeg(jpeg, colorspace="BGR")
+        except (ValueError, TypeError) as error:
+            raise FrameStoreError(f"{self.path}: frame {index} does not decode, {error}") from error
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """Read-only and immutable, so that nothing is locked or written, also on read-only disks."""
+        if not self.path.is_file():
+            raise FrameStoreError(f"{self.path}: there is no such file")
+        try:
+            # as_uri escapes what a URI cannot hold: ids with #, ? and % are found
+            with closing(
+                sqlite3.connect(self.path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True)
+            ) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise FrameStoreError(f"{self.path}: {error}") from error
+
+
+def has_store(folder: Path) -> bool:
+    """Whether a folder holds a store. Ours are renamed into place, so what is there is whole."""
+    return (folder / DATABASE).is_file()
+
+
+def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
+    """Write a store from JPEG frames in order; returns their number.
+
+    The store is built in a folder beside its place, flushed, and renamed, so `folder` holds a whole store or does not exist,
+    whatever interrupts this. Raises ValueError where there are no frames, OSError where `folder` holds something already
+    (nothing is ever replaced), and whatever `jpegs` raises.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".", suffix=STAGING, dir=folder.parent))
+    owner = os.open(staging, os.O_RDONLY)
+    try:
+        fcntl.flock(owner, fcntl.LOCK_EX)  # tells remove_abandoned that somebody is at work here
+        count = _write_database(staging / DATABASE, folder.name, jpegs)
+        if count == 0:
+            raise ValueError("no frame could be decoded")
+        (staging / COUNT).write_text(f"{count}\n")
+        staging.chmod(0o755)  # mkdtemp's folders are private
+        for path in (staging / DATABASE, staging / COUNT):
+            _flush_to_disk(path)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)  # is gone already if all went well
+        os.close(owner)
+    return count
+
+
+def remove_abandoned(root: Path) -> int:
+    """Remove half-written stores below `root` whose writer was killed; returns their number. Those in work stay."""
+    removed = 0
+    for staging in root.glob(f"*/.*{STAGING}"):
+        owner = os.open(staging, os.O_RDONLY)
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            shutil.rmtree(staging)
+            removed += 1
+        finally:
+            os.close(owner)
+    return removed
+
+
+def _write_database(path: Path, video_id: str, jpegs: Iterable[bytes]) -> int:
+    count = 0
+    # No journal: a database that is not finished is thrown away as a whole.
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(f"PRAGMA user_version = {ROW_ID_IS_FRAME}")
+        connection.execute(
+            "CREATE TABLE Images (ObjId TEXT NOT NULL UNIQUE, frames BLOB NOT NULL, size INTEGER NOT NULL)"
+        )
+        connection.execute("BEGIN")
+        for count, jpeg in enumerate(jpegs, start=1):
+            _, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+            row = (count, f"{video_id}/frame_{count:05d}", jpeg, width)
+            connection.execute("INSERT INTO Images (rowid, ObjId, frames, size) VALUES (?, ?, ?, ?)", row)
+        connection.execute("COMMIT")
+    return count
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

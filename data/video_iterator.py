@@ -1,0 +1,175 @@
+"""From a request to a clip and its label, and the loader whose workers do it.
+
+Follow a clip: the batch sampler's ClipRequest arrives at `VideoClips.__getitem__`; frames are chosen, read, transformed, and
+stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalisation and layout are the device's work (train/loop.py).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from data.batching import BatchShape, ClipRequest
+from data.frame_store import FrameStore, FrameStoreError
+from data.labels import VideoList
+from data.video_sampler import center_clip, random_clip
+from data.video_transforms import training_clip, validation_clip
+
+PREFETCH = 2  # batches a worker holds ready
+MAX_REPLACEMENTS = 100  # unreadable videos in a row before a clip is given up
+
+
+class BadSample(NamedTuple):
+    """A clip that could not be read: of which video, and why."""
+
+    video: str
+    reason: str
+
+
+class Sample(NamedTuple):
+    """One clip, uint8 `(T, H, W, 3)`, BGR; None where it could not be read. `bad`: what was tried before."""
+
+    clip: torch.Tensor | None
+    label: int
+    index: int
+    bad: list[BadSample]
+
+
+class Batch(NamedTuple):
+    """Clips uint8 `(B, T, H, W, 3)`, BGR; `labels` and `indices` (the videos' numbers) `(B,)`; what could not be read."""
+
+    clips: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+    bad: list[BadSample]
+
+    def pin_memory(self) -> "Batch":
+        return self._replace(clips=self.clips.pin_memory(), labels=self.labels.pin_memory())
+
+
+class TrainingClips(Dataset[Sample]):
+    """Random clips, augmented; a function of the request alone.
+
+    With fewer frames than `base_length`, intervals grow at random up to the factor by which the frames shrank, so that a
+    coarse clip covers the same time (multigrid paper, section 3). A clip that cannot be read is replaced by one of another
+    video, the next readable one in an order given by the request's seed.
+    """
+
+    def __init__(
+        self,
+        videos: VideoList,
+        *,
+        intervals: Sequence[int],
+        base_length: int,
+        clip_size: int,
+        short_side: int,
+        augment: str,
+        flip: bool,
+        frame_sampling: str,
+    ) -> None:
+        self.videos = videos
+        self.intervals = intervals
+        self.base_length = base_length
+        self.clip_size = clip_size
+        self.short_side = short_side
+        self.augment = augment
+        self.flip = flip
+        self.frame_sampling = frame_sampling
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, request: ClipRequest) -> Sample:
+        bad = []
+        replacements = np.random.default_rng((request.seed, 1))
+        index = request.index
+        for _ in range(MAX_REPLACEMENTS):
+            try:
+                return Sample(self._clip(index, request), int(self.videos.labels[index]), index, bad)
+            except FrameStoreError as error:
+                bad.append(BadSample(str(self.videos.folder(index)), str(error)))
+                index = int(replacements.integers(len(self.videos)))
+        return Sample(None, -1, request.index, bad)
+
+    def _clip(self, index: int, request: ClipRequest) -> torch.Tensor:
+        generator = np.random.default_rng(request.seed)
+        store = FrameStore(self.videos.folder(index))
+        speed = (1.0, max(1.0, self.base_length / request.length))
+        indices = random_clip(
+            store.n_frames, request.length, self.intervals, generator, speed=speed, starts=self.frame_sampling
+        )
+        clip = training_clip(
+            store.read(indices),
+            size=request.size,
+            clip_size=self.clip_size,
+            short_side=self.short_side,
+            augment=self.augment,
+            flip=self.flip,
+            generator=generator,
+        )
+        return torch.from_numpy(clip)
+
+
+class ValidationClips(Dataset[Sample]):
+    """The middle clip of each video, its centre, nothing random. One that cannot be read is not replaced."""
+
+    def __init__(self, videos: VideoList, *, interval: int, short_side: int) -> None:
+        self.videos = videos
+        self.interval = interval
+        self.short_side = short_side
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, request: ClipRequest) -> Sample:
+        label = int(self.videos.labels[request.index])
+        try:
+            store = FrameStore(self.videos.folder(request.index))
+            frames = store.read(center_clip(store.n_frames, request.length, self.interval))
+        except FrameStoreError as error:
+            bad = BadSample(str(self.videos.folder(request.index)), str(error))
+            return Sample(None, label, request.index, [bad])
+        clip = validation_clip(frames, size=request.size, short_side=self.short_side)
+        return Sample(torch.from_numpy(clip), label, request.index, [])
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack what could be read; in a worker, straight into shared memory."""
+    read = [sample for sample in samples if sample.clip is not None]
+    return Batch(
+        clips=default_collate([sample.clip for sample in read]) if read else torch.empty(0),
+        labels=torch.tensor([sample.label for sample in read]),
+        indices=torch.tensor([sample.index for sample in read]),
+        bad=[bad for sample in samples for bad in sample.bad],
+    )
+
+
+def make_loader(
+    clips: Dataset[Sample], batches: Sampler[list[ClipRequest]], *, workers: int, pin_memory: bool
+) -> DataLoader[Batch]:
+    """One loader for all shapes of all epochs: requests carry the shapes, workers stay. 0 workers read in this process."""
+    return DataLoader(
+        clips,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+        worker_init_fn=_prepare_worker,
+    )
+
+
+def _prepare_worker(_: int) -> None:
+    # a worker is one of several: OpenCV's and torch's own threads would only fight over the cores
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int) -> int:
+    """What batches in flight hold of /dev/shm at most: a worker its prefetched ones, and the consumer one."""
+    largest = max(shape.batch * shape.length * shape.size**2 * 3 for shape in shapes)
+    return (workers * PREFETCH + 1) * largest if workers else 0

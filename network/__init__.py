@@ -1,0 +1,17 @@
+"""Networks for clips: `create_network("srtg_r3d_34", num_classes=400)`, or each builder by its own name.
+
+Importing a file registers its networks; `from network import srtg_r3d_34` finds them in the registry.
+"""
+
+from network import srtg_resnet  # noqa: F401
+from network.registry import Builder, create_network, list_networks, network_builder, network_options
+
+__all__ = ["create_network", "list_networks", "network_options"]
+
+
+def __getattr__(name: str) -> Builder:
+    """The registered builder `name`, for `from network import <name>`."""
+    try:
+        return network_builder(name)
+    except ValueError as error:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {error}") from error

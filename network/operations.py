@@ -1,0 +1,22 @@
+"""How much a network computes, counted without computing it."""
+
+import functools
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from network.registry import create_network
+
+
+@functools.cache
+def count_operations(name: str, num_classes: int, length: int, size: int, **options: bool | str) -> int:
+    """Floating-point operations of one clip's forward pass, a multiply-add as two: convolutions, recurrent cells, linear layers.
+
+    Nothing is allocated: network and clip are on torch's `meta` device.
+    """
+    with torch.device("meta"):
+        network = create_network(name, num_classes, **options).eval()
+        clips = torch.empty(1, 3, length, size, size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(clips)
+    return counter.get_total_flops()

@@ -1,0 +1,221 @@
+"""3D, (2+1)D, wide, ResNeXt and channel-separated ResNets, each also with squeeze and recursion: `srtg_`.
+
+Tran et al., "A closer look at spatiotemporal convolutions for action recognition", CVPR 2018, and "Video
+classification with channel-separated convolutional networks", ICCV 2019; Stergiou & Poppe, "Learn to cycle",
+Pattern Recognition Letters 2021, section 3. To add a network, plain and `srtg_`, add a line at the end of this file.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial, wraps
+
+import torch
+from torch import Tensor, nn
+
+from network.blocks import BasicBlock, Bottleneck, Convolution, Recursion
+from network.layers import (
+    Conv2Plus1D,
+    Conv3D,
+    DepthwiseConv3D,
+    InteractionPreservedConv3D,
+    SoftPool3d,
+    Stem2Plus1D,
+    Stem3D,
+)
+from network.recursion import SqueezeRecursion
+from network.registry import Builder, register
+
+logger = logging.getLogger(__name__)
+
+Depths = tuple[int, int, int, int]  # blocks in each of the four stages
+
+
+def make_pool(pool: str) -> nn.Module:
+    """The pooling after the stem, "max" or "soft": halves T, H and W, rounding up."""
+    if pool not in ("max", "soft"):
+        raise ValueError(f"pool is {pool!r}, and must be 'max' or 'soft'")
+    pool_class = nn.MaxPool3d if pool == "max" else SoftPool3d
+    return pool_class(kernel_size=3, stride=2, padding=1)
+
+
+class VideoResNet(nn.Module):
+    """A ResNet over clips: stem, pooling, four stages of blocks, mean over time and space, linear head.
+
+    Args:
+        block, depths: the kind of block, and how many of them each stage has.
+        conv, stem: the convolution in the blocks, and the first layers.
+        num_classes: outputs of the head, `fc`.
+        groups, width: of the blocks' convolutions, and how many times wider than the block their inside is.
+        pool: after the stem, "max" or "soft".
+        recursion, place: makes a `SqueezeRecursion` of so many channels, and where in each block it goes.
+        zero_init_residual: start with blocks that pass their input on (Goyal et al., 2017, section 5.1).
+
+    `gate_names` lists the blocks that have a gate, in order, such as "layer1.0".
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: Depths,
+        conv: Convolution,
+        stem: Callable[[], nn.Module],
+        num_classes: int,
+        *,
+        groups: int = 1,
+        width: int = 1,
+        pool: str = "max",
+        recursion: Recursion | None = None,
+        place: str = "final",
+        zero_init_residual: bool = False,
+    ) -> None:
+        super().__init__()
+        make_block = partial(block, conv=conv, groups=groups, width=width, recursion=recursion, place=place)
+        self.stem = stem()
+        self.pool = make_pool(pool)
+        self.layer1 = make_stage(make_block, depths[0], 64, 64, stride=1)
+        self.layer2 = make_stage(make_block, depths[1], 64, 128, stride=2)
+        self.layer3 = make_stage(make_block, depths[2], 128, 256, stride=2)
+        self.layer4 = make_stage(make_block, depths[3], 256, 512, stride=2)
+        self.fc = nn.Linear(512, num_classes)
+        self.gate_names = [
+            name.removesuffix(".sar")
+            for name, module in self.named_modules()
+            if isinstance(module, SqueezeRecursion) and module.gates
+        ]
+        self._start(zero_init_residual)
+
+    def _start(self, zero_init_residual: bool) -> None:
+        """Initial weights; norms keep PyTorch's (scale 1, offset 0), recurrent cells their own."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
+                nn.init.zeros_(module.last_norm.weight)
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, clips: Tensor, return_gates: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Clips `(B, 3, T, H, W)` -> logits `(B, num_classes)`; H and W from 16, T from 1.
+
+        With `return_gates` also how far each gate of `gate_names` opened, a float tensor `(B, gates)` without
+        gradient: 1 or 0 for strict gates, p for soft ones.
+        """
+        if clips.dim() != 5 or clips.shape[1] != 3:
+            raise ValueError(f"expected clips of shape (B, 3, T, H, W), got {tuple(clips.shape)}")
+        openings: list[Tensor] = []
+        x = self.pool(self.stem(clips))  # (B, 64, T/2, H/4, W/4)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                x = block(x, openings)
+        logits = self.fc(x.mean(dim=(2, 3, 4)))  # from (B, 512, T/16, H/32, W/32)
+        if not return_gates:
+            return logits
+        none = logits.new_empty((len(clips), 0), dtype=torch.float32)
+        columns = [opening.detach().float().unsqueeze(1) for opening in openings]
+        return logits, torch.cat([none, *columns], dim=1)
+
+
+def make_stage(
+    make_block: Callable[..., nn.Module], depth: int, in_channels: int, channels: int, stride: int
+) -> nn.Sequential:
+    """`depth` blocks, of which the first changes the number of channels and strides."""
+    first = make_block(in_channels, channels, stride)
+    return nn.Sequential(first, *(make_block(channels, channels, 1) for _ in range(depth - 1)))
+
+
+def define(
+    name: str,
+    block: type[BasicBlock] | type[Bottleneck],
+    depths: Depths,
+    conv: Convolution,
+    stem: Callable[[], nn.Module] = Stem3D,
+    *,
+    groups: int = 1,
+    width: int = 1,
+) -> tuple[Builder, Builder]:
+    """Register the networks `name` and `srtg_<name>` and return their builders; the rest is `VideoResNet`'s."""
+    network = partial(VideoResNet, block, depths, conv, stem, groups=groups, width=width)
+
+    def plain(num_classes: int, *, pool: str = "max", zero_init_residual: bool = False) -> VideoResNet:
+        return network(num_classes, pool=pool, zero_init_residual=zero_init_residual)
+
+    def srtg(
+        num_classes: int,
+        *,
+        gates: bool | str = False,
+        place: str = "final",
+        pool: str = "max",
+        recursion_init: str = "identity",
+        zero_init_residual: bool = False,
+    ) -> VideoResNet:
+        recursion = partial(SqueezeRecursion, gates=gates, init=recursion_init)
+        return network(
+            num_classes, recursion=recursion, place=place, pool=pool, zero_init_residual=zero_init_residual
+        )
+
+    what = f"{block.__name__} x {depths}, {conv.__name__}, groups {groups}, width {width}"
+    shapes = "Clips `(B, 3, T, H, W)` in, logits `(B, num_classes)` out; options as for `VideoResNet`"
+    plain.__doc__ = f"{what}. {shapes}."
+    srtg.__doc__ = (
+        f"{name} with squeeze and recursion (Learn to cycle, section 3): {what}. {shapes}; "
+        "`gates` and `recursion_init` as for `SqueezeRecursion`."
+    )
+    for builder, builder_name in ((plain, name), (srtg, f"srtg_{name}")):
+        builder.__name__ = builder.__qualname__ = builder_name
+        register(builder)
+    return plain, srtg
+
+
+D18, D34 = (2, 2, 2, 2), (3, 4, 6, 3)
+D50, D101, D152, D200 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3)
+
+r3d_18, srtg_r3d_18 = define("r3d_18", BasicBlock, D18, Conv3D)
+r3d_34, srtg_r3d_34 = define("r3d_34", BasicBlock, D34, Conv3D)
+r3d_50, srtg_r3d_50 = define("r3d_50", Bottleneck, D50, Conv3D)
+r3d_101, srtg_r3d_101 = define("r3d_101", Bottleneck, D101, Conv3D)
+r3d_152, srtg_r3d_152 = define("r3d_152", Bottleneck, D152, Conv3D)
+r3d_200, srtg_r3d_200 = define("r3d_200", Bottleneck, D200, Conv3D)
+
+r2plus1d_18, srtg_r2plus1d_18 = define("r2plus1d_18", BasicBlock, D18, Conv2Plus1D, Stem2Plus1D)
+r2plus1d_34, srtg_r2plus1d_34 = define("r2plus1d_34", BasicBlock, D34, Conv2Plus1D, Stem2Plus1D)
+r2plus1d_50, srtg_r2plus1d_50 = define("r2plus1d_50", Bottleneck, D50, Conv2Plus1D, Stem2Plus1D)
+r2plus1d_101, srtg_r2plus1d_101 = define("r2plus1d_101", Bottleneck, D101, Conv2Plus1D, Stem2Plus1D)
+r2plus1d_152, srtg_r2plus1d_152 = define("r2plus1d_152", Bottleneck, D152, Conv2Plus1D, Stem2Plus1D)
+r2plus1d_200, srtg_r2plus1d_200 = define("r2plus1d_200", Bottleneck, D200, Conv2Plus1D, Stem2Plus1D)
+
+r3dxt34_32d, srtg_r3dxt34_32d = define("r3dxt34_32d", BasicBlock, D34, Conv3D, groups=32)
+r3dxt50_32x4d, srtg_r3dxt50_32x4d = define("r3dxt50_32x4d", Bottleneck, D50, Conv3D, groups=32, width=2)
+r3dxt101_32x8d, srtg_r3dxt101_32x8d = define("r3dxt101_32x8d", Bottleneck, D101, Conv3D, groups=32, width=4)
+wide_r3d50_2, srtg_wide_r3d50_2 = define("wide_r3d50_2", Bottleneck, D50, Conv3D, width=2)
+wide_r3d101_2, srtg_wide_r3d101_2 = define("wide_r3d101_2", Bottleneck, D101, Conv3D, width=2)
+
+r2plus1dxt34_32d, srtg_r2plus1dxt34_32d = define(
+    "r2plus1dxt34_32d", BasicBlock, D34, Conv2Plus1D, Stem2Plus1D, groups=32
+)
+r2plus1dxt50_32x4d, srtg_r2plus1dxt50_32x4d = define(
+    "r2plus1dxt50_32x4d", Bottleneck, D50, Conv2Plus1D, Stem2Plus1D, groups=32, width=2
+)
+r2plus1dxt101_32x8d, srtg_r2plus1dxt101_32x8d = define(
+    "r2plus1dxt101_32x8d", Bottleneck, D101, Conv2Plus1D, Stem2Plus1D, groups=32, width=4
+)
+wide_r2plus1d50_2, srtg_wide_r2plus1d50_2 = define(
+    "wide_r2plus1d50_2", Bottleneck, D50, Conv2Plus1D, Stem2Plus1D, width=2
+)
+wide_r2plus1d101_2, srtg_wide_r2plus1d101_2 = define(
+    "wide_r2plus1d101_2", Bottleneck, D101, Conv2Plus1D, Stem2Plus1D, width=2
+)
+
+ir_csn_50, srtg_ir_csn_50 = define("ir_csn_50", Bottleneck, D50, DepthwiseConv3D)
+ir_csn_101, srtg_ir_csn_101 = define("ir_csn_101", Bottleneck, D101, DepthwiseConv3D)
+ir_csn_152, srtg_ir_csn_152 = define("ir_csn_152", Bottleneck, D152, DepthwiseConv3D)
+ip_csn_50, srtg_ip_csn_50 = define("ip_csn_50", Bottleneck, D50, InteractionPreservedConv3D)
+ip_csn_101, srtg_ip_csn_101 = define("ip_csn_101", Bottleneck, D101, InteractionPreservedConv3D)
+ip_csn_152, srtg_ip_csn_152 = define("ip_csn_152", Bottleneck, D152, InteractionPreservedConv3D)
+
+
+@register
+@wraps(srtg_r3d_34, assigned=())  # the same options
+def srtg_r3d_32(num_classes: int, **options: bool | str) -> nn.Module:
+    """An alias of srtg_r3d_34: the original's table of networks has this name."""
+    logger.warning("srtg_r3d_32 is an alias of srtg_r3d_34")
+    return srtg_r3d_34(num_classes, **options)

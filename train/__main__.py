@@ -1,0 +1,10 @@
+"""python -m train --dataset DIR: the same trainer for a data set of one's own, DIR/jpg/... and DIR/labels/{train,val}.csv."""
+
+import sys
+
+from data.datasets import OWN
+from train.options import Options
+from train.run import main
+
+if __name__ == "__main__":
+    sys.exit(main(OWN, Options(), prog="python -m train"))

@@ -1,0 +1,249 @@
+"""What watches a run: monitors that describe an interval of steps, and callbacks that write each epoch down."""
+
+import csv
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from humanfriendly.terminal import ansi_wrap
+from tqdm import tqdm
+
+from train.loop import StepReport, describe, seconds_between
+from train.metrics import Averages, averages, zero_sums
+
+logger = logging.getLogger(__name__)
+
+
+class EpochReport(NamedTuple):
+    """What an epoch came to. `learning_rate` is that of its last step, `seconds` those of training and validation."""
+
+    epoch: int
+    learning_rate: float
+    train: Averages
+    val: Averages
+    train_seconds: float
+    val_seconds: float
+
+
+class Callback:
+    """Sees every step and epoch; does nothing with them."""
+
+    def on_step(self, report: StepReport) -> None:
+        """After a step."""
+
+    def on_epoch(self, report: EpochReport) -> None:
+        """After an epoch's validation."""
+
+    def close(self) -> None:
+        """At the end of the run, however it ends."""
+
+
+class Monitor:
+    """Gathers over an interval of steps; `describe` says what it saw, and starts anew. May wait for the device."""
+
+    def on_step(self, report: StepReport) -> None:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        raise NotImplementedError
+
+
+class AccuracyMonitor(Monitor):
+    """Loss, top-1 and top-5, over clips."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = zero_sums(device)
+
+    def on_step(self, report: StepReport) -> None:
+        self.sums += report.sums
+
+    def describe(self) -> str:
+        result = averages(self.sums)
+        self.sums = torch.zeros_like(self.sums)
+        return f"loss {result.loss:.4f}  top-1 {result.top1:.3f}  top-5 {result.top5:.3f}"
+
+
+class SpeedMonitor(Monitor):
+    """Clips a second of reading (the loop's waiting for them), forward and backward passes (with the update).
+
+    In colour, red below the first limit, green from the second on, yellow between:
+    reading 100, 3000; forward 50, 300; backward 20, 200.
+    """
+
+    LIMITS = {"r": (100, 3000), "f": (50, 300), "b": (20, 200)}
+
+    def __init__(self, coloured: bool = False) -> None:
+        self.coloured = coloured
+        self.steps: list[StepReport] = []
+
+    def on_step(self, report: StepReport) -> None:
+        self.steps.append(report)
+
+    def describe(self) -> str:
+        rates = " ".join(f"{name}={self._paint(name, rate)}" for name, rate in self.rates().items())
+        self.steps = []
+        return f"Speed ({rates}) clip/sec"
+
+    def rates(self) -> dict[str, float]:
+        """Clips a second since the last `describe`."""
+        if self.steps and not isinstance(self.steps[-1].marks.backward, float):
+            self.steps[-1].marks.backward.synchronize()
+        clips = sum(report.shape.batch for report in self.steps)
+        marks = [report.marks for report in self.steps]
+        seconds = {
+            "r": sum(mark.waited for mark in marks),
+            "f": sum(seconds_between(mark.begin, mark.forward) for mark in marks),
+            "b": sum(seconds_between(mark.forward, mark.backward) for mark in marks),
+        }
+        return {name: clips / max(elapsed, 1e-9) for name, elapsed in seconds.items()}
+
+    def _paint(self, name: str, rate: float) -> str:
+        red, green = self.LIMITS[name]
+        colour = "red" if rate < red else "yellow" if rate < green else "green"
+        return ansi_wrap(f"{rate:.2e}", color=colour) if self.coloured else f"{rate:.2e}"
+
+
+class ShapeMonitor(Monitor):
+    """Batch shape and learning rate of the last step, which multigrid changes."""
+
+    def on_step(self, report: StepReport) -> None:
+        self.shape, self.learning_rate = report.shape, report.learning_rate
+
+    def describe(self) -> str:
+        return f"batch {describe(self.shape)}  lr {self.learning_rate:.3g}"
+
+
+class GateMonitor(Monitor):
+    """The share of open gates, or their mean opening if they are soft, for each stage of the network."""
+
+    def __init__(self, gate_names: Sequence[str]) -> None:
+        self.stages = [name.split(".")[0] for name in gate_names]
+        self.openings: list[torch.Tensor] = []
+
+    def on_step(self, report: StepReport) -> None:
+        self.openings.append(report.openings)
+
+    def describe(self) -> str:
+        means = torch.stack(self.openings).mean(dim=0).tolist()
+        self.openings = []
+        by_stage: dict[str, list[float]] = {}
+        for stage, mean in zip(self.stages, means, strict=True):
+            by_stage.setdefault(stage, []).append(mean)
+        return "gates " + " ".join(f"{stage} {sum(v) / len(v):.2f}" for stage, v in by_stage.items())
+
+
+class ProgressLog(Callback):
+    """A line each `interval` steps and at an epoch's end; a bar on a terminal."""
+
+    def __init__(self, monitors: Sequence[Monitor], interval: int, end_epoch: int) -> None:
+        self.monitors = monitors
+        self.interval = interval
+        self.end_epoch = end_epoch
+        self.bar: tqdm | None = None
+
+    def on_step(self, report: StepReport) -> None:
+        if self.bar is None:
+            # disable=None: no bar where standard error is not a terminal
+            self.bar = tqdm(total=report.n_steps, initial=report.step, unit="step", leave=False, disable=None)
+        self.bar.update()
+        for monitor in self.monitors:
+            monitor.on_step(report)
+        done = report.step + 1
+        if done % self.interval == 0 or done == report.n_steps:
+            parts = "  ".join(monitor.describe() for monitor in self.monitors)
+            logger.info(
+                "epoch %d/%d step %d/%d  %s", report.epoch, self.end_epoch, done, report.n_steps, parts
+            )
+
+    def on_epoch(self, report: EpochReport) -> None:
+        self.close()
+        for name, result, seconds in (
+            ("train", report.train, report.train_seconds),
+            ("val", report.val, report.val_seconds),
+        ):
+            logger.info(
+                "epoch %d/%d %s  loss %.4f  top-1 %.3f  top-5 %.3f  (%.1f s)",
+                *(report.epoch, self.end_epoch, name, result.loss, result.top1, result.top5, seconds),
+            )
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class ResultsTable(Callback):
+    """`train_results_s0001.csv` and `val_results_s0001.csv`: a row an epoch, flushed each time; s is the first epoch."""
+
+    def __init__(self, folder: Path, first_epoch: int) -> None:
+        self.paths = {name: folder / f"{name}_results_s{first_epoch:04d}.csv" for name in ("train", "val")}
+
+    def on_epoch(self, report: EpochReport) -> None:
+        extra = {"LearningRate": report.learning_rate, "Seconds": round(report.train_seconds, 2)}
+        self._append(self.paths["train"], report.epoch, report.train, extra)
+        self._append(self.paths["val"], report.epoch, report.val, {"Seconds": round(report.val_seconds, 2)})
+
+    def _append(self, path: Path, epoch: int, result: Averages, extra: dict[str, Any]) -> None:
+        row = {"Epoch": epoch, "Top1": result.top1, "Top5": result.top5, "Loss": result.loss, **extra}
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def cut_results(folder: Path, first_epoch: int) -> None:
+    """Drop the rows from `first_epoch` on of all runs before, so that no epoch stands twice. Each file whole or untouched."""
+    for path in folder.glob("*_results_s*.csv"):
+        with path.open(newline="") as file:
+            header, *rows = file.read().splitlines(keepends=True) or [""]
+        kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) < first_epoch]
+        staging = path.with_name(f".{path.name}.{os.getpid()}")
+        staging.write_text("".join([header, *kept]), newline="")
+        staging.replace(path)
+
+
+class TensorBoardLog(Callback):
+    """Scalars an epoch, for TensorBoard."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  an optional package
+        except ImportError:
+            raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+        self.writer = SummaryWriter(folder)
+
+    def on_epoch(self, report: EpochReport) -> None:
+        for split, result in (("train", report.train), ("val", report.val)):
+            for name, value in result._asdict().items():
+                self.writer.add_scalar(f"{name}/{split}", value, report.epoch)
+        self.writer.add_scalar("learning_rate", report.learning_rate, report.epoch)
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class BadSampleLog(Callback):
+    """`bad_samples.csv`: the clips that could not be read and why, where there are any."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_step(self, report: StepReport) -> None:
+        if not report.bad:
+            return
+        is_new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(["Epoch", "Video", "Reason"])
+            writer.writerows([report.epoch, *sample] for sample in report.bad)
+        for sample in report.bad:
+            logger.warning("unreadable clip, replaced: %s", sample.reason)

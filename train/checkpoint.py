@@ -1,0 +1,97 @@
+"""Checkpoints: tensors and plain values, written beside their place, flushed and renamed, so that a good one is never lost."""
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from network.weights import read_tensors_file
+
+logger = logging.getLogger(__name__)
+
+KEYS = (
+    "state_dict",
+    "epoch",
+    "step",
+    "options",
+    "optimiser",
+    "scaler",
+    "generators",
+    "metrics",
+    "classes",
+    "normalisation",
+    "dataset",
+)
+
+
+def epoch_path(folder: Path, network: str, epoch: int) -> Path:
+    """The checkpoint after an epoch."""
+    return folder / f"{network}_ep-{epoch:04d}.pth"
+
+
+def last_path(folder: Path, network: str) -> Path:
+    """The checkpoint within an epoch."""
+    return folder / f"{network}_last.pth"
+
+
+def best_path(folder: Path, network: str) -> Path:
+    """The checkpoint of the best validation top-1."""
+    return folder / f"{network}_best.pth"
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all: whenever this is interrupted, `path` is the old file or the new one."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with staging.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        staging.replace(path)
+        _flush_folder(path.parent)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of ours, whole. FileNotFoundError or ValueError where it is not."""
+    content = read_tensors_file(path)
+    absent = [key for key in KEYS if not isinstance(content, dict) or key not in content]
+    if absent:
+        raise ValueError(
+            f"{path}: cannot be resumed from, has no {', '.join(absent)}; --pretrained-3d takes its weights"
+        )
+    return content
+
+
+def find_furthest(folder: Path, network: str) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint furthest by (epoch, step), None where there is none. One that cannot be read is passed over."""
+    after_epochs = [
+        path for path in folder.glob(f"{network}_ep-*.pth") if re.search(r"_ep-\d+\.pth$", path.name)
+    ]
+    after_epochs.sort(key=lambda path: int(path.stem.rpartition("-")[2]), reverse=True)
+    furthest = [_first_readable(paths) for paths in (after_epochs, [last_path(folder, network)])]
+    found = [pair for pair in furthest if pair is not None]
+    return max(found, key=lambda pair: (pair[1]["epoch"], pair[1]["step"]), default=None)
+
+
+def _first_readable(paths: list[Path]) -> tuple[Path, dict[str, Any]] | None:
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            return path, load_checkpoint(path)
+        except ValueError as error:
+            logger.warning("passed over: %s", error)
+    return None
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

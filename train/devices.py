@@ -1,0 +1,52 @@
+"""Where a run computes: the CPU, a GPU, or several in one process."""
+
+import logging
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import gather, parallel_apply, replicate, scatter
+
+logger = logging.getLogger(__name__)
+
+
+def choose_gpus(wanted: int | None) -> int:
+    """How many GPUs to use: all by default, 0 for the CPU. ValueError for more than there are, where there are some."""
+    present = torch.cuda.device_count()
+    if wanted is None:
+        return present
+    if wanted > present and present > 0:
+        raise ValueError(f"--gpus {wanted}: this machine has {present}")
+    if wanted > present:
+        logger.warning("--gpus %d: this machine has none, running on the CPU", wanted)
+        return 0
+    return wanted
+
+
+def replica_count(batch: int, gpus: int) -> int:
+    """How many GPUs share a batch: as many as can have two clips each, which a batch norm needs, and at least one.
+
+    Clips are dealt in equal parts, the last one smaller: 5 clips on 4 GPUs go as 3 and 2.
+    """
+    for count in range(min(gpus, batch), 1, -1):
+        part = -(-batch // count)
+        if batch - part * (-(-batch // part) - 1) >= 2:
+            return -(-batch // part)
+    return 1
+
+
+class Replicas(nn.Module):
+    """Data parallelism in one process, as nn.DataParallel does it, but no replica gets a single clip."""
+
+    def __init__(self, network: nn.Module, gpus: int) -> None:
+        super().__init__()
+        self.network = network
+        self.gpus = gpus
+
+    def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
+        devices = list(range(replica_count(len(clips), self.gpus)))
+        if len(devices) == 1:
+            return self.network(clips, **options)
+        parts = scatter(clips, devices)
+        replicas = replicate(self.network, devices, detach=not torch.is_grad_enabled())
+        outputs = parallel_apply(replicas, [(part,) for part in parts], [options] * len(parts), devices)
+        return gather(outputs, devices[0])

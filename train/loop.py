@@ -1,0 +1,169 @@
+"""The training loop. It acts; callbacks observe, through the frozen report of each step."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from data.batching import BatchShape
+from data.video_iterator import BadSample, Batch
+from train.lr_scheduler import LearningRate
+from train.metrics import batch_sums, zero_sums
+from train.multigrid import Step
+from train.normalisation import Normalisation
+from train.optimiser import set_learning_rate
+
+logger = logging.getLogger(__name__)
+
+AUTOCAST = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+LOWEST_SCALE = 2.0**-14  # the fp16 scaler starts at 2^16 and halves with each skipped step: thirty in a row
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the message says where it stopped and why."""
+
+
+class Marks(NamedTuple):
+    """Times within a step, in order: seconds, or events on a GPU. `waited`: seconds the loop waited for the batch."""
+
+    waited: float
+    begin: "float | torch.cuda.Event"
+    forward: "float | torch.cuda.Event"
+    backward: "float | torch.cuda.Event"
+
+
+class StepReport(NamedTuple):
+    """What a step did. `sums` `(4,)` (see train.metrics) and `openings` `(gates,)` are on the device."""
+
+    epoch: int
+    step: int  # from 0
+    n_steps: int
+    shape: BatchShape
+    learning_rate: float
+    sums: Tensor
+    openings: Tensor
+    marks: Marks
+    bad: Sequence[BadSample]
+
+
+@dataclass
+class Trainer:
+    """A network and what updates it. `network` may be wrapped for several GPUs or compiled."""
+
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    learning_rate: LearningRate
+    normalisation: Normalisation
+    device: torch.device
+    precision: str
+    clip_gradient: float | None
+    watch_gates: bool
+    unchecked: list[tuple[str, Tensor]] = field(default_factory=list)  # steps whose loss nobody has looked at
+
+    def train_epoch(
+        self, epoch: int, steps: Sequence[Step], batches: Iterable[Batch], first_step: int = 0
+    ) -> Iterator[StepReport]:
+        """Train an epoch from `first_step`; each step is reported when it is done."""
+        self.network.train()
+        asked = time.perf_counter()
+        for step, batch in enumerate(batches, start=first_step):
+            waited = time.perf_counter() - asked
+            phase, shape = steps[step]
+            if len(batch.labels) == 0:
+                raise TrainingError(
+                    f"epoch {epoch}, step {step + 1}: no clip could be read, {batch.bad[-1].reason}"
+                )
+            rate = self.learning_rate.at(epoch, step, len(steps), phase)
+            set_learning_rate(self.optimiser, rate)
+            sums, openings, marks = self._update(batch, waited)
+            place = f"epoch {epoch}, step {step + 1}, batch {describe(shape)}, learning rate {rate:.4g}"
+            self.unchecked.append((place, sums))
+            if self.device.type == "cpu":
+                self.check_finite()
+            yield StepReport(epoch, step, len(steps), shape, rate, sums, openings, marks, batch.bad)
+            asked = time.perf_counter()
+
+    def _update(self, batch: Batch, waited: float) -> tuple[Tensor, Tensor, Marks]:
+        begin = self.mark()
+        logits, openings, labels = self._forward(batch)
+        loss = nn.functional.cross_entropy(logits, labels)
+        forward = self.mark()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.clip_gradient is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_gradient)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        marks = Marks(waited, begin, forward, self.mark())
+        return batch_sums(logits.detach(), labels, loss.detach()), openings.detach().mean(dim=0), marks
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits in fp32 `(B, classes)`, openings of the gates `(B, gates)`, labels, on the device."""
+        clips = self.normalisation(batch.clips.to(self.device, non_blocking=True))
+        labels = batch.labels.to(self.device, non_blocking=True)
+        dtype = AUTOCAST[self.precision]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
+            if self.watch_gates:
+                logits, openings = self.network(clips, return_gates=True)
+            else:
+                logits, openings = self.network(clips), clips.new_zeros(len(labels), 0)
+        return logits.float(), openings, labels
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch], skip_bad_samples: bool) -> tuple[Tensor, list[BadSample]]:
+        """Sums `(4,)` over all clips, and what could not be read: an error unless it may be skipped."""
+        self.network.eval()
+        sums = zero_sums(self.device)
+        bad: list[BadSample] = []
+        for batch in batches:
+            bad += batch.bad
+            if batch.bad and not skip_bad_samples:
+                raise TrainingError(
+                    f"validation: {batch.bad[0].reason}; --skip-bad-samples goes on without such videos"
+                )
+            if len(batch.labels):
+                logits, _, labels = self._forward(batch)
+                sums += batch_sums(logits, labels, nn.functional.cross_entropy(logits, labels))
+        return sums, bad
+
+    def check_finite(self) -> None:
+        """Stop at a loss that is no number, or where fp16 has skipped steps for long. Waits for a GPU; call it rarely."""
+        steps, self.unchecked = self.unchecked, []
+        if not steps:
+            return
+        if self.scaler.is_enabled():
+            if self.scaler.get_scale() < LOWEST_SCALE:
+                raise TrainingError(
+                    f"{steps[-1][0]}: fp16 has skipped every step for long; --precision bf16 may help"
+                )
+            return
+        finite = torch.isfinite(torch.stack([sums for _, sums in steps])).all(dim=1).tolist()
+        if not all(finite):
+            place, _ = steps[finite.index(False)]
+            raise TrainingError(
+                f"{place}: the loss is not finite; a lower --lr-base or --clip-gradient may help"
+            )
+
+    def mark(self) -> "float | torch.cuda.Event":
+        """This moment, on a GPU that of the work queued so far; nothing waits."""
+        if self.device.type == "cpu":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def seconds_between(earlier: "float | torch.cuda.Event", later: "float | torch.cuda.Event") -> float:
+    """Between two marks; those of a GPU must have happened."""
+    return later - earlier if isinstance(earlier, float) else earlier.elapsed_time(later) / 1000
+
+
+def describe(shape: BatchShape) -> str:
+    """`48x16x224x224`: clips, frames, height, width."""
+    return f"{shape.batch}x{shape.length}x{shape.size}x{shape.size}"

@@ -1,0 +1,39 @@
+"""Loss, top-1 and top-5 as sums over clips. Sums stay on the device, so that adding to them does not wait for it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Averages(NamedTuple):
+    """Over clips, not batches; top-1 and top-5 are fractions of 1."""
+
+    top1: float
+    top5: float
+    loss: float
+
+
+def zero_sums(device: torch.device) -> Tensor:
+    """Nothing counted yet: clips, top-1 hits, top-5 hits, summed loss."""
+    return torch.zeros(4, dtype=torch.float64, device=device)
+
+
+@torch.no_grad()
+def batch_sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
+    """The sums of one batch: `logits` `(B, classes)`, `labels` `(B,)`, `loss` the mean over the batch -> `(4,)`.
+
+    With fewer than five classes, top-5 looks at all of them.
+    """
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hits = best == labels[:, None]
+    clips = logits.new_full((), len(labels), dtype=torch.float64)
+    return torch.stack([clips, hits[:, 0].sum(), hits.sum(), loss.double() * clips])
+
+
+def averages(sums: Tensor) -> Averages:
+    """Waits for the device. NaN where nothing was counted."""
+    clips, top1, top5, loss = sums.tolist()
+    if clips == 0:
+        return Averages(float("nan"), float("nan"), float("nan"))
+    return Averages(top1 / clips, top5 / clips, loss / clips)

@@ -1,0 +1,41 @@
+"""From clips as they are read to the network's input, on the device."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MEANS = (124 / 255, 117 / 255, 104 / 255)
+DEVIATIONS = (1 / (0.0167 * 255),) * 3
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What a network was trained with. The defaults are those of the published weights: BGR, per channel in that order."""
+
+    means: tuple[float, float, float] = MEANS
+    deviations: tuple[float, float, float] = DEVIATIONS
+    channel_order: str = "bgr"
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "means": list(self.means),
+            "deviations": list(self.deviations),
+            "channel_order": self.channel_order,
+        }
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """uint8 `(B, T, H, W, 3)`, BGR -> float32 `(B, 3, T, H, W)`, channels last in memory."""
+        if self.channel_order == "rgb":
+            clips = clips.flip(-1)
+        means = _on_device(self.means, clips.device)
+        deviations = _on_device(self.deviations, clips.device)
+        return ((clips / 255 - means) / deviations).permute(0, 4, 1, 2, 3)
+
+
+@functools.cache
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied once: copying at each step would wait for the device."""
+    return torch.tensor(values, device=device)

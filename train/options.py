@@ -1,0 +1,269 @@
+"""Every option once: name, type, default, help. The command line, checkpoints and `--help` follow from the fields."""
+
+import argparse
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from data.datasets import DatasetSpec
+from data.video_sampler import START_DISTRIBUTIONS
+from train.lr_scheduler import SCHEDULES
+
+PLACES = ("start", "top", "mid", "end", "skip", "final")
+PRECISIONS = ("fp32", "fp16", "bf16")
+LEGACY_SPELLINGS = {
+    "--pretrained-3d": ["--pretrained_3d"],
+    "--train-frame-interval": ["--train-frame-inteval"],
+    "--val-frame-interval": ["--val-frame-inteval"],
+}
+
+Parser = Callable[[str], Any]
+
+
+def _number(kind: type, rule: str, allowed: Callable[[float], bool]) -> Parser:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and allowed(value)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {rule}")
+        return value
+
+    return parse
+
+
+def _choice(*allowed: str) -> Parser:
+    def parse(text: str) -> str:
+        value = next((name for name in allowed if name.lower() == text.lower()), None)
+        if value is None:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(allowed)}")
+        return value
+
+    return parse
+
+
+def _boolean(text: str) -> bool:
+    return _choice("True", "False")(text) == "True"
+
+
+def _gates(text: str) -> bool | str:
+    value = _choice("False", "True", "soft")(text)
+    return value if value == "soft" else value == "True"
+
+
+def _resume_epoch(text: str) -> int | str:
+    return text if text == "auto" else positive(text)
+
+
+positive = _number(int, "a whole number of at least 1", lambda value: value >= 1)
+not_negative = _number(int, "a whole number of at least 0", lambda value: value >= 0)
+amount = _number(float, "a number of at least 0", lambda value: value >= 0)
+above_zero = _number(float, "a number above 0", lambda value: value > 0)
+share = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def _option(default: Any, parse: Parser, text: str, *, many: bool = False) -> Any:
+    return field(default=default, metadata={"parse": parse, "help": text, "many": many})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was chosen for a run. Entry scripts replace defaults; the command line replaces those."""
+
+    # data
+    dataset: Path | None = _option(None, Path, "folder of the data set, the one that holds jpg/")
+    labels: Path | None = _option(
+        None, Path, "folder of the label files (default: labels in it, or beside data/ above it)"
+    )
+    variant: str = _option("", str, "of the data set")
+    num_classes: int | None = _option(
+        None, positive, "classes, where they are not as many as the data set has"
+    )
+    max_missing: float = _option(0.2, share, "share of the videos of a label file that may be missing")
+    max_bad_samples: float = _option(
+        0.01, share, "share of an epoch's clips that may be unreadable before training stops"
+    )
+    skip_bad_samples: bool = _option(
+        False, _boolean, "validate without the clips that are unreadable; an error otherwise"
+    )
+    workers: int = _option(
+        min(8, os.cpu_count() or 1), not_negative, "processes that read clips; 0 is none beside this"
+    )
+    # clips
+    clip_length: int = _option(16, positive, "frames of a clip")
+    clip_size: int = _option(224, positive, "height and width of a clip in pixels")
+    short_side: int | None = _option(
+        None, positive, "short side that frames are scaled to before the crop (default: the data set's)"
+    )
+    train_frame_interval: tuple[int, ...] = _option(
+        (2,), positive, "from frame to frame, one or several to draw from", many=True
+    )
+    val_frame_interval: int = _option(2, positive, "from frame to frame in validation")
+    frame_sampling: str = _option(
+        "uniform", _choice(*START_DISTRIBUTIONS), "where clips start: uniform, or normal about the middle"
+    )
+    augment: str = _option("imgaug", _choice("imgaug", "none"), "engine of the augmentations: imgaug or none")
+    flip: bool | None = _option(None, _boolean, "mirror half of the clips (default: the data set's)")
+    channel_order: str = _option(
+        "bgr", _choice("bgr", "rgb"), "of the network's input: bgr (as published weights) or rgb"
+    )
+    # network
+    network: str = _option("srtg_r3d_34", str, "name of the network")
+    gates: bool | str = _option(False, _gates, "cyclic gates of srtg_ networks: True, False or soft")
+    place: str = _option(
+        "final", _choice(*PLACES), f"of the recursion in a block of srtg_ networks: {', '.join(PLACES)}"
+    )
+    pool: str = _option("max", _choice("max", "soft"), "pooling after the stem: max or soft")
+    pretrained_3d: Path | None = _option(
+        None, Path, "weights to start from, or the checkpoint to resume from"
+    )
+    fine_tune: bool = _option(False, _boolean, "train what the weights filled at lower rates than the rest")
+    fine_tune_factor: float = _option(
+        0.6, share, "of the learning rate, for what the weights filled, recurrent cells (0.5) aside"
+    )
+    resume_epoch: int | str | None = _option(
+        None, _resume_epoch, "epoch to go on with, or auto: where the last run stopped"
+    )
+    # steps
+    batch_size: int = _option(32, positive, "clips of a batch at the base shape")
+    long_cycles: bool = _option(False, _boolean, "multigrid's long cycle")
+    short_cycles: bool = _option(False, _boolean, "multigrid's short cycle")
+    lr_base: float = _option(
+        0.1, above_zero, "learning rate; with long cycles that of the first, coarsest phase"
+    )
+    lr_steps: tuple[int, ...] = _option(
+        (15, 30, 40), positive, "epochs after which the learning rate falls", many=True
+    )
+    lr_factor: float = _option(0.1, above_zero, "what it falls by")
+    lr_schedule: str = _option("step", _choice(*SCHEDULES), "step, or cosine down to 0 at the end")
+    warmup_epochs: float = _option(0.0, amount, "epochs over which the learning rate rises from 0")
+    clip_gradient: float | None = _option(None, above_zero, "largest norm of the gradient")
+    end_epoch: int = _option(100, positive, "last epoch")
+    random_seed: int = _option(1, not_negative, "everything random follows from it")
+    # device
+    gpus: int | None = _option(None, not_negative, "GPUs to use (default: all); 0 is the CPU")
+    precision: str | None = _option(
+        None, _choice(*PRECISIONS), "fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU)"
+    )
+    compile: bool = _option(False, _boolean, "compile the network: slow to start, faster after")
+    # what it leaves
+    task_name: str = _option("", str, "of the run; follows the name of the results folder")
+    model_dir: Path | None = _option(
+        None, Path, "folder for results (default: ./results/ and the data set's name)"
+    )
+    log_file: Path | None = _option(None, Path, "(default: train.log in the results folder)")
+    save_frequency: int = _option(1, positive, "epochs from checkpoint to checkpoint")
+    save_minutes: float = _option(
+        10.0, amount, "minutes from checkpoint to checkpoint within an epoch; 0 is never"
+    )
+    log_interval: int = _option(20, positive, "steps from log line to log line")
+    tensorboard: bool = _option(False, _boolean, "write events for TensorBoard into the results folder")
+    dry_run: bool = _option(False, _boolean, "print the plan as JSON, train nothing")
+    debug_mode: bool = _option(False, _boolean, "log more, and show tracebacks")
+
+    def plain(self) -> dict[str, Any]:
+        """Values that JSON and `weights_only` checkpoints can hold."""
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """Errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class _Values(argparse.Action):
+    """Lists in three spellings: `40 60`, `40,60` and `[40,60]`."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, flag: str | None = None
+    ) -> None:
+        words = " ".join(values).replace("[", " ").replace("]", " ").replace(",", " ").split()
+        if not words:
+            parser.error(f"argument {flag}: expected at least one number")
+        try:
+            parsed = tuple(positive(word) for word in words)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument {flag}: {error}")
+        setattr(namespace, self.dest, parsed)
+
+
+def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -> argparse.ArgumentParser:
+    parser = _OneLineParser(prog=prog, description=f"Train a network on {spec.name}.", allow_abbrev=False)
+    for option in dataclasses.fields(Options):
+        name = option.name
+        if name == "variant" and not spec.variant_flag:
+            continue
+        flag = "--" + (spec.variant_flag if name == "variant" else name.replace("_", "-"))
+        default = getattr(defaults, name)
+        details: dict[str, Any] = {"dest": name, "default": default, "help": _help(option, default)}
+        if name == "variant":
+            details.update(type=_choice(*spec.num_classes), default=spec.default_variant)
+            details["help"] = f"{', '.join(spec.num_classes)} (default: {spec.default_variant})"
+        elif option.metadata["many"]:
+            details.update(action=_Values, nargs="+", metavar="N")
+        elif option.metadata["parse"] is _boolean:
+            details.update(type=_boolean, nargs="?", const=True, metavar="True|False")
+            parser.add_argument(
+                "--no-" + flag[2:], dest=name, action="store_const", const=False, help=argparse.SUPPRESS
+            )
+        else:
+            details.update(type=option.metadata["parse"], metavar=name.rsplit("_", maxsplit=1)[-1].upper())
+        parser.add_argument(flag, *LEGACY_SPELLINGS.get(flag, ()), **details)
+    return parser
+
+
+def _help(option: dataclasses.Field, default: Any) -> str:
+    text = option.metadata["help"].replace("%", "%%")
+    if default is None or default == "" or "(default" in text:
+        return text
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{text} (default: {shown})"
+
+
+def parse_options(
+    spec: DatasetSpec, defaults: Options, argv: Sequence[str] | None = None, prog: str | None = None
+) -> Options:
+    """The options of a run. A bad value ends the process with status 2 and one line."""
+    parser = make_parser(spec, defaults, prog)
+    options = Options(**{"variant": "", **vars(parser.parse_args(argv))})
+    complaint = _contradiction(options)
+    if complaint:
+        parser.error(complaint)
+    return options
+
+
+def _contradiction(options: Options) -> str | None:
+    """What single values cannot show."""
+    if options.dataset is None:
+        return "the following arguments are required: --dataset"
+    if any(later <= earlier for earlier, later in itertools.pairwise(options.lr_steps)):
+        return f"argument --lr-steps: {' '.join(map(str, options.lr_steps))} must rise"
+    if options.fine_tune and options.pretrained_3d is None:
+        return "argument --fine-tune: needs the weights to start from, --pretrained-3d FILE"
+    if options.resume_epoch == 1:
+        return "argument --resume-epoch: 1 is the first epoch, there is nothing to resume from; leave it out"
+    return None
+
+
+NETWORK_CHOICES = ("gates", "place", "pool")
+
+
+def network_choices(options: Options) -> dict[str, bool | str]:
+    """What is asked of the network beyond its name; what is as by default is left out, as plain networks have no gates."""
+    defaults = Options()
+    values = {name: getattr(options, name) for name in NETWORK_CHOICES}
+    return {name: value for name, value in values.items() if value != getattr(defaults, name)}

@@ -1,0 +1,97 @@
+"""The folder that a run writes to, and what is there already: where to start from, what to cut, where to log."""
+
+import json
+import logging
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from humanfriendly.terminal import ansi_strip
+
+from data.datasets import DatasetSpec
+from train.callbacks import cut_results
+from train.checkpoint import epoch_path, find_furthest, load_checkpoint
+from train.options import NETWORK_CHOICES, Options
+
+logger = logging.getLogger(__name__)
+
+
+def results_folder(spec: DatasetSpec, options: Options) -> Path:
+    """`<model-dir>/<network>_gates_<gates>`, and `_<task name>` if there is one."""
+    name = spec.results_name.format(variant=options.variant, dataset=options.dataset.absolute().name)
+    root = options.model_dir or Path("results") / name
+    task = f"_{options.task_name}" if options.task_name else ""
+    return root / f"{options.network}_gates_{options.gates}{task}"
+
+
+def find_start(folder: Path, options: Options, classes: Sequence[str]) -> dict[str, Any] | None:
+    """The checkpoint to go on from, None for a start at epoch 1.
+
+    Raises FileNotFoundError for a checkpoint that is not there, ValueError for one of another network, epoch or set of classes,
+    and for a fresh start into a folder that has results: nothing is overwritten, and nothing starts anew by mistake.
+    """
+    if options.resume_epoch is None:
+        present = next(
+            (path for pattern in ("*.pth", "*.csv") for path in sorted(folder.glob(pattern))), None
+        )
+        if present is not None:
+            raise ValueError(
+                f"{present}: a run has been here; --resume-epoch auto goes on with it, --task-name starts another beside it"
+            )
+        return None
+    if options.resume_epoch == "auto":
+        found = find_furthest(folder, options.network)
+        if found is None:
+            logger.info("%s: no checkpoint, starting at epoch 1", folder)
+            return None
+        path, content = found
+    else:
+        path = options.pretrained_3d or epoch_path(folder, options.network, options.resume_epoch - 1)
+        content = load_checkpoint(path)
+        if (content["epoch"], content["step"]) != (options.resume_epoch - 1, 0):
+            raise ValueError(
+                f"{path}: was written in epoch {content['epoch'] + 1} at step {content['step']}, "
+                f"--resume-epoch {options.resume_epoch} goes on from the end of epoch {options.resume_epoch - 1}"
+            )
+    _check_fits(path, content, options, classes)
+    logger.info("%s: going on with epoch %d, step %d", path, content["epoch"] + 1, content["step"] + 1)
+    return content
+
+
+def _check_fits(path: Path, content: dict[str, Any], options: Options, classes: Sequence[str]) -> None:
+    for name in ("network", *NETWORK_CHOICES):
+        before, now = content["options"][name], getattr(options, name)
+        if before != now:
+            raise ValueError(f"{path}: was written with --{name} {before}, not {now}")
+    if list(content["classes"]) != list(classes):
+        raise ValueError(
+            f"{path}: was written for {len(content['classes'])} classes, which are not the {len(classes)} of this data set"
+        )
+
+
+def open_results(folder: Path, options: Options, first_epoch: int) -> None:
+    """Make the folder, log into it, and cut what earlier runs wrote about epochs that come again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log_file = options.log_file or folder / "train.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log_file)
+    handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    cut_results(folder, first_epoch)
+
+
+def write_run_file(folder: Path, options: Options, dataset_summary: dict[str, Any]) -> None:
+    """`run.json`: resolved options, versions, and which data."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    content = {"options": options.plain(), "versions": versions, "dataset": dataset_summary}
+    (folder / "run.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+class _PlainFormatter(logging.Formatter):
+    """Without the colours that a terminal gets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return ansi_strip(super().format(record))

@@ -1,0 +1,22 @@
+"""python train_hacs.py --dataset DIR: train on HACS Clips (see README.md)."""
+
+import sys
+
+from data.datasets import HACS
+from train.options import Options
+from train.run import main
+
+DEFAULTS = Options(
+    clip_size=284,
+    long_cycles=True,
+    short_cycles=True,
+    batch_size=48,
+    train_frame_interval=(1, 2),
+    val_frame_interval=2,
+    lr_base=0.1,
+    lr_steps=(40, 60, 75, 90),
+    end_epoch=120,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(HACS, DEFAULTS))
