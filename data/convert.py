@@ -153,7 +153,8 @@ def _until(stop: threading.Event, jpegs: Iterator[bytes]) -> Iterator[bytes]:
 
 def _first_line(errors: IO[bytes]) -> str:
     errors.seek(0)
-    return errors.readline().decode(errors="replace").strip()
+    line = errors.readline().decode(errors="replace").strip()
+    return re.sub(r"^\[[^]]* @ 0x[0-9a-f]+\] ", "", line)  # which part of ffmpeg says it
 
 
 def convert_all(jobs: Sequence[Job], *, short_side: int, quality: int, workers: int) -> Counter[str]:
@@ -163,7 +164,7 @@ def convert_all(jobs: Sequence[Job], *, short_side: int, quality: int, workers: 
     half-written, and is raised again.
     """
     stop = threading.Event()
-    counts: Counter[str] = Counter()
+    counts = Counter(converted=0, damaged=0, failed=0)
     with ThreadPoolExecutor(workers) as pool:
         convert = functools.partial(convert_video, short_side=short_side, quality=quality, stop=stop)
         running = {pool.submit(convert, job): job for job in jobs}

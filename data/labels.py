@@ -151,11 +151,11 @@ def read_label_csv(path: Path, timed_ids: bool) -> list[LabelRow]:
                 )
             for row in reader:
                 place = f"{path}, line {reader.line_num}"
-                label, video_id = row["label"], row[id_column]
-                if timed_ids:
-                    video_id += _time_suffix(row, place)
+                label, video_id = row["label"] or "", row[id_column] or ""
                 _check_stays_inside(label, place)
                 _check_stays_inside(video_id, place)
+                if timed_ids:
+                    video_id += _time_suffix(row, place)
                 rows.append(LabelRow(label, video_id))
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not a CSV in UTF-8, {error}") from error
@@ -261,9 +261,9 @@ def _time_suffix(row: dict[str, str], place: str) -> str:
     return f"_{start:06d}_{end:06d}"
 
 
-def _check_stays_inside(name: str | None, place: str) -> None:
+def _check_stays_inside(name: str, place: str) -> None:
     """A label or id becomes a folder: it must not climb out of the data set."""
-    if not name or not name.strip():
+    if not name.strip():
         raise ValueError(f"{place}: label or id is empty")
     if "\0" in name or name.startswith("/") or not {".", ".."}.isdisjoint(name.split("/")):
         raise ValueError(f"{place}: {name!r} leaves the data set's folder")

@@ -66,7 +66,7 @@ class BasicBlock(Block):
     ) -> None:
         super().__init__()
         inner = width * channels
-        middle = factorised_channels(inner, inner, groups)
+        middle = factorised_channels(in_channels, channels, width, groups)
         self.conv1 = nn.Sequential(
             conv(in_channels, inner, middle, stride, groups), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
         )
@@ -110,7 +110,7 @@ class Bottleneck(Block):
     ) -> None:
         super().__init__()
         inner = width * channels
-        middle = factorised_channels(inner, inner, groups)
+        middle = factorised_channels(in_channels, channels, width, groups)
         self.conv1 = nn.Sequential(
             nn.Conv3d(in_channels, inner, 1, bias=False), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
         )

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def factorised_channels(in_channels: int, out_channels: int, groups: int = 1) -> int:
-    """Channels between the two halves of a (2+1)D convolution: 64, 64 -> 144.
+def factorised_channels(in_channels: int, out_channels: int, width: int = 1, groups: int = 1) -> int:
+    """Channels between the two halves of a block's (2+1)D convolutions: 64, 64 -> 144.
 
-    As many as give the halves the parameters of one 3 x 3 x 3 convolution (Tran et al., CVPR 2018, section
-    3.5), up to the next multiple of `groups`.
+    As many as give both halves the parameters of one 3 x 3 x 3 convolution from a block's input to its output
+    (Tran et al., CVPR 2018, section 3.5), `width` times, up to the next multiple of `groups`.
     """
-    channels = 27 * in_channels * out_channels // (9 * in_channels + 3 * out_channels)
+    channels = width * (27 * in_channels * out_channels // (9 * in_channels + 3 * out_channels))
     return -(-channels // groups) * groups
 
 

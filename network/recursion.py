@@ -1,11 +1,12 @@
 """Squeeze and recursion with a temporal gate: what `srtg_` adds to a network.
 
 Stergiou & Poppe, "Learn to cycle: time-consistent feature discovery for action recognition", Pattern
-Recognition Letters 2021, section 3. All clips of a batch are treated at once, and nothing waits for the device.
+Recognition Letters 2021, section 3. All clips of a batch are treated at once; nothing waits for the device.
 """
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -71,14 +72,21 @@ def soft_consistency(a: Tensor, b: Tensor) -> Tensor:
     return ((_log_return_probability(a, b) + _log_return_probability(b, a)) / 2).exp()
 
 
+def _without_autocast(device: torch.device) -> AbstractContextManager:
+    """Full precision within; meta tensors, which only have shapes, know no autocast that could be off."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 class SqueezeRecursion(nn.Module):
     """Multiply features by what a recurrent network makes of their means over each frame.
 
     Args:
         channels: of the features, and of both recurrent layers.
         cell: "lstm" (SRTG) or "gru" (MTNet).
-        gates: False: always multiply. True: only clips whose two sequences, pooled input and recurrent output,
-            are cycle-consistent. "soft": by 1 + p (h - 1), with p their soft consistency and h the output.
+        gates: False: always multiply. True: only clips whose pooled input and recurrent output, h, are
+            cycle-consistent. "soft": multiply by 1 + p (h - 1), with p their soft consistency.
         init: "identity" starts with outputs near 1; "default" is PyTorch's, which starts near 0, so that each
             block scales its features by about 0.1.
     """
@@ -111,17 +119,17 @@ class SqueezeRecursion(nn.Module):
         self.cell.bias_hh_l1.zero_()
 
     def _recur(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, C, T, H, W)` -> pooled input and recurrent output, both `(B, C, T)`, in the cell's precision."""
+        """`(B, C, T, H, W)` -> pooled input and recurrent output, both `(B, C, T)`, of the weights' type."""
         # A DataParallel replica's weights are separate copies; the cell wants them in one piece.
         if getattr(self, "_is_replica", False):
             self.cell.flatten_parameters()
-        with torch.autocast(x.device.type, enabled=False):  # the decisions of gates hang on small differences
+        with _without_autocast(x.device):  # the decisions of gates hang on small differences
             pooled = x.mean(dim=(3, 4), dtype=self.cell.weight_ih_l0.dtype)
             outputs, _ = self.cell(pooled.permute(2, 0, 1))  # (T, B, C)
         return pooled, outputs.permute(1, 2, 0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`(B, C, T, H, W)` -> the same shape, and openings `(B,)`: bool, or p if soft; None without gates."""
+        """`(B, C, T, H, W)` -> the same shape; openings `(B,)`, bool, or p if soft, None without gates."""
         pooled, recurrent = self._recur(x)
         opening = None
         if self.gates == "soft":

@@ -2,7 +2,7 @@
 
 Tran et al., "A closer look at spatiotemporal convolutions for action recognition", CVPR 2018, and "Video
 classification with channel-separated convolutional networks", ICCV 2019; Stergiou & Poppe, "Learn to cycle",
-Pattern Recognition Letters 2021, section 3. To add a network, plain and `srtg_`, add a line at the end of this file.
+Pattern Recognition Letters 2021, section 3. To add a network, plain and `srtg_`, add a line at the end.
 """
 
 import logging
@@ -133,7 +133,7 @@ def define(
     groups: int = 1,
     width: int = 1,
 ) -> tuple[Builder, Builder]:
-    """Register the networks `name` and `srtg_<name>` and return their builders; the rest is `VideoResNet`'s."""
+    """Register the networks `name` and `srtg_<name>` and return their builders; the rest: `VideoResNet`."""
     network = partial(VideoResNet, block, depths, conv, stem, groups=groups, width=width)
 
     def plain(num_classes: int, *, pool: str = "max", zero_init_residual: bool = False) -> VideoResNet:

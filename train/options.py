@@ -217,9 +217,8 @@ def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -
             details.update(action=_Values, nargs="+", metavar="N")
         elif option.metadata["parse"] is _boolean:
             details.update(type=_boolean, nargs="?", const=True, metavar="True|False")
-            parser.add_argument(
-                "--no-" + flag[2:], dest=name, action="store_const", const=False, help=argparse.SUPPRESS
-            )
+            off = {"action": "store_false", "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+            parser.add_argument("--no-" + flag[2:], dest=name, **off)
         else:
             details.update(type=option.metadata["parse"], metavar=name.rsplit("_", maxsplit=1)[-1].upper())
         parser.add_argument(flag, *LEGACY_SPELLINGS.get(flag, ()), **details)

@@ -1,0 +1,110 @@
+"""Every name builds what it says, and wrong names and options are errors that help."""
+
+import logging
+
+import pytest
+import torch
+
+import network
+from network import create_network, list_networks, network_options, srtg_resnet
+from network.registry import network_builder, register
+
+DEPTHS = [f"{kind}_{depth}" for kind in ("r3d", "r2plus1d") for depth in (18, 34, 50, 101, 152, 200)]
+GROUPED = [f"{kind}xt{size}" for kind in ("r3d", "r2plus1d") for size in ("34_32d", "50_32x4d", "101_32x8d")]
+WIDE = [f"wide_{kind}{depth}_2" for kind in ("r3d", "r2plus1d") for depth in (50, 101)]
+SEPARATED = [f"{kind}_csn_{depth}" for kind in ("ir", "ip") for depth in (50, 101, 152)]
+PLAIN = [*DEPTHS, *GROUPED, *WIDE, *SEPARATED]
+
+
+def test_the_names_are_complete() -> None:
+    names = {*PLAIN, *(f"srtg_{name}" for name in PLAIN), "srtg_r3d_32"}
+    assert names == {name for name in list_networks() if not name.startswith("mtnet")}
+    assert list_networks() == sorted(list_networks())
+
+
+def test_patterns() -> None:
+    assert list_networks("R3D_1*") == ["r3d_101", "r3d_152", "r3d_18"]
+    assert list_networks("nothing*") == []
+
+
+@pytest.mark.parametrize("name", list_networks())
+def test_each_builder_can_be_imported(name: str) -> None:
+    builder = network_builder(name)
+    assert getattr(network, name) is builder
+    assert getattr(network, name.upper()) is builder
+    assert builder.__name__ == name
+    assert "(B, 3, T, H, W)" in builder.__doc__ or "alias" in builder.__doc__
+
+
+def test_builders_are_in_their_module() -> None:
+    for name in list_networks():
+        if not name.startswith("mtnet"):
+            assert getattr(srtg_resnet, name) is network_builder(name)
+
+
+def test_unknown_names_are_errors_with_the_closest_names() -> None:
+    """In the original they built a wide 101."""
+    with pytest.raises(
+        ValueError, match=r"unknown network 'srtg_r3d_99'; the closest names are .*srtg_r3d_50"
+    ):
+        create_network("srtg_r3d_99", 7)
+    with pytest.raises(ValueError, match="unknown network 'xyz'; the closest names are"):
+        create_network("xyz", 7)
+    with pytest.raises(ImportError, match="cannot import name 'r3d_99'"):
+        from network import r3d_99  # noqa: F401, PLC0415
+    with pytest.raises(AttributeError, match="the closest names are"):
+        network.r3d_99  # noqa: B018
+
+
+def test_options_are_known_by_name() -> None:
+    assert network_options("r3d_18") == {"pool", "zero_init_residual"}
+    recursive = {"gates", "place", "pool", "recursion_init", "zero_init_residual"}
+    for name in list_networks("srtg_*"):
+        assert network_options(name) == recursive
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("r3d_18", {"gates": True}, "r3d_18 does not take gates; its options are pool, zero_init_residual"),
+        (
+            "srtg_r3d_18",
+            {"depth": 3, "x": 1},
+            "srtg_r3d_18 does not take depth, x; its options are gates, place",
+        ),
+        ("r3d_18", {"pool": "mean"}, "pool is 'mean', and must be 'max' or 'soft'"),
+        ("srtg_r3d_18", {"gates": "maybe"}, "gates is 'maybe'"),
+        ("srtg_r3d_18", {"recursion_init": "ones"}, "recursion_init is 'ones'"),
+        (
+            "srtg_r3d_18",
+            {"place": "end"},
+            "BasicBlock has no place 'end'; its places are top, mid, skip, final",
+        ),
+        ("srtg_r3d_50", {"place": "nowhere"}, "its places are start, top, mid, end, skip, final"),
+    ],
+)
+def test_wrong_options_are_errors(name: str, options: dict, message: str) -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        create_network(name, 7, **options)
+
+
+def test_without_classes_is_an_error() -> None:
+    with pytest.raises(ValueError, match="num_classes is 0, and must be at least 1"):
+        create_network("r3d_18", 0)
+
+
+def test_a_name_is_registered_once() -> None:
+    def r3d_18(num_classes: int) -> None:
+        raise AssertionError(num_classes)
+
+    with pytest.raises(ValueError, match="there is a network 'r3d_18' already"):
+        register(r3d_18)
+
+
+def test_the_alias_says_what_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    with torch.device("meta"), caplog.at_level(logging.WARNING):
+        alias = create_network("srtg_r3d_32", 7, gates=True)
+        network = create_network("srtg_r3d_34", 7, gates=True)
+    assert "srtg_r3d_32 is an alias of srtg_r3d_34" in caplog.text
+    assert alias.state_dict().keys() == network.state_dict().keys()
+    assert alias.gate_names == network.gate_names

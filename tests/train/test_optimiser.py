@@ -1,0 +1,71 @@
+"""Which parameters train at which rate, one by one."""
+
+import pytest
+import torch
+from torch import nn
+
+from network import create_network
+from train.optimiser import (
+    FILLED,
+    NEW,
+    RECURRENT,
+    make_optimiser,
+    parameter_roles,
+    restore_optimiser,
+    saved_roles,
+    set_learning_rate,
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return create_network("srtg_ir_csn_50", 5)
+
+
+def rates(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    return {names[id(p)]: group["lr"] for group in optimiser.param_groups for p in group["params"]}
+
+
+def test_everything_trains_at_the_base_rate_from_scratch(network: nn.Module) -> None:
+    optimiser = make_optimiser(network, parameter_roles(network, [], fine_tune=False), 0.6)
+    set_learning_rate(optimiser, 0.1)
+    assert set(rates(network, optimiser).values()) == {0.1}
+    assert len(rates(network, optimiser)) == len(list(network.parameters()))
+
+
+def test_fine_tuning_rates(network: nn.Module) -> None:
+    """The original trained the new head slowest, and looked for it under another name."""
+    filled = [name for name in network.state_dict() if not name.startswith(("fc.", "layer4.2"))]
+    optimiser = make_optimiser(network, parameter_roles(network, [*filled, "fc.bias"], fine_tune=True), 0.6)
+    set_learning_rate(optimiser, 0.1)
+    for name, rate in rates(network, optimiser).items():
+        if name.startswith(("fc.", "layer4.2")):
+            expected = 0.1
+        elif ".lstm." in name:
+            expected = 0.05
+        else:
+            expected = 0.06
+        assert rate == pytest.approx(expected), name
+
+
+def test_settings(network: nn.Module) -> None:
+    (group,) = make_optimiser(network, parameter_roles(network, [], False), 0.6).param_groups
+    assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 1e-4)
+
+
+def test_roles_and_momentum_survive_saving_and_factors_are_the_new_runs() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    roles = {"0.weight": FILLED, "0.bias": RECURRENT, "1.weight": NEW, "1.bias": NEW}
+    first = make_optimiser(network, roles, 0.6)
+    set_learning_rate(first, 0.1)
+    network(torch.ones(1, 2)).sum().backward()
+    first.step()
+    saved = first.state_dict()
+    assert saved_roles(saved) == roles
+    second = make_optimiser(network, saved_roles(saved), 0.3)
+    restore_optimiser(second, saved)
+    for one, other in zip(first.param_groups, second.param_groups, strict=True):
+        for p, q in zip(one["params"], other["params"], strict=True):
+            assert torch.equal(first.state[p]["momentum_buffer"], second.state[q]["momentum_buffer"])
+    assert [group["lr_factor"] for group in second.param_groups] == [1.0, 0.5, 0.3]
