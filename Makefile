@@ -16,17 +16,17 @@ setup: .venv/installed
 
 demo: setup
 	rm -rf $(DEMO)/results
-	$(BIN)/python -m data.synthetic $(DEMO)/videos --videos-per-class 100
+	$(BIN)/python -m data.synthetic $(DEMO)/videos --videos-per-class 100 --sheet $(DEMO)/motions.png
 	$(BIN)/python -m data.convert $(DEMO)/videos $(DEMO)/motions --short-side 72
 	$(BIN)/python -m data.labels folders $(DEMO)/motions --overwrite
 	$(BIN)/python -m train --dataset $(DEMO)/motions --network srtg_r3d_18 --short-cycles \
 	    --clip-size 64 --short-side 72 --augment none --flip False --batch-size 8 --workers 1 \
 	    --lr-base 0.05 --lr-schedule cosine --warmup-epochs 1 --clip-gradient 5 \
-	    --end-epoch 9 --save-frequency 9 --model-dir $(DEMO)/results
+	    --end-epoch 8 --save-frequency 8 --model-dir $(DEMO)/results
 	$(BIN)/python -m train.plot $(DEMO)/results/srtg_r3d_18_gates_False -o $(DEMO)/curves.png
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""python -m data.synthetic VIDEOS [--videos-per-class 40] [--frames 40] [--height 96] [--seed 1]
+"""python -m data.synthetic VIDEOS [--videos-per-class 40] [--frames 40] [--height 96] [--seed 1] [--sheet PNG]
 
 Render mp4 files of moving shapes, VIDEOS/<motion>/<number>.mp4. The eight classes differ by motion alone: shape, colour, place,
 size, speed and background are random, so one frame says nothing about the class.
@@ -133,6 +133,18 @@ def render_video(path: Path, seed: int, n_frames: int, height: int) -> None:
     write_video(path, render(motion, generator, n_frames, height))
 
 
+def draw_sheet(path: Path, seed: int, n_frames: int, height: int) -> None:
+    """A picture with a row a motion, six frames of one video from left to right."""
+    rows = []
+    for number, motion in enumerate(MOTIONS):
+        frames = render(motion, np.random.default_rng((seed, number, 1)), n_frames, height)
+        shown = frames[np.linspace(0, n_frames - 1, 6).round().astype(int)]
+        rows.append(np.concatenate(list(shown), axis=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), np.concatenate(rows)):
+        raise OSError(f"{path}: could not be written")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data.synthetic", description=__doc__.splitlines()[2])
     parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder that gets <motion>/<number>.mp4")
@@ -140,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=40, help="a video (default: 40)")
     parser.add_argument("--height", type=int, default=96, help="of the videos in pixels (default: 96)")
     parser.add_argument("--seed", type=int, default=1, help="(default: 1)")
+    parser.add_argument("--sheet", type=Path, help="also draw six frames of each motion as a picture")
     arguments = parser.parse_args(argv)
     for name, least in (("videos_per_class", 1), ("frames", 2), ("height", 32), ("seed", 0)):
         if getattr(arguments, name) < least:
@@ -153,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, [path for path in paths if not path.exists()]))
+    if arguments.sheet:
+        draw_sheet(arguments.sheet, arguments.seed, arguments.frames, arguments.height)
     print(f"{arguments.videos}: {len(paths)} videos of {len(MOTIONS)} motions")
     return 0
 

@@ -23,7 +23,9 @@ def paint(index: int, label: int = 0, size: int = 50) -> np.ndarray:
 
 def read_paint(frame: np.ndarray) -> tuple[int, int]:
     """(index, label) of a painted frame `(H, W, 3)` of any size."""
-    cells = cv2.resize(np.ascontiguousarray(frame[:, :, 1]), (CELLS, CELLS), interpolation=cv2.INTER_AREA) > 127
+    cells = (
+        cv2.resize(np.ascontiguousarray(frame[:, :, 1]), (CELLS, CELLS), interpolation=cv2.INTER_AREA) > 127
+    )
     code = sum(1 << i for i, bit in enumerate(cells.ravel()) if bit)
     return code & (1 << BITS_OF_INDEX) - 1, code >> BITS_OF_INDEX
 

@@ -41,8 +41,10 @@ def read_curve(folder: Path, split: str) -> Curve:
 def draw(runs: dict[str, tuple[Curve, Curve]], picture: Path) -> None:
     """Three panels, a colour a run; training dashed, validation solid."""
     plt = _pyplot()
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    for panel, (name, title) in zip(axes, (("loss", "loss"), ("top1", "top-1"), ("top5", "top-5")), strict=True):
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
+    for panel, (name, title) in zip(
+        axes, (("loss", "loss"), ("top1", "top-1"), ("top5", "top-5")), strict=True
+    ):
         for number, (run, curves) in enumerate(runs.items()):
             for curve, split, line in zip(curves, ("train", "val"), ("--", "-"), strict=True):
                 values = getattr(curve, name)
@@ -50,9 +52,11 @@ def draw(runs: dict[str, tuple[Curve, Curve]], picture: Path) -> None:
         panel.set(title=title, xlabel="epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
-        if name != "loss":
+        if name == "loss":
+            panel.set_yscale("log")  # before batch norms have settled, the first validations may be far off
+        else:
             panel.set_ylim(0, 1)
-    axes[1].legend(loc="best", fontsize="small")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=110)
     plt.close(figure)
@@ -71,7 +75,9 @@ def _pyplot() -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.plot", description=__doc__.splitlines()[2])
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RESULTS_DIR", help="folder with the results of a run")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RESULTS_DIR", help="folder with the results of a run"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("curves.png"), help="(default: curves.png)")
     arguments = parser.parse_args(argv)
     try:
@@ -82,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in arguments.runs:
         _, val = runs[path.name]
         best = max(range(len(val.epochs)), key=val.top1.__getitem__)
-        print(f"{path}: best val top-1 {val.top1[best]:.3f}, top-5 {val.top5[best]:.3f} (epoch {val.epochs[best]})")
+        print(
+            f"{path}: best val top-1 {val.top1[best]:.3f}, top-5 {val.top5[best]:.3f} (epoch {val.epochs[best]})"
+        )
         for result in sorted([*path.glob("val_results_s*.csv"), *path.glob("*_best.pth")]):
             print(f"  {result}")
     print(f"picture: {arguments.output}")

@@ -68,14 +68,27 @@ def test_rotation_in_the_metadata_is_applied(tmp_path: Path) -> None:
     source = make_video(tmp_path / "source.mp4")
     turned = tmp_path / "videos" / "a" / "b.mp4"
     turned.parent.mkdir(parents=True)
-    command = [ffmpeg_binary(), "-loglevel", "error", "-display_rotation", "90", "-i", str(source), "-c", "copy"]
+    command = [
+        ffmpeg_binary(),
+        "-loglevel",
+        "error",
+        "-display_rotation",
+        "90",
+        "-i",
+        str(source),
+        "-c",
+        "copy",
+    ]
     subprocess.run([*command, str(turned)], check=True)
     convert(tmp_path)
     frame = FrameStore(tmp_path / "set/jpg/a/b").read([5])[0]
     assert indices_of([np.rot90(frame, k=-1)]) == [5]
 
 
-@pytest.mark.parametrize(("filters", "height", "width"), [("scale=200:120", 60, 100), ("scale=90:150", 100, 60), ("scale=40:30", 30, 40)])
+@pytest.mark.parametrize(
+    ("filters", "height", "width"),
+    [("scale=200:120", 60, 100), ("scale=90:150", 100, 60), ("scale=40:30", 30, 40)],
+)
 def test_short_side_shrinks_and_never_grows(tmp_path: Path, filters: str, height: int, width: int) -> None:
     source = make_video(tmp_path / "source.mp4", n_frames=3)
     remake(source, tmp_path / "videos" / "a" / "b.mp4", "-vf", filters)
@@ -99,10 +112,14 @@ def test_colours_survive(tmp_path: Path) -> None:
     (tmp_path / "videos" / "a").mkdir(parents=True)
     write_video(tmp_path / "videos" / "a" / "b.mp4", frames)
     convert(tmp_path)
-    assert abs(FrameStore(tmp_path / "set/jpg/a/b").read([1])[0, 32, 32].astype(int) - (200, 40, 20)).max() < 12
+    assert (
+        abs(FrameStore(tmp_path / "set/jpg/a/b").read([1])[0, 32, 32].astype(int) - (200, 40, 20)).max() < 12
+    )
 
 
-@pytest.mark.parametrize("name", ["#1 of 50%?.mp4", "it's \"so\" [1]{2}.mp4", "日本 ü.mp4", "-i.mp4", "a:b|c.mp4", "two.dots.mp4"])
+@pytest.mark.parametrize(
+    "name", ["#1 of 50%?.mp4", 'it\'s "so" [1]{2}.mp4', "日本 ü.mp4", "-i.mp4", "a:b|c.mp4", "two.dots.mp4"]
+)
 def test_odd_names(tmp_path: Path, name: str) -> None:
     make_video(tmp_path / "videos" / "a & b" / "x.mp4", n_frames=2)
     (tmp_path / "videos" / "a & b" / "x.mp4").rename(tmp_path / "videos" / "a & b" / name)
@@ -143,7 +160,9 @@ def test_file_without_pictures_is_refused(tmp_path: Path, caplog: pytest.LogCapt
         ([], "videos: is not a folder"),
     ],
 )
-def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
+def test_bad_arguments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         convert(tmp_path, *options)
     assert stopped.value.code == 2
@@ -159,12 +178,22 @@ def test_two_files_for_one_store_are_an_error(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_interrupted_conversion_leaves_nothing_half_written_and_goes_on(tmp_path: Path, signal_number: int) -> None:
+def test_interrupted_conversion_leaves_nothing_half_written_and_goes_on(
+    tmp_path: Path, signal_number: int
+) -> None:
     big = make_video(tmp_path / "big.mp4", n_frames=600, size=400)
     for i in range(6):
         (tmp_path / "videos" / "a").mkdir(parents=True, exist_ok=True)
         (tmp_path / "videos" / "a" / f"{i}.mp4").symlink_to(big)
-    command = [sys.executable, "-m", "data.convert", str(tmp_path / "videos"), str(tmp_path / "set"), "--workers", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "data.convert",
+        str(tmp_path / "videos"),
+        str(tmp_path / "set"),
+        "--workers",
+        "2",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = tmp_path / "set/jpg/a"
     until = time.monotonic() + 30
@@ -184,7 +213,10 @@ def test_interrupted_conversion_leaves_nothing_half_written_and_goes_on(tmp_path
 
 def test_stream_cut_within_an_image_gives_the_whole_ones() -> None:
     read, write = os.pipe()
-    os.write(write, b"--f\r\nContent-type: image/jpeg\r\nContent-length: 3\r\n\r\nabc\r\n--f\r\nContent-length: 9\r\n\r\nxyz")
+    os.write(
+        write,
+        b"--f\r\nContent-type: image/jpeg\r\nContent-length: 3\r\n\r\nabc\r\n--f\r\nContent-length: 9\r\n\r\nxyz",
+    )
     os.close(write)
     with os.fdopen(read, "rb") as stream:
         assert list(read_jpegs(stream)) == [b"abc"]

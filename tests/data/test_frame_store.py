@@ -146,7 +146,16 @@ def _too_few_rows(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [_no_database, _not_sqlite, _other_table, _truncated, _broken_jpeg, _no_jpeg, _wrong_count, _too_few_rows],
+    [
+        _no_database,
+        _not_sqlite,
+        _other_table,
+        _truncated,
+        _broken_jpeg,
+        _no_jpeg,
+        _wrong_count,
+        _too_few_rows,
+    ],
 )
 def test_damaged_store_is_named(tmp_path: Path, damage: object) -> None:
     folder = tmp_path / "video"

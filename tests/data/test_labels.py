@@ -35,8 +35,12 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def own_dataset(stores: Path, labels: Path, num_classes: int | None = None, max_missing: float = 0.2) -> object:
-    return open_dataset(stores, OWN, variant="", labels=labels, num_classes=num_classes, max_missing=max_missing)
+def own_dataset(
+    stores: Path, labels: Path, num_classes: int | None = None, max_missing: float = 0.2
+) -> object:
+    return open_dataset(
+        stores, OWN, variant="", labels=labels, num_classes=num_classes, max_missing=max_missing
+    )
 
 
 @pytest.mark.parametrize("id_column", ["youtube_id", "id"])
@@ -119,7 +123,9 @@ def test_dictionary_lies_beside_its_label_file_whatever_the_folders_are_called()
 def test_where_label_files_are_looked_for(tmp_path: Path) -> None:
     root = tmp_path / "data" / "HACS_videos"
     root.mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"HACS_videos/labels and .*/labels; --labels names its folder"):
+    with pytest.raises(
+        FileNotFoundError, match=r"HACS_videos/labels and .*/labels; --labels names its folder"
+    ):
         find_label_folder(root, HACS.train_csv, None)
     write(tmp_path / "labels" / HACS.train_csv, "x")
     assert find_label_folder(root, HACS.train_csv, None) == tmp_path / "labels"
@@ -136,7 +142,9 @@ def test_labels_and_folders_belong_together(stores: Path, tmp_path: Path) -> Non
     write(tmp_path / "val.csv", "label,id\njump,f\n")
     dataset = own_dataset(stores, tmp_path)
     assert dataset.classes == ("fall", "run", "jump")
-    assert [dataset.train.folder(i) for i in range(3)] == [stores / "jpg" / x for x in ("fall/i", "run/b", "jump/e")]
+    assert [dataset.train.folder(i) for i in range(3)] == [
+        stores / "jpg" / x for x in ("fall/i", "run/b", "jump/e")
+    ]
     assert dataset.train.labels.tolist() == [0, 1, 2]
     assert dataset.val.labels.tolist() == [2]
 
@@ -148,7 +156,9 @@ def test_missing_videos_are_left_out_and_counted(stores: Path, tmp_path: Path) -
     assert len(dataset.train) == 4
     assert dataset.train.missing == {"run": 1, "fall": 1}
     assert dataset.summary()["train"] == {"videos": 4, "missing": 2}
-    with pytest.raises(ValueError, match=r"train.csv: 2 of 6 videos have no store, more than --max-missing 0.2"):
+    with pytest.raises(
+        ValueError, match=r"train.csv: 2 of 6 videos have no store, more than --max-missing 0.2"
+    ):
         own_dataset(stores, tmp_path)
 
 
@@ -204,7 +214,9 @@ def test_folders_command_splits_each_class(stores: Path, capsys: pytest.CaptureF
         f"{stores}/labels/val.csv: 3 videos of 3 classes",
     ]
     rows = [read_label_csv(stores / "labels" / f"{split}.csv", True) for split in ("train", "val")]
-    assert sorted(rows[0] + rows[1]) == sorted(LabelRow(label, video) for label, ids in IDS.items() for video in ids)
+    assert sorted(rows[0] + rows[1]) == sorted(
+        LabelRow(label, video) for label, ids in IDS.items() for video in ids
+    )
     assert sorted(row.label for row in rows[1]) == ["fall", "jump", "run"]
     before = (stores / "labels" / "val.csv").read_text()
     with pytest.raises(SystemExit) as stopped:

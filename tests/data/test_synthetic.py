@@ -13,10 +13,13 @@ def videos(motion: str, count: int, n_frames: int = 9) -> np.ndarray:
     return np.stack([render(motion, np.random.default_rng(seed), n_frames, 48) for seed in range(count)])
 
 
-def test_real_files_of_the_asked_size_and_the_same_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_files_of_the_asked_size_and_the_same_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     contents = []
     for folder in ("a", "b"):
         arguments = [str(tmp_path / folder), "--videos-per-class", "2", "--frames", "7", "--height", "48"]
+        arguments += ["--sheet", str(tmp_path / "new" / "sheet.png")]
         assert main(arguments) == 0
         files = sorted((tmp_path / folder).glob("*/*.mp4"))
         assert len(files) == 16
@@ -27,6 +30,7 @@ def test_real_files_of_the_asked_size_and_the_same_again(tmp_path: Path, capsys:
         assert np.shape(frames) == (7, 48, 64, 3)
         contents.append(np.stack(frames))
     assert np.array_equal(*contents)
+    assert cv2.imread(str(tmp_path / "new" / "sheet.png")).shape == (8 * 48, 6 * 64, 3)
     assert "16 videos of 8 motions" in capsys.readouterr().out
 
 

@@ -70,7 +70,9 @@ def test_an_epoch_is_the_same_from_any_number_of_workers(dataset: Dataset, worke
     epochs = []
     for count in (0, workers):
         batches = TrainingBatches(18, seed=5)
-        loader = make_loader(training(dataset, augment="imgaug", flip=True), batches, workers=count, pin_memory=False)
+        loader = make_loader(
+            training(dataset, augment="imgaug", flip=True), batches, workers=count, pin_memory=False
+        )
         for epoch in (1, 2):  # one loader through all shapes of all epochs
             batches.set_epoch(epoch, shapes)
             epochs.append(list(loader))

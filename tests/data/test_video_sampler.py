@@ -81,7 +81,9 @@ def test_video_shorter_than_the_clip_is_looped() -> None:
 
 
 def test_speed_stretches_the_interval_up_to_its_factor() -> None:
-    intervals = {int(np.diff(random_clip(500, 4, [2], generator(seed), speed=(1.0, 4.0)))[0]) for seed in range(500)}
+    intervals = {
+        int(np.diff(random_clip(500, 4, [2], generator(seed), speed=(1.0, 4.0)))[0]) for seed in range(500)
+    }
     assert intervals == {2, 3, 4, 5, 6, 7, 8}
 
 

@@ -72,7 +72,11 @@ RED, GREEN, YELLOW = "\x1b[31m", "\x1b[32m", "\x1b[33m"
 )  # fmt: skip
 def test_colours(name: str, rate: float, colour: str) -> None:
     seconds = 1000 / rate
-    marks = {"r": (seconds, 0.0, 1.0, 2.0), "f": (1.0, 0.0, seconds, seconds + 1), "b": (1.0, 0.0, 1.0, 1 + seconds)}
+    marks = {
+        "r": (seconds, 0.0, 1.0, 2.0),
+        "f": (1.0, 0.0, seconds, seconds + 1),
+        "b": (1.0, 0.0, 1.0, 1 + seconds),
+    }
     monitor = SpeedMonitor(coloured=True)
     monitor.on_step(report(clips=1000, marks=Marks(*marks[name])))
     assert f"{name}={colour}{rate:.2e}" in monitor.describe()
@@ -149,5 +153,9 @@ def test_bad_samples_are_written_with_their_reason(tmp_path: Path, caplog: pytes
     log.on_step(report(bad=[BadSample("jpg/a/c", "gone")]))
     with (tmp_path / "bad_samples.csv").open() as file:
         rows = list(csv.reader(file))
-    assert rows == [["Epoch", "Video", "Reason"], ["1", "jpg/a/b", 'not, a "database"'], ["1", "jpg/a/c", "gone"]]
+    assert rows == [
+        ["Epoch", "Video", "Reason"],
+        ["1", "jpg/a/b", 'not, a "database"'],
+        ["1", "jpg/a/c", "gone"],
+    ]
     assert "unreadable clip, replaced: gone" in caplog.text

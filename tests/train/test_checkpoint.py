@@ -14,7 +14,11 @@ from train.checkpoint import KEYS, epoch_path, find_furthest, last_path, load_ch
 
 
 def content(epoch: int, step: int = 0, size: int = 4) -> dict:
-    return dict.fromkeys(KEYS) | {"state_dict": {"w": torch.full((size,), float(epoch))}, "epoch": epoch, "step": step}
+    return dict.fromkeys(KEYS) | {
+        "state_dict": {"w": torch.full((size,), float(epoch))},
+        "epoch": epoch,
+        "step": step,
+    }
 
 
 def test_what_is_saved_is_loaded_and_nothing_lies_beside(tmp_path: Path) -> None:
@@ -96,5 +100,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="empty.pth: "):
         load_checkpoint(tmp_path / "empty.pth")
     torch.save({"w": torch.zeros(2)}, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"weights.pth: cannot be resumed from, has no .*; --pretrained-3d takes"):
+    with pytest.raises(
+        ValueError, match=r"weights.pth: cannot be resumed from, has no .*; --pretrained-3d takes"
+    ):
         load_checkpoint(tmp_path / "weights.pth")

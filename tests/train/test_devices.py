@@ -24,7 +24,9 @@ def test_small_batches_stay_on_one_device() -> None:
     assert network(torch.zeros(2, 3)).shape == (2, 2)
 
 
-def test_gpus_are_all_or_as_many_as_asked(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_gpus_are_all_or_as_many_as_asked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [choose_gpus(wanted) for wanted in (None, 0, 1, 2)] == [2, 0, 1, 2]
     with pytest.raises(ValueError, match="--gpus 3: this machine has 2"):

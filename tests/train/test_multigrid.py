@@ -16,7 +16,14 @@ def plan(n_clips: int, base: BatchShape = BASE, long: bool = True, short: bool =
 
 
 def test_sizes_are_rounded_down_then_up_to_even() -> None:
-    assert [even_size(size) for size in (158.39, 111.7, 79.0, 79.2, 112.0, 80.9)] == [158, 112, 80, 80, 112, 80]
+    assert [even_size(size) for size in (158.39, 111.7, 79.0, 79.2, 112.0, 80.9)] == [
+        158,
+        112,
+        80,
+        80,
+        112,
+        80,
+    ]
 
 
 def test_long_shapes_are_those_of_the_papers() -> None:

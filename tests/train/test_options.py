@@ -85,7 +85,9 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("option", dataclasses.fields(Options), ids=lambda option: option.name)
 def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Field) -> None:
-    spec, flag = (KINETICS, "--variant") if option.name == "variant" else (OWN, "--" + option.name.replace("_", "-"))
+    spec, flag = (
+        (KINETICS, "--variant") if option.name == "variant" else (OWN, "--" + option.name.replace("_", "-"))
+    )
     words = ["400"] if option.name == "variant" else EXAMPLES.get(option.name)
     if words is None:
         words = ["True"] if isinstance(option.default, bool) or option.name == "flip" else ["0.5"]
@@ -96,7 +98,9 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
     extra = ["--pretrained-3d", "x"] if option.name == "fine_tune" else []
     before = parse(*extra, spec=spec)
     after = parse(flag, *words, *extra, spec=spec)
-    changed = [f.name for f in dataclasses.fields(Options) if getattr(before, f.name) != getattr(after, f.name)]
+    changed = [
+        f.name for f in dataclasses.fields(Options) if getattr(before, f.name) != getattr(after, f.name)
+    ]
     assert changed == [option.name]
 
 

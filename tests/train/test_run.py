@@ -19,7 +19,18 @@ from train.options import Options
 from train.run import main
 from tests.painting import make_stores
 
-SMALL = ["--network", "ir_csn_50", "--clip-length", "4", "--clip-size", "32", "--short-side", "36", "--batch-size", "4"]
+SMALL = [
+    "--network",
+    "ir_csn_50",
+    "--clip-length",
+    "4",
+    "--clip-size",
+    "32",
+    "--short-side",
+    "36",
+    "--batch-size",
+    "4",
+]
 SMALL += ["--workers", "0", "--augment", "none", "--lr-base", "0.01", "--gpus", "0"]
 NAME = "ir_csn_50"
 
@@ -33,7 +44,9 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(dataset: Path, results: Path, *words: str) -> int:
-    return main(OWN, Options(), ["--dataset", str(dataset), "--model-dir", str(results), *SMALL, *words], "train")
+    return main(
+        OWN, Options(), ["--dataset", str(dataset), "--model-dir", str(results), *SMALL, *words], "train"
+    )
 
 
 def folder(results: Path) -> Path:
@@ -61,7 +74,12 @@ def rows(results: Path, split: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def undisturbed(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("undisturbed")
-    assert train(stores, results, "--end-epoch", "3", "--short-cycles", "--lr-steps", "2", "--warmup-epochs", "1") == 0
+    assert (
+        train(
+            stores, results, "--end-epoch", "3", "--short-cycles", "--lr-steps", "2", "--warmup-epochs", "1"
+        )
+        == 0
+    )
     return results
 
 
@@ -118,7 +136,15 @@ def test_same_seed_same_run_another_seed_another(stores: Path, undisturbed: Path
 def test_stopped_within_an_epoch_and_resumed_is_the_same(stores: Path, tmp_path: Path) -> None:
     words = ["--end-epoch", "2", "--batch-size", "2", "--log-interval", "1", "--lr-schedule", "cosine"]
     assert train(stores, tmp_path / "undisturbed", *words) == 0
-    command = [sys.executable, "-m", "train", "--dataset", str(stores), "--model-dir", str(tmp_path / "stopped")]
+    command = [
+        sys.executable,
+        "-m",
+        "train",
+        "--dataset",
+        str(stores),
+        "--model-dir",
+        str(tmp_path / "stopped"),
+    ]
     command += [*SMALL, *words, "--resume-epoch", "auto"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
@@ -133,7 +159,9 @@ def test_stopped_within_an_epoch_and_resumed_is_the_same(stores: Path, tmp_path:
     assert last["epoch"] == 0
     assert 3 <= last["step"] < 6
     subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
-    assert_same_weights(*(folder(tmp_path / name) / f"{NAME}_ep-0002.pth" for name in ("undisturbed", "stopped")))
+    assert_same_weights(
+        *(folder(tmp_path / name) / f"{NAME}_ep-0002.pth" for name in ("undisturbed", "stopped"))
+    )
     for split in ("train", "val"):
         assert rows(tmp_path / "stopped", split) == rows(tmp_path / "undisturbed", split)
 
@@ -151,7 +179,9 @@ def test_auto_starts_where_there_is_nothing_and_ends_where_all_is_done(
 
 
 def test_save_frequency_and_task_name(stores: Path, tmp_path: Path) -> None:
-    assert train(stores, tmp_path, "--end-epoch", "3", "--save-frequency", "2", "--task-name", "second try") == 0
+    assert (
+        train(stores, tmp_path, "--end-epoch", "3", "--save-frequency", "2", "--task-name", "second try") == 0
+    )
     assert folder(tmp_path).name == "ir_csn_50_gates_False_second try"
     saved = sorted(path.name for path in folder(tmp_path).glob("*_ep-*.pth"))
     assert saved == [f"{NAME}_ep-0002.pth", f"{NAME}_ep-0003.pth"]
@@ -161,11 +191,21 @@ def test_starting_from_weights_lists_what_did_not_fit(
     stores: Path, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    published = {f"module.{name}": w for name, w in weights(folder(undisturbed) / f"{NAME}_ep-0003.pth").items()}
+    published = {
+        f"module.{name}": w for name, w in weights(folder(undisturbed) / f"{NAME}_ep-0003.pth").items()
+    }
     published["module.fc.weight"] = torch.zeros(400, 512)
     published["module.other"] = torch.zeros(2)
     torch.save({"state_dict": published}, tmp_path / "w.pth")
-    words = ["--pretrained-3d", str(tmp_path / "w.pth"), "--fine-tune", "--end-epoch", "1", "--lr-base", "1e-9"]
+    words = [
+        "--pretrained-3d",
+        str(tmp_path / "w.pth"),
+        "--fine-tune",
+        "--end-epoch",
+        "1",
+        "--lr-base",
+        "1e-9",
+    ]
     assert train(stores, tmp_path / "results", *words) == 0
     assert "of another shape, not loaded: fc.weight (400, 512), here (3, 512)" in caplog.text
     assert "not in the network, ignored: other" in caplog.text
@@ -204,8 +244,21 @@ def test_plan_of_both_cycles_for_5040_clips(tmp_path: Path, capsys: pytest.Captu
     lines = ["label,id", *(f"{name},{i}" for name in ("a", "b") for i in range(2520))]
     (tmp_path / "set/labels/train.csv").write_text("\n".join(lines))
     (tmp_path / "set/labels/val.csv").write_text("\n".join(lines[:3]))
-    words = ["--batch-size", "48", "--clip-length", "16", "--clip-size", "224", "--workers", "8", "--lr-base", "0.8"]
-    plan = dry_run(tmp_path / "set", tmp_path, capsys, *words, "--long-cycles", "--short-cycles", "--network", "r3d_18")
+    words = [
+        "--batch-size",
+        "48",
+        "--clip-length",
+        "16",
+        "--clip-size",
+        "224",
+        "--workers",
+        "8",
+        "--lr-base",
+        "0.8",
+    ]
+    plan = dry_run(
+        tmp_path / "set", tmp_path, capsys, *words, "--long-cycles", "--short-cycles", "--network", "r3d_18"
+    )
     steps = plan["steps"]
     shapes = {(step["batch"], step["length"], step["size"]) for step in steps}
     assert {(1536, 4, 80), (384, 8, 112), (96, 16, 158), (48, 16, 224)} <= shapes
@@ -220,7 +273,16 @@ def test_plan_of_both_cycles_for_5040_clips(tmp_path: Path, capsys: pytest.Captu
 
 def test_long_cycles_train(stores: Path, tmp_path: Path) -> None:
     """So small a set gives few steps; what matters is that every shape goes through."""
-    words = ["--long-cycles", "--short-cycles", "--batch-size", "2", "--clip-size", "48", "--short-side", "48"]
+    words = [
+        "--long-cycles",
+        "--short-cycles",
+        "--batch-size",
+        "2",
+        "--clip-size",
+        "48",
+        "--short-side",
+        "48",
+    ]
     assert train(stores, tmp_path, "--end-epoch", "1", *words) == 0
     assert len(rows(tmp_path, "val")) == 1
 
@@ -262,7 +324,10 @@ def fails(capsys: pytest.CaptureFixture[str], status: int, *message: str, run: o
     [
         (["--network", "srtg_r3d_33"], "unknown network 'srtg_r3d_33'; the closest names are srtg_r3d_34"),
         (["--network", "r3d_18", "--gates", "True"], "r3d_18 does not take gates"),
-        (["--num-classes", "51"], "train.csv: has 3 classes where 51 are expected; --num-classes 3 accepts it"),
+        (
+            ["--num-classes", "51"],
+            "train.csv: has 3 classes where 51 are expected; --num-classes 3 accepts it",
+        ),
         (["--labels", "/nowhere"], "label file train.csv: not found in /nowhere; --labels names its folder"),
         (["--resume-epoch", "21"], "ir_csn_50_ep-0020.pth: there is no such checkpoint"),
         (["--pretrained-3d", "/nowhere/w.pth"], "/nowhere/w.pth: there is no such checkpoint"),
@@ -296,7 +361,13 @@ def test_checkpoint_of_something_else_is_refused(
 ) -> None:
     checkpoint = folder(undisturbed) / f"{NAME}_ep-0002.pth"
     words = ["--pretrained-3d", str(checkpoint), "--resume-epoch"]
-    fails(capsys, 2, "was written in epoch 3", "--resume-epoch 9", run=lambda: train(stores, tmp_path, *words, "9"))
+    fails(
+        capsys,
+        2,
+        "was written in epoch 3",
+        "--resume-epoch 9",
+        run=lambda: train(stores, tmp_path, *words, "9"),
+    )
     other = ["--network", "ir_csn_101"]
     fails(
         capsys, 2, "was written with --network ir_csn_50, not ir_csn_101",
@@ -310,7 +381,9 @@ def test_checkpoint_of_something_else_is_refused(
     )  # fmt: skip
 
 
-def test_weights_of_which_nothing_fits(stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_of_which_nothing_fits(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "w.pth")
     fails(
         capsys, 2, "w.pth: none of its 1 tensors has a name and shape of this network's",
@@ -372,7 +445,18 @@ def test_tiny_set_is_learned_by_heart(tmp_path: Path) -> None:
     """Nine painted videos of three classes."""
     make_stores(tmp_path / "set", {name: [f"{i}" for i in range(4)] for name in ("a", "b", "c")}, n_frames=6)
     labels_main(["folders", str(tmp_path / "set"), "--val", "0.25"])
-    words = ["--network", "r3d_18", "--clip-size", "48", "--short-side", "48", "--batch-size", "9", "--flip", "False"]
+    words = [
+        "--network",
+        "r3d_18",
+        "--clip-size",
+        "48",
+        "--short-side",
+        "48",
+        "--batch-size",
+        "9",
+        "--flip",
+        "False",
+    ]
     words += ["--lr-base", "0.01", "--clip-gradient", "1", "--end-epoch", "12", "--save-frequency", "12"]
     assert train(tmp_path / "set", tmp_path / "results", *words) == 0
     learned = [float(row[3]) for row in rows(tmp_path / "results", "train")]
