@@ -20,9 +20,9 @@ demo: setup
 	$(BIN)/python -m data.convert $(DEMO)/videos $(DEMO)/motions --short-side 72
 	$(BIN)/python -m data.labels folders $(DEMO)/motions --overwrite
 	$(BIN)/python -m train --dataset $(DEMO)/motions --network srtg_r3d_18 --short-cycles \
-	    --clip-size 64 --short-side 72 --augment none --flip False --batch-size 8 --workers 1 \
-	    --lr-base 0.05 --lr-schedule cosine --warmup-epochs 1 --clip-gradient 5 \
-	    --end-epoch 8 --save-frequency 8 --model-dir $(DEMO)/results
+	    --clip-length 8 --clip-size 64 --short-side 72 --train-frame-interval 4 --val-frame-interval 4 \
+	    --batch-size 8 --workers 1 --augment none --flip False --clip-gradient 5 \
+	    --lr-base 0.01 --lr-schedule cosine --warmup-epochs 1 --end-epoch 8 --save-frequency 8 --model-dir $(DEMO)/results
 	$(BIN)/python -m train.plot $(DEMO)/results/srtg_r3d_18_gates_False -o $(DEMO)/curves.png
 
 test: setup

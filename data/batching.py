@@ -1,7 +1,7 @@
 """What to load: shapes of batches, requests for clips, and the batch samplers that carry both to the loader's workers.
 
-Randomness is a value here: order and seeds follow from (seed, epoch, video), so that equal requests give equal clips on any
-worker, and an epoch can be entered at any step.
+Randomness is a value here: order and seeds follow from (seed, epoch, video), so that equal requests give equal clips on
+any worker, and an epoch can be entered at any step.
 """
 
 from collections.abc import Iterator, Sequence

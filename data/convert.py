@@ -1,7 +1,8 @@
 """python -m data.convert VIDEOS DATASET [--short-side 294] [--quality 3] [--workers N]
 
-Convert VIDEOS/<class>/<id>.<any> to frame stores DATASET/jpg/<class>/<id>/. Any file that ffmpeg reads will do. Videos with a
-store are skipped, so an interrupted conversion goes on where it stopped; a store is there as a whole or not at all.
+Convert VIDEOS/<class>/<id>.<any> to frame stores DATASET/jpg/<class>/<id>/. Any file that ffmpeg reads will do. Videos
+with a store are skipped, so an interrupted conversion goes on where it stopped; a store is there as a whole or not at
+all.
 
 294 lines suit UCF101, HMDB51 and Diving48; HACS, Kinetics and Moments in Time are cropped from 384.
 """
@@ -78,8 +79,8 @@ def find_jobs(videos: Path, dataset: Path) -> tuple[list[Job], int]:
 def convert_video(job: Job, *, short_side: int, quality: int, stop: threading.Event) -> str:
     """Write the store of one video; returns ffmpeg's first complaint, "" where there was none.
 
-    Every frame of the source becomes one of the store: none dropped, none repeated, rotation applied, short side at most
-    `short_side`. Raises ConversionError with ffmpeg's reason where nothing can be decoded.
+    Every frame of the source becomes one of the store: none dropped, none repeated, rotation applied, short side at
+    most `short_side`. Raises ConversionError with ffmpeg's reason where nothing can be decoded.
     """
     with tempfile.TemporaryFile() as errors:
         command = ffmpeg_command(job.video, short_side, quality)
@@ -158,10 +159,10 @@ def _first_line(errors: IO[bytes]) -> str:
 
 
 def convert_all(jobs: Sequence[Job], *, short_side: int, quality: int, workers: int) -> Counter[str]:
-    """Convert several videos at a time; counts `converted`, `damaged` (converted, with ffmpeg's complaint) and `failed`.
+    """Convert several videos at a time; counts `converted`, `damaged` (of these, with a complaint) and `failed`.
 
-    What failed is logged with its reason and does not stop the others. An interrupt ends what is in work, leaves nothing
-    half-written, and is raised again.
+    What failed is logged with its reason and does not stop the others. An interrupt ends what is in work, leaves
+    nothing half-written, and is raised again.
     """
     stop = threading.Event()
     counts = Counter(converted=0, damaged=0, failed=0)
@@ -192,7 +193,7 @@ def _interrupt(signal_number: int, _: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m data.convert", description=__doc__.splitlines()[2])
+    parser = argparse.ArgumentParser(prog="python -m data.convert", description=__doc__.split("\n\n")[1])
     parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder with <class>/<id>.<any>")
     parser.add_argument(
         "dataset", type=Path, metavar="DATASET", help="folder that gets jpg/<class>/<id>/frames.db"

@@ -13,9 +13,10 @@ class DatasetSpec:
     """A data set.
 
     `{variant}` in a name or a file name stands for the chosen variant. `num_classes` maps each variant to its number of
-    classes, the first being the default; it is empty where the label files decide, and has the one key "" where there are no
-    variants. `timed_ids`: a video's folder is `<id>_<start>_<end>` with the seconds as `%06d`, where the label file gives
-    times. `short_side`: what frames are scaled to before the crop. `flip`: whether mirrored motion is the same class.
+    classes, the first being the default; it is empty where the label files decide, and has the one key "" where there
+    are no variants. `timed_ids`: a video's folder is `<id>_<start>_<end>` with the seconds as `%06d`, where the label
+    file gives times. `short_side`: what frames are scaled to before the crop. `flip`: whether mirrored motion is the
+    same class.
     """
 
     name: str

@@ -4,8 +4,9 @@
     <root>/jpg/<class>/<video_id>/n_frames      the number of frames, as text
 
 `ObjId` is `<video_id>/frame_%05d`, counted from 1, `frames` the JPEG bytes, `size` the width of the image. In stores
-written here the row id is the frame's number (`user_version` 1 says so), so that a clip is a few page reads. Stores of the
-original and of `dataset2database` (type STRING, no key, rows in any order, `n_frames` perhaps missing) are read as they are.
+written here the row id is the frame's number (`user_version` 1 says so), so that a clip is a few page reads. Stores of
+the original and of `dataset2database` (type STRING, no key, rows in any order, `n_frames` perhaps missing) are read as
+they are.
 """
 
 import fcntl
@@ -132,9 +133,9 @@ def has_store(folder: Path) -> bool:
 def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
     """Write a store from JPEG frames in order; returns their number.
 
-    The store is built in a folder beside its place, flushed, and renamed, so `folder` holds a whole store or does not exist,
-    whatever interrupts this. Raises ValueError where there are no frames, OSError where `folder` holds something already
-    (nothing is ever replaced), and whatever `jpegs` raises.
+    The store is built in a folder beside its place, flushed, and renamed, so `folder` holds a whole store or does not
+    exist, whatever interrupts this. Raises ValueError where there are no frames, OSError where `folder` holds something
+    already (nothing is ever replaced), and whatever `jpegs` raises.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".", suffix=STAGING, dir=folder.parent))

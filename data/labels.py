@@ -1,10 +1,12 @@
 """python -m data.labels folders DATASET [--val 0.2] [--seed 1] [--overwrite]
 
-Write DATASET/labels/train.csv and val.csv for the stores in DATASET/jpg/<class>/<id>, a share of each class for validation.
+Write DATASET/labels/train.csv and val.csv for the stores in DATASET/jpg/<class>/<id>, a share of each class for
+validation.
 
-This module also reads label files: CSVs with a header and the columns `label`, `youtube_id` or `id`, and perhaps `time_start`,
-`time_end` and `split`. Class numbers come from `<prefix>dictionary.json` beside the training CSV if it is there (that is how
-published weights number their classes), else from the order of first appearance, which is then written there.
+This module also reads label files: CSVs with a header and the columns `label`, `youtube_id` or `id`, and perhaps
+`time_start`, `time_end` and `split`. Class numbers come from `<prefix>dictionary.json` beside the training CSV if it is
+there (that is how published weights number their classes), else from the order of first appearance, which is then
+written there.
 """
 
 import argparse
@@ -40,8 +42,8 @@ class LabelRow(NamedTuple):
 class VideoList:
     """The videos of a split that are there. Arrays, not lists: workers share them without copying.
 
-    `folders`: `(N,)` paths relative to `jpg/`, as bytes; `labels`: `(N,)` class numbers. `missing`: videos per class in the
-    label file whose store is not there.
+    `folders`: `(N,)` paths relative to `jpg/`, as bytes; `labels`: `(N,)` class numbers. `missing`: videos per class in
+    the label file whose store is not there.
     """
 
     root: Path
@@ -92,8 +94,9 @@ def open_dataset(
 ) -> Dataset:
     """Read the label files of a variant and find its videos below `root/jpg`.
 
-    Raises FileNotFoundError for folders and label files that are not there, ValueError for label files that make no sense,
-    for another number of classes than `num_classes`, and where more than a share of `max_missing` of a split is missing.
+    Raises FileNotFoundError for folders and label files that are not there, ValueError for label files that make no
+    sense, for another number of classes than `num_classes`, and where more than a share of `max_missing` of a split is
+    missing.
     """
     if not (root / "jpg").is_dir():
         raise FileNotFoundError(
@@ -216,7 +219,8 @@ def find_videos(
         )
     if missing.total() > max_missing * len(rows):
         raise ValueError(
-            f"{path}: {missing.total()} of {len(rows)} videos have no store, more than --max-missing {max_missing:g} allows"
+            f"{path}: {missing.total()} of {len(rows)} videos have no store, "
+            f"more than --max-missing {max_missing:g} allows"
         )
     return VideoList(
         root=root,
@@ -287,7 +291,7 @@ def write_label_csv(path: Path, rows: Sequence[LabelRow], split: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m data.labels", description=__doc__.splitlines()[2])
+    parser = argparse.ArgumentParser(prog="python -m data.labels", description=__doc__.split("\n\n")[1])
     commands = parser.add_subparsers(dest="command", required=True)
     folders = commands.add_parser("folders", help="label files for a data set of one's own, from its folders")
     folders.add_argument("dataset", type=Path, metavar="DATASET", help="the folder that holds jpg/")

@@ -1,7 +1,7 @@
 """python -m data.synthetic VIDEOS [--videos-per-class 40] [--frames 40] [--height 96] [--seed 1] [--sheet PNG]
 
-Render mp4 files of moving shapes, VIDEOS/<motion>/<number>.mp4. The eight classes differ by motion alone: shape, colour, place,
-size, speed and background are random, so one frame says nothing about the class.
+Render mp4 files of moving shapes, VIDEOS/<motion>/<number>.mp4. The eight classes differ by motion alone: shape,
+colour, place, size, speed and background are random, so one frame says nothing about the class.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Pose(NamedTuple):
 def pose_at(places: np.ndarray) -> Pose:
     """The pose for four places, each from -0.5 to 0.5 of the range of x, y, size and angle."""
     x, y, size, angle = places
-    return Pose(0.5 + 0.5 * x, 0.5 + 0.5 * y, 0.16 * 4.0**size, 1.5 * np.pi * angle)
+    return Pose(0.5 + 0.5 * x, 0.5 + 0.5 * y, 0.2 * 3.0**size, 1.5 * np.pi * angle)
 
 
 def render(motion: str, generator: np.random.Generator, n_frames: int, height: int) -> np.ndarray:
@@ -76,7 +76,7 @@ def _background(generator: np.random.Generator, height: int, width: int) -> np.n
     coarse = generator.integers(0, 256, size=(4, 5, 3), dtype=np.uint8)
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)
     grain = generator.integers(-8, 9, size=smooth.shape, dtype=np.int16)
-    return np.clip(smooth // 2 + 64 + grain, 0, 255).astype(np.uint8)
+    return np.clip(smooth // 3 + 85 + grain, 0, 255).astype(np.uint8)
 
 
 def _contrasting_colour(generator: np.random.Generator, background: np.ndarray) -> tuple[int, ...]:
@@ -146,7 +146,7 @@ def draw_sheet(path: Path, seed: int, n_frames: int, height: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m data.synthetic", description=__doc__.splitlines()[2])
+    parser = argparse.ArgumentParser(prog="python -m data.synthetic", description=__doc__.split("\n\n")[1])
     parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder that gets <motion>/<number>.mp4")
     parser.add_argument("--videos-per-class", type=int, default=40, help="(default: 40)")
     parser.add_argument("--frames", type=int, default=40, help="a video (default: 40)")

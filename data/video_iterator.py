@@ -1,7 +1,8 @@
 """From a request to a clip and its label, and the loader whose workers do it.
 
-Follow a clip: the batch sampler's ClipRequest arrives at `VideoClips.__getitem__`; frames are chosen, read, transformed, and
-stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalisation and layout are the device's work (train/loop.py).
+Follow a clip: the batch sampler's ClipRequest arrives at `VideoClips.__getitem__`; frames are chosen, read,
+transformed, and stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalisation and layout are the device's work
+(train/loop.py).
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Clips uint8 `(B, T, H, W, 3)`, BGR; `labels` and `indices` (the videos' numbers) `(B,)`; what could not be read."""
+    """Clips uint8 `(B, T, H, W, 3)`, BGR; `labels` and `indices` (of the videos) `(B,)`; what could not be read."""
 
     clips: torch.Tensor
     labels: torch.Tensor
@@ -53,9 +54,9 @@ class Batch(NamedTuple):
 class TrainingClips(Dataset[Sample]):
     """Random clips, augmented; a function of the request alone.
 
-    With fewer frames than `base_length`, intervals grow at random up to the factor by which the frames shrank, so that a
-    coarse clip covers the same time (multigrid paper, section 3). A clip that cannot be read is replaced by one of another
-    video, the next readable one in an order given by the request's seed.
+    With fewer frames than `base_length`, intervals grow at random up to the factor by which the frames shrank, so that
+    a coarse clip covers the same time (multigrid paper, section 3). A clip that cannot be read is replaced by one of
+    another video, the next readable one in an order given by the request's seed.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def make_loader(
     clips: Dataset[Sample], batches: Sampler[list[ClipRequest]], *, workers: int, pin_memory: bool
 ) -> DataLoader[Batch]:
-    """One loader for all shapes of all epochs: requests carry the shapes, workers stay. 0 workers read in this process."""
+    """One loader for all shapes of all epochs: requests carry the shapes. 0 workers read in this process."""
     return DataLoader(
         clips,
         batch_sampler=batches,

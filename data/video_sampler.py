@@ -20,7 +20,7 @@ def fitting_interval(n_frames: int, length: int, interval: int) -> int:
 
 
 def clip_indices(n_frames: int, length: int, interval: int, start: int) -> list[int]:
-    """`length` frames from `start`, counted from 0. Interval 0 loops the video: 3 frames, length 5, start 1: 1 2 0 1 2."""
+    """`length` frames from `start` on. Interval 0 loops the video: 3 frames, length 5, start 1: 1 2 0 1 2."""
     if interval == 0:
         return [(start + i) % n_frames for i in range(length)]
     return [start + i * interval for i in range(length)]
@@ -44,9 +44,9 @@ def random_clip(
 ) -> list[int]:
     """A random clip: one of `intervals`, times a random speed, at a random start.
 
-    Uniform starts are uniform over every start that fits, so each frame of the video can be drawn (the original's last one
-    never was). Normal ones lie about the middle, with a quarter of the range as deviation. An interval that does not fit
-    falls back to the largest that does, then to looping the video, where the original repeated a single frame.
+    Uniform starts are uniform over every start that fits, so each frame of the video can be drawn (the original's last
+    one never was). Normal ones lie about the middle, with a quarter of the range as deviation. An interval that does
+    not fit falls back to the largest that does, then to looping the video, where the original repeated a single frame.
     """
     interval = round(int(generator.choice(np.asarray(intervals))) * generator.uniform(*speed))
     interval = fitting_interval(n_frames, length, max(1, interval))
@@ -89,11 +89,11 @@ class RandomSampling:
 
 
 class SequentialSampling:
-    """Clips one after the other through each video, without overlap, and again from its start; `shuffle` mixes their order.
+    """Clips one after the other through each video, without overlap, and again; `shuffle` mixes their order.
 
-    With `fix_cursor` a video gives the same clip each time, and the next one only after a failure. A video too short for
-    two clips gives the one in its middle. The place in a video is forgotten when its length or `num` changes (the original
-    kept it, and drew frames beyond the end).
+    With `fix_cursor` a video gives the same clip each time, and the next one only after a failure. A video too short
+    for two clips gives the one in its middle. The place in a video is forgotten when its length or `num` changes (the
+    original kept it, and drew frames beyond the end).
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""What happens to the frames of a clip: scaling, cropping, augmentation, and the numbers of each. All frames get the same.
+"""What happens to a clip: scaling, cropping, augmentation, and the numbers of each. All its frames get the same.
 
-The only file that imports imgaug. imgaug 0.4.0 uses names that NumPy has dropped; they are put back before it is imported, so a
-user's own `import imgaug` works after this one.
+The only file that imports imgaug. imgaug 0.4.0 uses names that NumPy has dropped; they are put back before it is
+imported, so a user's own `import imgaug` works after this one.
 """
 
 from collections.abc import Callable, Sequence
@@ -189,8 +189,9 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 class Compose:
     """An imgaug augmenter on whole clips: every frame gets the same augmentation, each clip another.
 
-    `transforms` is any imgaug augmenter. `normalise` is `[means, deviations]`, a number a channel, applied after division by
-    255. Called as `(frames, end_size)`: uint8 `(T, H, W, 3)` and `(anything, H, W)` -> float32 `(3, T, H, W)`.
+    `transforms` is any imgaug augmenter. `normalise` is `[means, deviations]`, a number a channel, applied after
+    division by 255. Called as `(frames, end_size)`: uint8 `(T, H, W, 3)` and `(anything, H, W)` -> float32 `(3, T, H,
+    W)`.
     """
 
     def __init__(self, transforms: iaa.Augmenter, normalise: Sequence[Sequence[float]] | None = None) -> None:

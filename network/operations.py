@@ -10,8 +10,9 @@ from network.registry import create_network
 
 @functools.cache
 def count_operations(name: str, num_classes: int, length: int, size: int, **options: bool | str) -> int:
-    """Floating-point operations of one clip's forward pass, a multiply-add as two: convolutions, recurrent cells, linear layers.
+    """Floating-point operations of one clip's forward pass, a multiply-add as two.
 
+    Convolutions, recurrent cells and linear layers count.
     Nothing is allocated: network and clip are on torch's `meta` device.
     """
     with torch.device("meta"):

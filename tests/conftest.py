@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def shared_folder(name: str) -> Path:
-    """A folder of golden values or videos, from $SRTG_SHARED or beside the repository; the test is skipped without it."""
+    """A folder of golden values or videos, in $SRTG_SHARED or beside the repository; tests are skipped without."""
     folder = Path(os.environ.get("SRTG_SHARED", REPOSITORY.parent / "shared")) / name
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there; SRTG_SHARED names the folder that holds {name}/")

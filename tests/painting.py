@@ -1,4 +1,4 @@
-"""Synthetic frames that say who they are: each is painted with its own index and label, and can be read back after JPEG."""
+"""Synthetic frames that say who they are: each is painted with its index and label, and read back after JPEG."""
 
 from collections.abc import Sequence
 from pathlib import Path

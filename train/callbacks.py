@@ -176,7 +176,7 @@ class ProgressLog(Callback):
 
 
 class ResultsTable(Callback):
-    """`train_results_s0001.csv` and `val_results_s0001.csv`: a row an epoch, flushed each time; s is the first epoch."""
+    """`train_results_s0001.csv` and `val_results_s0001.csv`: a row an epoch, flushed; s is the first epoch."""
 
     def __init__(self, folder: Path, first_epoch: int) -> None:
         self.paths = {name: folder / f"{name}_results_s{first_epoch:04d}.csv" for name in ("train", "val")}
@@ -199,7 +199,7 @@ class ResultsTable(Callback):
 
 
 def cut_results(folder: Path, first_epoch: int) -> None:
-    """Drop the rows from `first_epoch` on of all runs before, so that no epoch stands twice. Each file whole or untouched."""
+    """Drop the rows from `first_epoch` on of all runs before, so that no epoch stands twice; atomic for each file."""
     for path in folder.glob("*_results_s*.csv"):
         with path.open(newline="") as file:
             header, *rows = file.read().splitlines(keepends=True) or [""]

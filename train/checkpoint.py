@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain values, written beside their place, flushed and renamed, so that a good one is never lost."""
+"""Checkpoints: tensors and plain values, written beside their place, flushed and renamed: a good one is never lost."""
 
 import logging
 import os

@@ -14,7 +14,7 @@ def choose_gpus(wanted: int | None) -> int:
     present = torch.cuda.device_count()
     if wanted is None:
         return present
-    if wanted > present and present > 0:
+    if wanted > present > 0:
         raise ValueError(f"--gpus {wanted}: this machine has {present}")
     if wanted > present:
         logger.warning("--gpus %d: this machine has none, running on the CPU", wanted)

@@ -133,7 +133,7 @@ class Trainer:
         return sums, bad
 
     def check_finite(self) -> None:
-        """Stop at a loss that is no number, or where fp16 has skipped steps for long. Waits for a GPU; call it rarely."""
+        """Stop at a loss that is no number, or where fp16 has skipped steps for long. Waits for a GPU."""
         steps, self.unchecked = self.unchecked, []
         if not steps:
             return

@@ -10,8 +10,8 @@ SCHEDULES = ("step", "cosine")
 class LearningRate:
     """`base` belongs to the first phase of the long cycle and halves with each phase (linear scaling with the batch).
 
-    The short cycle does not change it. `schedule` "step": times `factor` after each of the epochs `steps`; "cosine": half a
-    cosine down to 0 at `end_epoch`. It rises linearly from 0 over the first `warmup_epochs`.
+    The short cycle does not change it. `schedule` "step": times `factor` after each of the epochs `steps`; "cosine":
+    half a cosine down to 0 at `end_epoch`. It rises linearly from 0 over the first `warmup_epochs`.
     """
 
     base: float

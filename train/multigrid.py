@@ -1,7 +1,7 @@
 """Long and short cycles as arithmetic: which shapes an epoch's steps have.
 
-*A multigrid method for efficiently training video models* (Wu et al., CVPR 2020), in the form of the SRTG and MTNet codebase: the
-long cycle runs once an epoch, the short cycle within each of its phases.
+*A multigrid method for efficiently training video models* (Wu et al., CVPR 2020), in the form of the SRTG and MTNet
+codebase: the long cycle runs once an epoch, the short cycle within each of its phases.
 """
 
 import math
@@ -64,9 +64,10 @@ def all_shapes(base: BatchShape, long_cycles: bool, short_cycles: bool) -> list[
 def plan_epoch(n_clips: int, base: BatchShape, *, long_cycles: bool, short_cycles: bool) -> list[Step]:
     """The steps of an epoch, in order; their batches sum to `n_clips`.
 
-    Planned in rounds, each of which gives every phase one more step at its next short shape, until the clips run out. So the
-    phases have equal numbers of steps, up to one, and only the last batch planned is smaller; it may end any phase. Where it
-    would hold a single clip, which a norm cannot use, the batch planned before it lends one, or takes it in if it has but two.
+    Planned in rounds, each of which gives every phase one more step at its next short shape, until the clips run out.
+    So the phases have equal numbers of steps, up to one, and only the last batch planned is smaller; it may end any
+    phase. Where it would hold a single clip, which a norm cannot use, the batch planned before it lends one, or takes
+    it in if it has but two.
 
     Raises ValueError for a set of one clip where batches are larger.
     """

@@ -13,7 +13,7 @@ DEVIATIONS = (1 / (0.0167 * 255),) * 3
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What a network was trained with. The defaults are those of the published weights: BGR, per channel in that order."""
+    """What a network was trained with. The defaults are those of the published weights, in BGR order."""
 
     means: tuple[float, float, float] = MEANS
     deviations: tuple[float, float, float] = DEVIATIONS

@@ -262,7 +262,7 @@ NETWORK_CHOICES = ("gates", "place", "pool")
 
 
 def network_choices(options: Options) -> dict[str, bool | str]:
-    """What is asked of the network beyond its name; what is as by default is left out, as plain networks have no gates."""
+    """What is asked of the network beyond its name. Defaults are left out, as plain networks have no gates."""
     defaults = Options()
     values = {name: getattr(options, name) for name in NETWORK_CHOICES}
     return {name: value for name, value in values.items() if value != getattr(defaults, name)}

@@ -1,6 +1,7 @@
 """python -m train.plot RESULTS_DIR... -o curves.png
 
-Loss and accuracy over the epochs of one or more runs as a picture (PNG, SVG or PDF, by its ending), and each run's best epoch as text.
+Loss and accuracy over the epochs of one or more runs as a picture (PNG, SVG or PDF, by its ending), and each run's best
+epoch as text.
 """
 
 import argparse
@@ -21,7 +22,7 @@ class Curve(NamedTuple):
 
 
 def read_curve(folder: Path, split: str) -> Curve:
-    """The rows of all `<split>_results_s*.csv` of a run. FileNotFoundError where there are none, ValueError for bad ones."""
+    """The rows of all `<split>_results_s*.csv` of a run. FileNotFoundError, or ValueError for bad ones."""
     paths = sorted(folder.glob(f"{split}_results_s*.csv"))
     if not paths:
         raise FileNotFoundError(f"{folder}: holds no {split}_results_s*.csv")
@@ -74,7 +75,7 @@ def _pyplot() -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.plot", description=__doc__.splitlines()[2])
+    parser = argparse.ArgumentParser(prog="python -m train.plot", description=__doc__.split("\n\n")[1])
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RESULTS_DIR", help="folder with the results of a run"
     )

@@ -1,9 +1,10 @@
-"""The folder that a run writes to, and what is there already: where to start from, what to cut, where to log."""
+"""The folder that a run writes to, and what is there already: where to start from, where to log."""
 
 import json
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import torch
 from humanfriendly.terminal import ansi_strip
 
 from data.datasets import DatasetSpec
-from train.callbacks import cut_results
 from train.checkpoint import epoch_path, find_furthest, load_checkpoint
 from train.options import NETWORK_CHOICES, Options
 
@@ -30,8 +30,9 @@ def results_folder(spec: DatasetSpec, options: Options) -> Path:
 def find_start(folder: Path, options: Options, classes: Sequence[str]) -> dict[str, Any] | None:
     """The checkpoint to go on from, None for a start at epoch 1.
 
-    Raises FileNotFoundError for a checkpoint that is not there, ValueError for one of another network, epoch or set of classes,
-    and for a fresh start into a folder that has results: nothing is overwritten, and nothing starts anew by mistake.
+    Raises FileNotFoundError for a checkpoint that is not there, ValueError for one of another network, epoch or set of
+    classes, and for a fresh start into a folder that has results: nothing is overwritten, and nothing starts anew by
+    mistake.
     """
     if options.resume_epoch is None:
         present = next(
@@ -39,7 +40,8 @@ def find_start(folder: Path, options: Options, classes: Sequence[str]) -> dict[s
         )
         if present is not None:
             raise ValueError(
-                f"{present}: a run has been here; --resume-epoch auto goes on with it, --task-name starts another beside it"
+                f"{present}: a run has been here; --resume-epoch auto goes on with it, "
+                "--task-name starts another beside it"
             )
         return None
     if options.resume_epoch == "auto":
@@ -68,19 +70,23 @@ def _check_fits(path: Path, content: dict[str, Any], options: Options, classes: 
             raise ValueError(f"{path}: was written with --{name} {before}, not {now}")
     if list(content["classes"]) != list(classes):
         raise ValueError(
-            f"{path}: was written for {len(content['classes'])} classes, which are not the {len(classes)} of this data set"
+            f"{path}: was written for {len(content['classes'])} classes, "
+            f"which are not the {len(classes)} of this data set"
         )
 
 
-def open_results(folder: Path, options: Options, first_epoch: int) -> None:
-    """Make the folder, log into it, and cut what earlier runs wrote about epochs that come again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log_file = options.log_file or folder / "train.log"
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(log_file)
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Within, everything that is logged also goes to the end of a file, without the colours that a terminal gets."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
     handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
-    cut_results(folder, first_epoch)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def write_run_file(folder: Path, options: Options, dataset_summary: dict[str, Any]) -> None:
@@ -91,7 +97,5 @@ def write_run_file(folder: Path, options: Options, dataset_summary: dict[str, An
 
 
 class _PlainFormatter(logging.Formatter):
-    """Without the colours that a terminal gets."""
-
     def format(self, record: logging.LogRecord) -> str:
         return ansi_strip(super().format(record))

@@ -33,6 +33,7 @@ from train.callbacks import (
     ShapeMonitor,
     SpeedMonitor,
     TensorBoardLog,
+    cut_results,
 )
 from train.checkpoint import best_path, epoch_path, last_path, save_checkpoint
 from train.devices import Replicas, choose_gpus
@@ -45,7 +46,7 @@ from train.normalisation import Normalisation
 from train.optimiser import make_optimiser, parameter_roles, restore_optimiser, saved_roles
 from train.options import Options, network_choices, parse_options
 from train.plan import check_sizes, compute_ratio, describe_steps
-from train.results import find_start, open_results, results_folder, write_run_file
+from train.results import find_start, logged_to, results_folder, write_run_file
 
 logger = logging.getLogger(__name__)
 
@@ -216,12 +217,17 @@ class Run:
         if self.epochs_done >= self.options.end_epoch:
             logger.info("%s: the run is complete, %d epochs are done", self.folder, self.epochs_done)
             return 0
-        open_results(self.folder, self.options, self.epochs_done + 1)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with logged_to(self.options.log_file or self.folder / "train.log"), logging_redirect_tqdm():
+            return self._train()
+
+    def _train(self) -> int:
+        cut_results(self.folder, self.epochs_done + 1)
         write_run_file(self.folder, self.options, self.dataset.summary())
         self._announce()
         callbacks = self._make_callbacks()
         self.saved_at = time.monotonic()
-        with StopRequest() as stop, logging_redirect_tqdm():
+        with StopRequest() as stop:
             try:
                 for epoch in range(self.epochs_done + 1, self.options.end_epoch + 1):
                     self._run_epoch(epoch, callbacks, stop)
@@ -268,8 +274,9 @@ class Run:
         self.bad_samples += len(report.bad)
         if self.bad_samples > self.options.max_bad_samples * len(self.dataset.train):
             raise TrainingError(
-                f"epoch {report.epoch}: {self.bad_samples} clips of {len(self.dataset.train)} could not be read, more than "
-                f"--max-bad-samples {self.options.max_bad_samples:g} allows; {self.folder / 'bad_samples.csv'} names them"
+                f"epoch {report.epoch}: {self.bad_samples} clips of {len(self.dataset.train)} could not be read, "
+                f"more than --max-bad-samples {self.options.max_bad_samples:g} allows; "
+                f"{self.folder / 'bad_samples.csv'} names them"
             )
         if self.step % self.options.log_interval == 0:
             self.trainer.check_finite()

@@ -1,5 +1,6 @@
 """Index arithmetic of clips."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_clips_stay_inside_and_keep_their_interval(n_frames: int, length: int) -
         assert len(clip) == length
         assert all(0 <= index < n_frames for index in clip)
         if length <= n_frames:
-            assert len({b - a for a, b in zip(clip, clip[1:], strict=False)}) <= 1
+            assert len({b - a for a, b in itertools.pairwise(clip)}) <= 1
 
 
 def test_every_frame_can_be_drawn() -> None:

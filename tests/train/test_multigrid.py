@@ -56,7 +56,7 @@ def test_every_clip_once_phases_equal_one_batch_smaller(
     counts = [per_phase[phase] for phase in range(4 if long else 1)]
     assert max(counts) - min(counts) <= 1
     assert min(step.shape.batch for step in steps) >= 2
-    full = {shape for shape in all_shapes(base, long, short)}
+    full = set(all_shapes(base, long, short))
     assert sum(step.shape not in full for step in steps) <= 2  # the last one planned, and the one that lends
     for step in steps:
         assert (step.shape.length, step.shape.size) in allowed

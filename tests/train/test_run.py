@@ -15,9 +15,9 @@ import torch
 
 from data.datasets import OWN
 from data.labels import main as labels_main
+from tests.painting import make_stores
 from train.options import Options
 from train.run import main
-from tests.painting import make_stores
 
 SMALL = [
     "--network",
