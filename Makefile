@@ -1,11 +1,11 @@
 # make setup   an environment in .venv
 # make demo    render motions, convert, train and plot: a few minutes on two cores
-# make test    the test suite          make lint    style
+# make test    the test suite          make lint    style          make bench    latency of networks
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint bench
 
 setup: .venv/installed
 
@@ -16,7 +16,7 @@ setup: .venv/installed
 
 demo: setup
 	rm -rf $(DEMO)/results
-	$(BIN)/python -m data.synthetic $(DEMO)/videos --videos-per-class 100 --sheet $(DEMO)/motions.png
+	$(BIN)/python -m data.synthetic $(DEMO)/videos --videos-per-class 100 --sheet $(DEMO)/motions.jpg
 	$(BIN)/python -m data.convert $(DEMO)/videos $(DEMO)/motions --short-side 72
 	$(BIN)/python -m data.labels folders $(DEMO)/motions --overwrite
 	$(BIN)/python -m train --dataset $(DEMO)/motions --network srtg_r3d_18 --short-cycles \
@@ -31,3 +31,6 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: setup
+	$(BIN)/python -m network.benchmark --network r3d_18 srtg_r3d_18 r3d_34 srtg_r3d_34 --size 112

@@ -88,7 +88,7 @@ def convert_video(job: Job, *, short_side: int, quality: int, stop: threading.Ev
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
         ) as process:
             try:
-                write_frame_store(job.folder, _until(stop, read_jpegs(process.stdout)))
+                write_frame_store(job.folder, _frames_of(process, stop))
             except ValueError as error:
                 raise ConversionError(f"{job.video}: {_first_line(errors) or error}") from None
             finally:
@@ -145,11 +145,14 @@ def read_jpegs(stream: IO[bytes]) -> Iterator[bytes]:
             length = None
 
 
-def _until(stop: threading.Event, jpegs: Iterator[bytes]) -> Iterator[bytes]:
-    for jpeg in jpegs:
+def _frames_of(process: subprocess.Popen[bytes], stop: threading.Event) -> Iterator[bytes]:
+    """All frames that ffmpeg writes; ValueError where it fails, as what came before would look like a whole video."""
+    for jpeg in read_jpegs(process.stdout):
         if stop.is_set():
             raise InterruptedConversionError
         yield jpeg
+    if process.wait() != 0:
+        raise ValueError(f"ffmpeg failed with status {process.returncode}")
 
 
 def _first_line(errors: IO[bytes]) -> str:

@@ -142,7 +142,10 @@ def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
     owner = os.open(staging, os.O_RDONLY)
     try:
         fcntl.flock(owner, fcntl.LOCK_EX)  # tells remove_abandoned that somebody is at work here
-        count = _write_database(staging / DATABASE, folder.name, jpegs)
+        try:
+            count = _write_database(staging / DATABASE, folder.name, jpegs)
+        except sqlite3.Error as error:
+            raise OSError(f"{folder}: could not be written, {error}") from error
         if count == 0:
             raise ValueError("no frame could be decoded")
         (staging / COUNT).write_text(f"{count}\n")

@@ -5,6 +5,7 @@ transformed, and stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalisati
 (train/loop.py).
 """
 
+import signal
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,9 +47,6 @@ class Batch(NamedTuple):
     labels: torch.Tensor
     indices: torch.Tensor
     bad: list[BadSample]
-
-    def pin_memory(self) -> "Batch":
-        return self._replace(clips=self.clips.pin_memory(), labels=self.labels.pin_memory())
 
 
 class TrainingClips(Dataset[Sample]):
@@ -161,6 +159,7 @@ def make_loader(
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
         worker_init_fn=_prepare_worker,
+        generator=torch.Generator(),  # else each epoch would draw from the generator that a checkpoint holds
     )
 
 
@@ -168,6 +167,7 @@ def _prepare_worker(_: int) -> None:
     # a worker is one of several: OpenCV's and torch's own threads would only fight over the cores
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the loop says when to stop
 
 
 def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int) -> int:

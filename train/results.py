@@ -3,7 +3,7 @@
 import json
 import logging
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from humanfriendly.terminal import ansi_strip
 
 from data.datasets import DatasetSpec
+from data.labels import Dataset
 from train.checkpoint import epoch_path, find_furthest, load_checkpoint
 from train.options import NETWORK_CHOICES, Options
 
@@ -27,7 +28,7 @@ def results_folder(spec: DatasetSpec, options: Options) -> Path:
     return root / f"{options.network}_gates_{options.gates}{task}"
 
 
-def find_start(folder: Path, options: Options, classes: Sequence[str]) -> dict[str, Any] | None:
+def find_start(folder: Path, options: Options, dataset: Dataset) -> dict[str, Any] | None:
     """The checkpoint to go on from, None for a start at epoch 1.
 
     Raises FileNotFoundError for a checkpoint that is not there, ValueError for one of another network, epoch or set of
@@ -58,21 +59,30 @@ def find_start(folder: Path, options: Options, classes: Sequence[str]) -> dict[s
                 f"{path}: was written in epoch {content['epoch'] + 1} at step {content['step']}, "
                 f"--resume-epoch {options.resume_epoch} goes on from the end of epoch {options.resume_epoch - 1}"
             )
-    _check_fits(path, content, options, classes)
+    _check_fits(path, content, options, dataset)
     logger.info("%s: going on with epoch %d, step %d", path, content["epoch"] + 1, content["step"] + 1)
     return content
 
 
-def _check_fits(path: Path, content: dict[str, Any], options: Options, classes: Sequence[str]) -> None:
-    for name in ("network", *NETWORK_CHOICES):
+def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: Dataset) -> None:
+    names = ["network", *NETWORK_CHOICES]
+    if content["step"]:  # the plan of an epoch that has begun must stay as it was
+        names += ["batch_size", "clip_length", "clip_size", "long_cycles", "short_cycles", "random_seed"]
+    for name in names:
         before, now = content["options"][name], getattr(options, name)
         if before != now:
-            raise ValueError(f"{path}: was written with --{name} {before}, not {now}")
-    if list(content["classes"]) != list(classes):
+            raise ValueError(f"{path}: was written with --{name.replace('_', '-')} {before}, not {now}")
+    if list(content["classes"]) != list(dataset.classes):
         raise ValueError(
             f"{path}: was written for {len(content['classes'])} classes, "
-            f"which are not the {len(classes)} of this data set"
+            f"which are not the {len(dataset.classes)} of this data set"
         )
+    if content["dataset"] != dataset.summary():
+        if content["step"]:
+            raise ValueError(
+                f"{path}: was written within an epoch of other videos than those that are here now"
+            )
+        logger.warning("%s: was written for other videos than those that are here now", path)
 
 
 @contextmanager

@@ -211,6 +211,32 @@ def test_interrupted_conversion_leaves_nothing_half_written_and_goes_on(
     assert {FrameStore(path).n_frames for path in folder.iterdir()} == {600}
 
 
+def test_video_whose_decoder_dies_is_refused_not_shortened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What came before the end would look like a whole video."""
+    make_video(tmp_path / "videos" / "a" / "b.mp4", n_frames=40)
+    dying = tmp_path / "ffmpeg"
+    dying.write_text(f'#!/bin/sh\n"{ffmpeg_binary()}" "$@"\nkill -9 $$\n')
+    dying.chmod(0o755)
+    monkeypatch.setattr("data.convert.ffmpeg_binary", lambda: str(dying))
+    assert convert(tmp_path) == 1
+    assert "b.mp4: ffmpeg failed with status -9" in caplog.text
+    assert list((tmp_path / "set/jpg/a").iterdir()) == []
+
+
+def test_disk_that_cannot_be_written_stops_the_conversion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_video(tmp_path / "videos" / "a" / "b.mp4")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "jpg").write_text("in the way")
+    with pytest.raises(SystemExit) as stopped:
+        convert(tmp_path)
+    assert stopped.value.code == 2
+    assert "set/jpg" in capsys.readouterr().err
+
+
 def test_stream_cut_within_an_image_gives_the_whole_ones() -> None:
     read, write = os.pipe()
     os.write(

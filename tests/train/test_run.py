@@ -166,6 +166,19 @@ def test_stopped_within_an_epoch_and_resumed_is_the_same(stores: Path, tmp_path:
         assert rows(tmp_path / "stopped", split) == rows(tmp_path / "undisturbed", split)
 
 
+def test_an_epoch_that_has_begun_goes_on_as_planned_or_not_at_all(
+    stores: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(folder(undisturbed) / f"{NAME}_ep-0001.pth", weights_only=True)
+    (tmp_path / "ir_csn_50_gates_False").mkdir()
+    torch.save(content | {"step": 1}, tmp_path / "ir_csn_50_gates_False" / f"{NAME}_last.pth")
+    words = ["--resume-epoch", "auto", "--short-cycles"]
+    fails(
+        capsys, 2, "_last.pth: was written with --batch-size 4, not 2",
+        run=lambda: train(stores, tmp_path, *words, "--batch-size", "2"),
+    )  # fmt: skip
+
+
 def test_auto_starts_where_there_is_nothing_and_ends_where_all_is_done(
     stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

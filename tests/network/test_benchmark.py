@@ -1,0 +1,85 @@
+"""Counting and timing networks."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from network import create_network
+from network.benchmark import count_parameters, main, measure_latency
+from network.operations import count_operations
+
+
+@pytest.mark.parametrize(("name", "gflops"), [("r3d_50", 53.16), ("r3d_101", 78.52), ("r2plus1d_50", 50.04)])
+def test_operations_are_those_of_the_papers(name: str, gflops: float) -> None:
+    assert count_operations(name, 400, 16, 224) / 1e9 == pytest.approx(gflops, rel=0.02)
+
+
+def test_recurrent_cells_count() -> None:
+    """Two layers, four gates, two products each of C x C, for every frame: 32 C^2 T."""
+    extra = count_operations("srtg_r3d_18", 8, 16, 64) - count_operations("r3d_18", 8, 16, 64)
+    frames = {64: 8, 128: 4, 256: 2, 512: 1}
+    assert extra == sum(2 * 32 * channels**2 * length for channels, length in frames.items())
+
+
+def test_parameters_are_counted_without_weights() -> None:
+    assert count_parameters("r3d_18", 8) == sum(p.numel() for p in create_network("r3d_18", 8).parameters())
+
+
+def test_rows_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "--network",
+        "ir_csn_50",
+        "r3d_1*",
+        "--size",
+        "32",
+        "--length",
+        "2",
+        "--batch",
+        "2",
+        "--repeats",
+        "2",
+    ]
+    assert (
+        main(
+            [
+                *words,
+                "--warmup",
+                "1",
+                "--channels-last",
+                "--precision",
+                "bf16",
+                "--json",
+                str(tmp_path / "x.json"),
+            ]
+        )
+        == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["ir_csn_50", "r3d_101", "r3d_152", "r3d_18"]
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert content["flops_per_multiply_add"] == 2
+    assert all(0 < row["forward"]["median"] < row["backward"]["median"] for row in content["rows"])
+
+
+def test_counting_alone_needs_no_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--network", "wide_r3d101_2", "--no-latency"]) == 0
+    row = capsys.readouterr().out.splitlines()[2].split()
+    assert row[:2] == ["wide_r3d101_2", "265.76"]
+    assert len(row) == 3
+
+
+def test_function_of_its_own() -> None:
+    forward, backward = measure_latency(
+        create_network("ir_csn_50", 4), torch.randn(2, 3, 2, 32, 32), repeats=2
+    )
+    assert 0 < forward.median < backward.median
+
+
+@pytest.mark.parametrize("words", [["--network", "nothing"], ["--batch", "0"], ["--precision", "fp8"]])
+def test_bad_arguments(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert words[1] in capsys.readouterr().err

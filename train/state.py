@@ -1,0 +1,106 @@
+"""Everything that changes during a run, and its two beginnings: new, or as a checkpoint has it."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from network.weights import load_matching, read_tensors_file, state_dict_of
+from train.metrics import zero_sums
+from train.optimiser import make_optimiser, parameter_roles, restore_optimiser, saved_roles
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingState:
+    """Weights, momentum and the place in the run: `step` steps are done of the epoch after `epochs_done`.
+
+    `sums` `(4,)` and `bad_samples` are those of that epoch so far, `best_top1` is the best validation's.
+    """
+
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    sums: Tensor
+    epochs_done: int = 0
+    step: int = 0
+    bad_samples: int = 0
+    best_top1: float = -1.0
+
+    def end_epoch(self) -> None:
+        self.epochs_done += 1
+        self.step = 0
+        self.bad_samples = 0
+        self.sums = torch.zeros_like(self.sums)
+
+    def content(self) -> dict[str, Any]:
+        """This state's part of a checkpoint, plain values and tensors (see train.checkpoint.KEYS)."""
+        return {
+            "state_dict": self.network.state_dict(),
+            "epoch": self.epochs_done,
+            "step": self.step,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "generators": {"cpu": torch.get_rng_state()},
+            "metrics": {
+                "sums": self.sums.tolist(),
+                "bad_samples": self.bad_samples,
+                "best_top1": self.best_top1,
+            },
+        }
+
+
+def new_state(
+    network: nn.Module,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+    *,
+    weights: Path | None,
+    fine_tune: bool,
+    fine_tune_factor: float,
+) -> TrainingState:
+    """A state before the first step, its network on `device`, filled from a file of weights if one is given."""
+    filled: list[str] = []
+    if weights is not None:
+        report = load_matching(network, state_dict_of(read_tensors_file(weights), weights), weights)
+        logger.info("%s: %s", weights, report)
+        filled = report.loaded
+    network.to(device)
+    optimiser = make_optimiser(network, parameter_roles(network, filled, fine_tune), fine_tune_factor)
+    return TrainingState(network, optimiser, scaler, zero_sums(device))
+
+
+def resumed_state(
+    network: nn.Module,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+    *,
+    checkpoint: Mapping[str, Any],
+    fine_tune_factor: float,
+) -> TrainingState:
+    """The state that a checkpoint holds, on `device`; ValueError where its weights are another network's."""
+    try:
+        network.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint does not fit the network: {error}") from None
+    network.to(device)
+    optimiser = make_optimiser(network, saved_roles(checkpoint["optimiser"]), fine_tune_factor)
+    restore_optimiser(optimiser, checkpoint["optimiser"])
+    scaler.load_state_dict(checkpoint["scaler"])
+    torch.set_rng_state(checkpoint["generators"]["cpu"])
+    metrics = checkpoint["metrics"]
+    return TrainingState(
+        network=network,
+        optimiser=optimiser,
+        scaler=scaler,
+        sums=torch.tensor(metrics["sums"], dtype=torch.float64, device=device),
+        epochs_done=checkpoint["epoch"],
+        step=checkpoint["step"],
+        bad_samples=metrics["bad_samples"],
+        best_top1=metrics["best_top1"],
+    )
