@@ -71,9 +71,8 @@ def make_loaders(options: Options, dataset: Dataset, base: BatchShape, pin_memor
 def make_trainer(
     options: Options, state: TrainingState, normalisation: Normalisation, device: torch.device
 ) -> Trainer:
-    network: nn.Module = torch.compile(state.network) if options.compile else state.network
     return Trainer(
-        network=Replicas(network, options.gpus) if options.gpus > 1 else network,
+        network=_wrapped(state.network, options.compile, options.gpus),
         optimiser=state.optimiser,
         scaler=state.scaler,
         learning_rate=LearningRate(
@@ -90,6 +89,15 @@ def make_trainer(
         clip_gradient=options.clip_gradient,
         watch_gates=bool(options.gates),
     )
+
+
+def _wrapped(network: nn.Module, compiled: bool, gpus: int) -> nn.Module:
+    if compiled:
+        # blocks share their code, and each meets every shape of the cycles: more variants than torch expects
+        torch._dynamo.config.recompile_limit = 1024
+        torch._dynamo.config.accumulated_recompile_limit = 4096
+        return torch.compile(network)
+    return Replicas(network, gpus) if gpus > 1 else network
 
 
 def make_callbacks(

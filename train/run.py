@@ -75,6 +75,8 @@ class Run:
     def __init__(self, spec: DatasetSpec, options: Options) -> None:
         torch.manual_seed(options.random_seed)
         self.options = options = resolve(spec, options, choose_gpus(options.gpus))
+        if options.compile and options.gpus > 1:
+            raise ValueError(f"--compile: works on one GPU, not {options.gpus}; --gpus 1 chooses one")
         self.device = torch.device("cuda", 0) if options.gpus else torch.device("cpu")
         self.base = BatchShape(options.batch_size, options.clip_length, options.clip_size)
         self.dataset = open_dataset(

@@ -11,11 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from imageio_ffmpeg import get_ffmpeg_exe
 
 from data.convert import ffmpeg_binary, main, read_jpegs
 from data.frame_store import FrameStore
 from data.synthetic import write_video
 from tests.painting import indices_of, paint
+
+# Makes odd sources with options that an old ffmpeg, which may be the one that is tested, lacks.
+MAKER = get_ffmpeg_exe()
 
 
 def make_video(path: Path, n_frames: int = 12, size: int = 100) -> Path:
@@ -26,7 +30,7 @@ def make_video(path: Path, n_frames: int = 12, size: int = 100) -> Path:
 
 def remake(source: Path, target: Path, *options: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [ffmpeg_binary(), "-loglevel", "error", "-i", str(source), *options, f"file:{target}"]
+    command = [MAKER, "-loglevel", "error", "-i", str(source), *options, f"file:{target}"]
     subprocess.run(command, check=True)
     return target
 
@@ -69,7 +73,7 @@ def test_rotation_in_the_metadata_is_applied(tmp_path: Path) -> None:
     turned = tmp_path / "videos" / "a" / "b.mp4"
     turned.parent.mkdir(parents=True)
     command = [
-        ffmpeg_binary(),
+        MAKER,
         "-loglevel",
         "error",
         "-display_rotation",
