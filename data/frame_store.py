@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from data.files import flush_to_disk
+
 DATABASE = "frames.db"
 COUNT = "n_frames"
 ROW_ID_IS_FRAME = 1  # PRAGMA user_version of our stores; those of others have 0
@@ -151,7 +153,7 @@ def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
         (staging / COUNT).write_text(f"{count}\n")
         staging.chmod(0o755)  # mkdtemp's folders are private
         for path in (staging / DATABASE, staging / COUNT):
-            _flush_to_disk(path)
+            flush_to_disk(path)
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # is gone already if all went well
@@ -193,11 +195,3 @@ def _write_database(path: Path, video_id: str, jpegs: Iterable[bytes]) -> int:
             connection.execute("INSERT INTO Images (rowid, ObjId, frames, size) VALUES (?, ?, ?, ?)", row)
         connection.execute("COMMIT")
     return count
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

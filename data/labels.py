@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.datasets import DatasetSpec
+from data.files import write_whole
 from data.frame_store import has_store
 
 logger = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ def read_or_write_classes(train_csv: Path, rows: Sequence[LabelRow]) -> list[str
     if not path.exists():
         classes = list(dict.fromkeys(row.label for row in rows))
         try:
-            _write_whole(
+            write_whole(
                 path, json.dumps({name: i for i, name in enumerate(classes)}, indent=1, ensure_ascii=False)
             )
         except OSError as error:
@@ -275,19 +276,12 @@ def _check_stays_inside(name: str, place: str) -> None:
         raise ValueError(f"{place}: {name!r} names no folder")
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Beside, then renamed: a reader sees the old file or the new one."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    staging.write_text(text, "utf-8")
-    staging.replace(path)
-
-
 def write_label_csv(path: Path, rows: Sequence[LabelRow], split: str) -> None:
     lines = ["label,id,split"]
     for row in rows:
         lines.append(",".join('"' + field.replace('"', '""') + '"' for field in (*row, split)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(path, "\n".join(lines) + "\n")
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

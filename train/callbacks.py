@@ -11,6 +11,7 @@ import torch
 from humanfriendly.terminal import ansi_wrap
 from tqdm import tqdm
 
+from data.files import write_whole
 from train.loop import StepReport, describe, seconds_between
 from train.metrics import Averages, averages, zero_sums
 
@@ -204,9 +205,7 @@ def cut_results(folder: Path, first_epoch: int) -> None:
         with path.open(newline="") as file:
             header, *rows = file.read().splitlines(keepends=True) or [""]
         kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) < first_epoch]
-        staging = path.with_name(f".{path.name}.{os.getpid()}")
-        staging.write_text("".join([header, *kept]), newline="")
-        staging.replace(path)
+        write_whole(path, "".join([header, *kept]))
 
 
 class TensorBoardLog(Callback):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from data.files import flush_to_disk
 from network.weights import read_tensors_file
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         staging.replace(path)
-        _flush_folder(path.parent)
+        flush_to_disk(path.parent)
     finally:
         staging.unlink(missing_ok=True)
 
@@ -87,11 +88,3 @@ def _first_readable(paths: list[Path]) -> tuple[Path, dict[str, Any]] | None:
         except ValueError as error:
             logger.warning("passed over: %s", error)
     return None
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ import torch
 from humanfriendly.terminal import ansi_strip
 
 from data.datasets import DatasetSpec
+from data.files import write_whole
 from data.labels import Dataset
 from train.checkpoint import epoch_path, find_furthest, load_checkpoint
 from train.options import NETWORK_CHOICES, Options
@@ -103,7 +104,7 @@ def write_run_file(folder: Path, options: Options, dataset_summary: dict[str, An
     """`run.json`: resolved options, versions, and which data."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     content = {"options": options.plain(), "versions": versions, "dataset": dataset_summary}
-    (folder / "run.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(folder / "run.json", json.dumps(content, indent=1) + "\n")
 
 
 class _PlainFormatter(logging.Formatter):
