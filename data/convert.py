@@ -7,10 +7,8 @@ all.
 294 lines suit UCF101, HMDB51 and Diving48; HACS, Kinetics and Moments in Time are cropped from 384.
 """
 
-import argparse
 import functools
 import logging
-import mimetypes
 import os
 import re
 import shutil
@@ -29,11 +27,17 @@ import coloredlogs
 import ffmpeg
 from tqdm import tqdm
 
+from data.command_line import OneLineParser
 from data.frame_store import has_store, remove_abandoned, write_frame_store
 
 logger = logging.getLogger(__name__)
 
 MIN_SHORT_SIDE = 16
+# What lies beside videos; anything else is ffmpeg's to judge.
+NO_VIDEOS = frozenset(
+    ".txt .csv .tsv .json .xml .yaml .yml .md .html .pdf .srt .vtt .py .db .zip .tar .gz .7z .rar"  # noqa: SIM905
+    " .jpg .jpeg .png .webp .part .ytdl".split()
+)
 
 
 class ConversionError(Exception):
@@ -61,10 +65,9 @@ def find_jobs(videos: Path, dataset: Path) -> tuple[list[Job], int]:
     jobs: dict[Path, Job] = {}
     ignored = 0
     for path in sorted(videos.glob("*/*")):
-        if path.name.startswith(".") or not path.is_file():
+        if path.name.startswith(".") or path.parent.name.startswith(".") or not path.is_file():
             continue
-        kind, _ = mimetypes.guess_type(path.name)
-        if kind is not None and not kind.startswith("video/"):
+        if path.suffix.lower() in NO_VIDEOS:
             ignored += 1
             continue
         folder = dataset / "jpg" / path.parent.name / path.stem
@@ -82,13 +85,19 @@ def convert_video(job: Job, *, short_side: int, quality: int, stop: threading.Ev
     Every frame of the source becomes one of the store: none dropped, none repeated, rotation applied, short side at
     most `short_side`. Raises ConversionError with ffmpeg's reason where nothing can be decoded.
     """
-    with tempfile.TemporaryFile() as errors:
+    try:
         command = ffmpeg_command(job.video, short_side, quality)
+    except UnicodeError:
+        raise ConversionError(f"{str(job.video)!a}: its name is not UTF-8, rename it") from None
+    with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
         ) as process:
             try:
                 write_frame_store(job.folder, _frames_of(process, stop))
+            except FileExistsError as error:
+                if not has_store(job.folder):  # else another conversion was faster
+                    raise ConversionError(f"{job.video}: {error}") from None
             except ValueError as error:
                 raise ConversionError(f"{job.video}: {_first_line(errors) or error}") from None
             finally:
@@ -196,7 +205,7 @@ def _interrupt(signal_number: int, _: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m data.convert", description=__doc__.split("\n\n")[1])
+    parser = OneLineParser(prog="python -m data.convert", description=__doc__.split("\n\n")[1])
     parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder with <class>/<id>.<any>")
     parser.add_argument(
         "dataset", type=Path, metavar="DATASET", help="folder that gets jpg/<class>/<id>/frames.db"

@@ -9,6 +9,7 @@ the original and of `dataset2database` (type STRING, no key, rows in any order, 
 they are.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -43,6 +44,7 @@ class FrameStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / DATABASE
+        self._counted = False
         self.n_frames = self._read_count()
         if self.n_frames < 1:
             raise FrameStoreError(f"{self.path}: holds {self.n_frames} frames, needs at least 1")
@@ -63,11 +65,6 @@ class FrameStore:
             raise FrameStoreError(f"{self.path}: frames differ in size, {sorted(sizes)}")
         return np.stack([images[index] for index in wanted])
 
-    def jpegs(self) -> Iterator[bytes]:
-        """All frames in order, as they are stored."""
-        for _, jpeg in self._fetch(range(self.n_frames)):
-            yield jpeg
-
     def _read_count(self) -> int:
         try:
             text = self.path.with_name(COUNT).read_text().strip()
@@ -76,8 +73,9 @@ class FrameStore:
         except (OSError, UnicodeDecodeError) as error:
             raise FrameStoreError(f"{self.path.with_name(COUNT)}: cannot be read, {error}") from error
         if not text:
+            self._counted = True
             with self._connected() as connection:
-                return connection.execute("SELECT COUNT(*) FROM Images").fetchone()[0]
+                return connection.execute("SELECT COUNT(DISTINCT ObjId) FROM Images").fetchone()[0]
         if not text.isdecimal():
             raise FrameStoreError(f"{self.path.with_name(COUNT)}: {text[:40]!r} is not a number of frames")
         return int(text)
@@ -88,23 +86,29 @@ class FrameStore:
             ours = connection.execute("PRAGMA user_version").fetchone()[0] == ROW_ID_IS_FRAME
             rows = None if ours else self._scan(connection)
             for index in indices:
-                row_id = index + 1 if rows is None else rows[index] if index < len(rows) else -1
+                row_id = index + 1 if rows is None else rows.get(index)
                 row = connection.execute("SELECT frames FROM Images WHERE rowid = ?", (row_id,)).fetchone()
                 if row is None:
                     raise FrameStoreError(f"{self.path}: frame {index} of {self.n_frames} is missing")
                 yield index, row[0]
 
-    def _scan(self, connection: sqlite3.Connection) -> list[int]:
-        """Row ids in the order of the frames' numbers. One pass over the names; the images are not read."""
-        numbered = []
+    def _scan(self, connection: sqlite3.Connection) -> dict[int, int]:
+        """Row ids by index. One pass over the names; the images are not read.
+
+        An index is its frame's number less 1; where there is no `n_frames` to say how many there should be, its rank,
+        so that gaps close.
+        """
+        numbered = {}
         for row_id, name in connection.execute("SELECT rowid, ObjId FROM Images"):
             number = FRAME_NUMBER.search(str(name))
             if number is None:
                 raise FrameStoreError(
                     f"{self.path}: {str(name)[:80]!r} does not end with the number of a frame"
                 )
-            numbered.append((int(number[1]), row_id))
-        return [row_id for _, row_id in sorted(numbered)]
+            numbered[int(number[1])] = row_id
+        if self._counted:
+            return dict(enumerate(row_id for _, row_id in sorted(numbered.items())))
+        return {number - 1: row_id for number, row_id in numbered.items()}
 
     def _decode(self, index: int, jpeg: bytes) -> np.ndarray:
         try:
@@ -154,11 +158,20 @@ def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
         staging.chmod(0o755)  # mkdtemp's folders are private
         for path in (staging / DATABASE, staging / COUNT):
             flush_to_disk(path)
-        staging.rename(folder)
+        _rename_into_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # is gone already if all went well
         os.close(owner)
     return count
+
+
+def _rename_into_place(staging: Path, folder: Path) -> None:
+    try:
+        staging.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise FileExistsError(f"{folder}: something is there already") from None
+        raise
 
 
 def remove_abandoned(root: Path) -> int:

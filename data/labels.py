@@ -9,7 +9,6 @@ there (that is how published weights number their classes), else from the order 
 written there.
 """
 
-import argparse
 import csv
 import hashlib
 import json
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data.command_line import OneLineParser
 from data.datasets import DatasetSpec
 from data.files import write_whole
 from data.frame_store import has_store
@@ -204,7 +204,10 @@ def find_videos(
     numbers = {name: number for number, name in enumerate(classes)}
     unknown = next((row for row in rows if row.label not in numbers), None)
     if unknown is not None:
-        raise ValueError(f"{path}: class {unknown.label!r} is not one of the {len(classes)} classes")
+        raise ValueError(
+            f"{path}: class {unknown.label!r} is not one of the {len(classes)} of the training set; "
+            "if its dictionary.json is older than the label files, remove it"
+        )
     found = [row for row in rows if has_store(root / row.label / row.video_id)]
     missing = Counter(row.label for row in rows)
     missing.subtract(row.label for row in found)
@@ -234,7 +237,7 @@ def find_videos(
 def split_folders(root: Path, val_share: float, seed: int) -> tuple[list[LabelRow], list[LabelRow]]:
     """Training and validation rows for the stores below `root`: a share of every class, at least one on each side."""
     training, validation = [], []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         ids = sorted(
             path.name for path in folder.iterdir() if has_store(path) and not path.name.startswith(".")
         )
@@ -285,7 +288,7 @@ def write_label_csv(path: Path, rows: Sequence[LabelRow], split: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m data.labels", description=__doc__.split("\n\n")[1])
+    parser = OneLineParser(prog="python -m data.labels", description=__doc__.split("\n\n")[1])
     commands = parser.add_subparsers(dest="command", required=True)
     folders = commands.add_parser("folders", help="label files for a data set of one's own, from its folders")
     folders.add_argument("dataset", type=Path, metavar="DATASET", help="the folder that holds jpg/")
@@ -303,11 +306,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{present[0]} exists; --overwrite replaces it")
     try:
         splits = split_folders(arguments.dataset / "jpg", arguments.val, arguments.seed)
+        for path, rows in zip(targets, splits, strict=True):
+            write_label_csv(path, rows, path.stem)
+            print(f"{path}: {len(rows)} videos of {len({row.label for row in rows})} classes")
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    for path, rows in zip(targets, splits, strict=True):
-        write_label_csv(path, rows, path.stem)
-        print(f"{path}: {len(rows)} videos of {len({row.label for row in rows})} classes")
     return 0
 
 

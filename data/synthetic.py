@@ -4,7 +4,6 @@ Render mp4 files of moving shapes, VIDEOS/<motion>/<number>.mp4. The eight class
 colour, place, size, speed and background are random, so one frame says nothing about the class.
 """
 
-import argparse
 import functools
 import os
 import subprocess
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from data.command_line import OneLineParser
 from data.convert import ffmpeg_binary
 
 ASPECT = 4 / 3
@@ -129,6 +129,7 @@ def write_video(path: Path, frames: np.ndarray) -> None:
 def render_video(path: Path, seed: int, n_frames: int, height: int) -> None:
     """One file `<motion>/<number>.mp4`: equal seeds give equal pictures."""
     motion = path.parent.name
+    path.parent.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng((seed, list(MOTIONS).index(motion), int(path.stem)))
     write_video(path, render(motion, generator, n_frames, height))
 
@@ -146,7 +147,7 @@ def draw_sheet(path: Path, seed: int, n_frames: int, height: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m data.synthetic", description=__doc__.split("\n\n")[1])
+    parser = OneLineParser(prog="python -m data.synthetic", description=__doc__.split("\n\n")[1])
     parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder that gets <motion>/<number>.mp4")
     parser.add_argument("--videos-per-class", type=int, default=40, help="(default: 40)")
     parser.add_argument("--frames", type=int, default=40, help="a video (default: 40)")
@@ -157,17 +158,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, least in (("videos_per_class", 1), ("frames", 2), ("height", 32), ("seed", 0)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be at least {least}")
-    paths = []
-    for motion in MOTIONS:
-        (arguments.videos / motion).mkdir(parents=True, exist_ok=True)
-        paths += [arguments.videos / motion / f"{i:05d}.mp4" for i in range(arguments.videos_per_class)]
+    names = [f"{number:05d}.mp4" for number in range(arguments.videos_per_class)]
+    paths = [arguments.videos / motion / name for motion in MOTIONS for name in names]
     work = functools.partial(
         render_video, seed=arguments.seed, n_frames=arguments.frames, height=arguments.height
     )
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, [path for path in paths if not path.exists()]))
-    if arguments.sheet:
-        draw_sheet(arguments.sheet, arguments.seed, arguments.frames, arguments.height)
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(work, [path for path in paths if not path.exists()]))
+        if arguments.sheet:
+            draw_sheet(arguments.sheet, arguments.seed, arguments.frames, arguments.height)
+    except OSError as error:
+        parser.error(str(error))
     print(f"{arguments.videos}: {len(paths)} videos of {len(MOTIONS)} motions")
     return 0
 

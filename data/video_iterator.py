@@ -1,6 +1,6 @@
 """From a request to a clip and its label, and the loader whose workers do it.
 
-Follow a clip: the batch sampler's ClipRequest arrives at `VideoClips.__getitem__`; frames are chosen, read,
+Follow a clip: the batch sampler's ClipRequest arrives at `TrainingClips.__getitem__`; frames are chosen, read,
 transformed, and stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalisation and layout are the device's work
 (train/loop.py).
 """
@@ -167,7 +167,8 @@ def _prepare_worker(_: int) -> None:
     # a worker is one of several: OpenCV's and torch's own threads would only fight over the cores
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the loop says when to stop
+    for number in (signal.SIGINT, signal.SIGTERM):  # these reach all processes; the loop says when to stop
+        signal.signal(number, signal.SIG_IGN)
 
 
 def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int) -> int:

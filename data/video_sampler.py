@@ -125,7 +125,7 @@ class SequentialSampling:
             cursor += 1
         following = cursor if self.fix_cursor else cursor + 1
         self.cursors[v_id, range_max] = (following, clips)
-        return clips[cursor % len(clips)]
+        return list(clips[cursor % len(clips)])
 
     def _clips(self, n_frames: int) -> list[list[int]]:
         interval = int(self.generator.choice(self.intervals))

@@ -204,8 +204,15 @@ def cut_results(folder: Path, first_epoch: int) -> None:
     for path in folder.glob("*_results_s*.csv"):
         with path.open(newline="") as file:
             header, *rows = file.read().splitlines(keepends=True) or [""]
-        kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) < first_epoch]
+        kept = [row for row in rows if row.endswith("\n") and _epoch_of(row, path) < first_epoch]
         write_whole(path, "".join([header, *kept]))
+
+
+def _epoch_of(row: str, path: Path) -> int:
+    epoch = row.split(",", maxsplit=1)[0]
+    if not epoch.isdecimal():
+        raise ValueError(f"{path}: {row.strip()[:80]!r} does not begin with the number of an epoch")
+    return int(epoch)
 
 
 class TensorBoardLog(Callback):

@@ -70,13 +70,31 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def find_furthest(folder: Path, network: str) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint furthest by (epoch, step), None where there is none. One that cannot be read is passed over."""
-    after_epochs = [
-        path for path in folder.glob(f"{network}_ep-*.pth") if re.search(r"_ep-\d+\.pth$", path.name)
-    ]
-    after_epochs.sort(key=lambda path: int(path.stem.rpartition("-")[2]), reverse=True)
-    furthest = [_first_readable(paths) for paths in (after_epochs, [last_path(folder, network)])]
+    after_epochs = _after_epochs(folder, network)
+    others = ([last_path(folder, network)], [best_path(folder, network)])
+    furthest = [_first_readable(paths) for paths in (after_epochs, *others)]
     found = [pair for pair in furthest if pair is not None]
     return max(found, key=lambda pair: (pair[1]["epoch"], pair[1]["step"]), default=None)
+
+
+def set_aside_later(folder: Path, network: str, epoch: int, step: int) -> None:
+    """Rename checkpoints further than a start to `<name>.old`, so that this run's own are found after it."""
+    later = [path for path in _after_epochs(folder, network) if _epoch_in_name(path) > epoch]
+    for path in [*later, last_path(folder, network), best_path(folder, network)]:
+        found = _first_readable([path])
+        if found is not None and (found[1]["epoch"], found[1]["step"]) > (epoch, step):
+            path.replace(path.with_name(path.name + ".old"))
+            logger.info("%s: is further than this run's start, renamed to %s.old", path, path.name)
+
+
+def _after_epochs(folder: Path, network: str) -> list[Path]:
+    """Checkpoints after epochs, the last first."""
+    paths = [path for path in folder.glob(f"{network}_ep-*.pth") if re.search(r"_ep-\d+\.pth$", path.name)]
+    return sorted(paths, key=_epoch_in_name, reverse=True)
+
+
+def _epoch_in_name(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def _first_readable(paths: list[Path]) -> tuple[Path, dict[str, Any]] | None:

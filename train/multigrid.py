@@ -50,17 +50,6 @@ def short_shape(shape: BatchShape, position: int, short_cycles: bool) -> BatchSh
     return BatchShape(4 * batch, length, even_size(size / 2))
 
 
-def all_shapes(base: BatchShape, long_cycles: bool, short_cycles: bool) -> list[BatchShape]:
-    """Every shape that a step can have, without repeats."""
-    return list(
-        dict.fromkeys(
-            short_shape(shape, position, short_cycles)
-            for shape in long_shapes(base, long_cycles)
-            for position in range(SHORT_PERIOD)
-        )
-    )
-
-
 def plan_epoch(n_clips: int, base: BatchShape, *, long_cycles: bool, short_cycles: bool) -> list[Step]:
     """The steps of an epoch, in order; their batches sum to `n_clips`.
 

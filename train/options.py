@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from data.command_line import OneLineParser
 from data.datasets import DatasetSpec
 from data.video_sampler import START_DISTRIBUTIONS
 from train.lr_scheduler import SCHEDULES
@@ -29,9 +30,10 @@ def _number(kind: type, rule: str, allowed: Callable[[float], bool]) -> Parser:
     def parse(text: str) -> Any:
         try:
             value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and allowed(value)):
+            fits = math.isfinite(value) and allowed(value) and (kind is float or value < 2**63)
+        except (ValueError, OverflowError):
+            fits = False
+        if not fits:
             raise argparse.ArgumentTypeError(f"{text!r} is not {rule}")
         return value
 
@@ -178,13 +180,6 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    """Errors are one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 class _Values(argparse.Action):
     """Lists in three spellings: `40 60`, `40,60` and `[40,60]`."""
 
@@ -202,7 +197,7 @@ class _Values(argparse.Action):
 
 
 def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -> argparse.ArgumentParser:
-    parser = _OneLineParser(prog=prog, description=f"Train a network on {spec.name}.", allow_abbrev=False)
+    parser = OneLineParser(prog=prog, description=f"Train a network on {spec.name}.", allow_abbrev=False)
     for option in dataclasses.fields(Options):
         name = option.name
         if name == "variant" and not spec.variant_flag:
@@ -253,6 +248,8 @@ def _contradiction(options: Options) -> str | None:
         return f"argument --lr-steps: {' '.join(map(str, options.lr_steps))} must rise"
     if options.fine_tune and options.pretrained_3d is None:
         return "argument --fine-tune: needs the weights to start from, --pretrained-3d FILE"
+    if "/" in options.task_name or "\0" in options.task_name:
+        return f"argument --task-name: {options.task_name!r} must be part of a folder's name, without /"
     if options.resume_epoch == 1:
         return "argument --resume-epoch: 1 is the first epoch, there is nothing to resume from; leave it out"
     return None

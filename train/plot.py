@@ -4,12 +4,13 @@ Loss and accuracy over the epochs of one or more runs as a picture (PNG, SVG or 
 epoch as text.
 """
 
-import argparse
 import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from data.command_line import OneLineParser
 
 
 class Curve(NamedTuple):
@@ -75,19 +76,24 @@ def _pyplot() -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.plot", description=__doc__.split("\n\n")[1])
+    parser = OneLineParser(prog="python -m train.plot", description=__doc__.split("\n\n")[1])
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RESULTS_DIR", help="folder with the results of a run"
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("curves.png"), help="(default: curves.png)")
     arguments = parser.parse_args(argv)
     try:
-        runs = {path.name: (read_curve(path, "train"), read_curve(path, "val")) for path in arguments.runs}
+        names = [path.resolve().name for path in arguments.runs]
+        labels = [
+            name if names.count(name) == 1 else str(path)
+            for name, path in zip(names, arguments.runs, strict=True)
+        ]
+        curves = [(read_curve(path, "train"), read_curve(path, "val")) for path in arguments.runs]
+        runs = dict(zip(labels, curves, strict=True))
         draw(runs, arguments.output)
     except (OSError, ValueError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
-    for path in arguments.runs:
-        _, val = runs[path.name]
+        parser.error(str(error))
+    for path, (_, val) in zip(arguments.runs, curves, strict=True):
         best = max(range(len(val.epochs)), key=val.top1.__getitem__)
         print(
             f"{path}: best val top-1 {val.top1[best]:.3f}, top-5 {val.top5[best]:.3f} (epoch {val.epochs[best]})"

@@ -5,6 +5,7 @@ import logging
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def results_folder(spec: DatasetSpec, options: Options) -> Path:
     """`<model-dir>/<network>_gates_<gates>`, and `_<task name>` if there is one."""
-    name = spec.results_name.format(variant=options.variant, dataset=options.dataset.absolute().name)
+    name = spec.results_name.format(variant=options.variant, dataset=options.dataset.resolve().name)
     root = options.model_dir or Path("results") / name
     task = f"_{options.task_name}" if options.task_name else ""
     return root / f"{options.network}_gates_{options.gates}{task}"
@@ -48,6 +49,10 @@ def find_start(folder: Path, options: Options, dataset: Dataset) -> dict[str, An
         return None
     if options.resume_epoch == "auto":
         found = find_furthest(folder, options.network)
+        if found is None and any(folder.glob(f"{options.network}_*.pth")):
+            raise ValueError(
+                f"{folder}: none of its checkpoints can be read; --task-name starts another run beside it"
+            )
         if found is None:
             logger.info("%s: no checkpoint, starting at epoch 1", folder)
             return None
@@ -66,11 +71,11 @@ def find_start(folder: Path, options: Options, dataset: Dataset) -> dict[str, An
 
 
 def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: Dataset) -> None:
-    names = ["network", *NETWORK_CHOICES]
+    names = ["network", *NETWORK_CHOICES, "channel_order"]
     if content["step"]:  # the plan of an epoch that has begun must stay as it was
         names += ["batch_size", "clip_length", "clip_size", "long_cycles", "short_cycles", "random_seed"]
     for name in names:
-        before, now = content["options"][name], getattr(options, name)
+        before, now = content["options"].get(name), getattr(options, name)
         if before != now:
             raise ValueError(f"{path}: was written with --{name.replace('_', '-')} {before}, not {now}")
     if list(content["classes"]) != list(dataset.classes):
@@ -87,14 +92,34 @@ def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: 
 
 
 @contextmanager
-def logged_to(path: Path) -> Iterator[None]:
-    """Within, everything that is logged also goes to the end of a file, without the colours that a terminal gets."""
+def kept_log() -> Iterator[MemoryHandler]:
+    """Keep what is logged within, until `logged_to` knows a file for it."""
+    handler = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield handler
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+@contextmanager
+def logged_to(path: Path, early: MemoryHandler) -> Iterator[None]:
+    """Within, all that is logged also goes to the end of a file, without the colours that a terminal gets.
+
+    So does what was kept before, and the error that ends it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path)
     handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    early.setTarget(handler)
+    early.flush()
+    logging.getLogger().removeHandler(early)
     logging.getLogger().addHandler(handler)
     try:
         yield
+    except Exception as error:
+        handler.handle(logger.makeRecord(__name__, logging.ERROR, "", 0, "%s", (error,), None))
+        raise
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from data.video_iterator import shared_memory_bytes
 from network import create_network
 from train.build import make_callbacks, make_loaders, make_trainer
 from train.callbacks import Callback, EpochReport, cut_results
-from train.checkpoint import best_path, epoch_path, last_path, save_checkpoint
+from train.checkpoint import best_path, epoch_path, last_path, save_checkpoint, set_aside_later
 from train.devices import choose_gpus
 from train.interrupt import StoppedError, StopRequest
 from train.loop import StepReport, TrainingError
@@ -29,7 +30,7 @@ from train.multigrid import plan_epoch
 from train.normalisation import Normalisation
 from train.options import Options, network_choices, parse_options
 from train.plan import check_sizes, compute_ratio, describe_steps
-from train.results import find_start, logged_to, results_folder, write_run_file
+from train.results import find_start, kept_log, logged_to, results_folder, write_run_file
 from train.state import TrainingState, new_state, resumed_state
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,15 @@ def main(
     level = "DEBUG" if options.debug_mode else "INFO"
     coloredlogs.install(level=level, fmt="%(asctime)s %(levelname)s %(message)s")
     try:
-        run = Run(spec, options)
-        if options.dry_run:
-            print(json.dumps(run.plan(), indent=1))
-            return 0
-        return run.train()
+        with kept_log() as early:
+            run = Run(spec, options)
+            if options.dry_run:
+                print(json.dumps(run.plan(), indent=1))
+                return 0
+            return run.train(early)
+    except KeyboardInterrupt:
+        print(f"{prog or Path(sys.argv[0]).name}: stopped before the first step", file=sys.stderr)
+        return 130
     except (ValueError, LookupError, OSError, TrainingError) as error:
         if options.debug_mode:
             raise
@@ -128,17 +133,23 @@ class Run:
         shapes = [step.shape for step in self.steps]
         return shared_memory_bytes([*shapes, self.base], self.options.workers)
 
-    def train(self) -> int:
-        """All epochs that are left; the exit status: 0, or 128 and the signal that stopped it."""
+    def train(self, early: MemoryHandler) -> int:
+        """All epochs that are left; the exit status: 0, or 128 and the signal that stopped it.
+
+        What `early` has kept of the log begins the run's own.
+        """
         if self.state.epochs_done >= self.options.end_epoch:
             logger.info("%s: the run is complete, %d epochs are done", self.folder, self.state.epochs_done)
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        with logged_to(self.options.log_file or self.folder / "train.log"), logging_redirect_tqdm():
+        log_file = self.options.log_file or self.folder / "train.log"
+        with logged_to(log_file, early), logging_redirect_tqdm():
             return self._train()
 
     def _train(self) -> int:
         first = self.state.epochs_done + 1
+        if first > 1:
+            set_aside_later(self.folder, self.options.network, self.state.epochs_done, self.state.step)
         cut_results(self.folder, first)
         write_run_file(self.folder, self.options, self.dataset.summary())
         self._announce()

@@ -91,7 +91,8 @@ def resumed_state(
     network.to(device)
     optimiser = make_optimiser(network, saved_roles(checkpoint["optimiser"]), fine_tune_factor)
     restore_optimiser(optimiser, checkpoint["optimiser"])
-    scaler.load_state_dict(checkpoint["scaler"])
+    if checkpoint["scaler"]:  # empty where the run so far was not in fp16
+        scaler.load_state_dict(checkpoint["scaler"])
     torch.set_rng_state(checkpoint["generators"]["cpu"])
     metrics = checkpoint["metrics"]
     return TrainingState(

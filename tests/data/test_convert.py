@@ -173,6 +173,41 @@ def test_bad_arguments(
     assert message in capsys.readouterr().err
 
 
+def test_any_container_is_tried_and_hidden_folders_are_not(tmp_path: Path) -> None:
+    """Files were once chosen by mimetypes, which takes .ts for a text."""
+    source = make_video(tmp_path / "source.mp4", n_frames=5)
+    for ending in ("ts", "gif", "mxf", "webm"):
+        remake(source, tmp_path / "videos" / "a" / f"{ending}.{ending}", "-r", "25")
+    make_video(tmp_path / "videos" / ".thumbs" / "x.mp4")
+    assert convert(tmp_path) == 0
+    assert sorted(path.name for path in (tmp_path / "set/jpg").glob("*/*")) == ["gif", "mxf", "ts", "webm"]
+
+
+def test_something_in_the_way_of_one_store_stops_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("b", "c"):
+        make_video(tmp_path / "videos" / "a" / f"{name}.mp4")
+    (tmp_path / "set/jpg/a/b").mkdir(parents=True)
+    (tmp_path / "set/jpg/a/b/n_frames").write_text("7")
+    assert convert(tmp_path) == 1
+    assert "b.mp4: " in caplog.text
+    assert "jpg/a/b: something is there already" in caplog.text
+    assert FrameStore(tmp_path / "set/jpg/a/c").n_frames == 12
+    assert (tmp_path / "set/jpg/a/b/n_frames").read_text() == "7"
+
+
+def test_two_conversions_at_once_do_each_video_once(tmp_path: Path) -> None:
+    for i in range(12):
+        make_video(tmp_path / "videos" / "a" / f"{i}.mp4", n_frames=30)
+    command = [sys.executable, "-m", "data.convert", str(tmp_path / "videos"), str(tmp_path / "set")]
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert len(list((tmp_path / "set/jpg/a").iterdir())) == 12
+
+
 def test_two_files_for_one_store_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_video(tmp_path / "videos" / "a" / "b.mp4")
     shutil.copy(tmp_path / "videos" / "a" / "b.mp4", tmp_path / "videos" / "a" / "b.avi")

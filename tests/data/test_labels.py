@@ -180,7 +180,7 @@ def test_class_counts_must_agree(stores: Path, tmp_path: Path) -> None:
 def test_validation_class_that_training_lacks(stores: Path, tmp_path: Path) -> None:
     write(tmp_path / "train.csv", "label,id\nrun,a\n")
     write(tmp_path / "val.csv", "label,id\njump,e\n")
-    with pytest.raises(ValueError, match=r"val.csv: class 'jump' is not one of the 1 classes"):
+    with pytest.raises(ValueError, match=r"val.csv: class 'jump' is not one of the 1 of the training set"):
         own_dataset(stores, tmp_path)
 
 

@@ -6,13 +6,17 @@ from collections import Counter
 import pytest
 
 from data.batching import BatchShape
-from train.multigrid import all_shapes, even_size, long_shapes, plan_epoch
+from train.multigrid import even_size, long_shapes, plan_epoch, short_shape
 
 BASE = BatchShape(48, 16, 224)
 
 
 def plan(n_clips: int, base: BatchShape = BASE, long: bool = True, short: bool = True) -> list:
     return plan_epoch(n_clips, base, long_cycles=long, short_cycles=short)
+
+
+def all_shapes(base: BatchShape, long: bool, short: bool) -> list[BatchShape]:
+    return [short_shape(shape, position, short) for shape in long_shapes(base, long) for position in range(3)]
 
 
 def test_sizes_are_rounded_down_then_up_to_even() -> None:

@@ -124,6 +124,12 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
         (["--resume-epoch", "last"], "argument --resume-epoch: 'last' is not a whole number of at least 1"),
         (["--resume-epoch", "1"], "argument --resume-epoch: 1 is the first epoch"),
         (["--fine-tune"], "argument --fine-tune: needs the weights to start from, --pretrained-3d FILE"),
+        (
+            ["--task-name", "a/../b"],
+            "argument --task-name: 'a/../b' must be part of a folder's name, without /",
+        ),
+        (["--random-seed", "9" * 30], "is not a whole number of at least 0"),
+        (["--batch-size", "9" * 400], "is not a whole number of at least 1"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
         (["--batch", "3"], "unrecognized arguments: --batch 3"),
         (["--variant", "400"], "unrecognized arguments: --variant 400"),

@@ -43,6 +43,17 @@ def test_picture_and_best_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert "<svg" in picture.read_text()
 
 
+def test_runs_whose_folders_have_one_name_stay_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second once took the first one's place and numbers."""
+    one, two = make_run(tmp_path / "a" / "run", 1, 2), make_run(tmp_path / "b" / "run", 1, 4)
+    assert main([str(one), str(two), "-o", str(tmp_path / "curves.svg")]) == 0
+    out = capsys.readouterr().out
+    assert f"{one}: best val top-1 0.500" in out
+    assert f"{two}: best val top-1 0.750" in out
+
+
 def test_folder_without_results_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path)])

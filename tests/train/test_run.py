@@ -166,6 +166,56 @@ def test_stopped_within_an_epoch_and_resumed_is_the_same(stores: Path, tmp_path:
         assert rows(tmp_path / "stopped", split) == rows(tmp_path / "undisturbed", split)
 
 
+def test_best_checkpoint_is_gone_on_from_where_it_is_the_furthest(stores: Path, tmp_path: Path) -> None:
+    """With --save-frequency 8 a run that died in epoch 5 once started anew, over its own results."""
+    words = ["--save-frequency", "8", "--end-epoch"]
+    assert train(stores, tmp_path, *words, "1") == 0
+    (folder(tmp_path) / f"{NAME}_ep-0001.pth").unlink()
+    assert train(stores, tmp_path, *words, "2", "--resume-epoch", "auto") == 0
+    assert [row[0] for row in rows(tmp_path, "val")] == ["1", "2"]
+    assert (folder(tmp_path) / "val_results_s0002.csv").exists()
+
+
+def test_checkpoints_that_cannot_be_read_are_no_fresh_start(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ir_csn_50_gates_False").mkdir()
+    (tmp_path / "ir_csn_50_gates_False" / f"{NAME}_ep-0003.pth").write_bytes(b"damaged")
+    fails(
+        capsys, 2, "none of its checkpoints can be read",
+        run=lambda: train(stores, tmp_path, "--resume-epoch", "auto"),
+    )  # fmt: skip
+
+
+def test_going_back_sets_the_other_branch_aside(stores: Path, tmp_path: Path) -> None:
+    """`auto` once went on from the abandoned branch, and an epoch's row was lost."""
+    assert train(stores, tmp_path, "--end-epoch", "3") == 0
+    assert train(stores, tmp_path, "--end-epoch", "2", "--resume-epoch", "2", "--lr-base", "0.001") == 0
+    assert (folder(tmp_path) / f"{NAME}_ep-0003.pth.old").exists()
+    assert train(stores, tmp_path, "--end-epoch", "4", "--resume-epoch", "auto") == 0
+    assert [row[0] for row in rows(tmp_path, "val")] == ["1", "2", "3", "4"]
+
+
+def test_log_of_a_run_tells_how_it_began_and_why_it_ended(
+    stores: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    checkpoint = folder(undisturbed) / f"{NAME}_ep-0002.pth"
+    words = [
+        "--pretrained-3d",
+        str(checkpoint),
+        "--resume-epoch",
+        "3",
+        "--end-epoch",
+        "3",
+        "--lr-base",
+        "1e30",
+    ]
+    assert train(stores, tmp_path, *words) == 1
+    log = (folder(tmp_path) / "train.log").read_text()
+    assert f"{checkpoint}: going on with epoch 3, step 1" in log
+    assert "ERROR epoch 3, step " in log
+
+
 def test_an_epoch_that_has_begun_goes_on_as_planned_or_not_at_all(
     stores: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +264,8 @@ def test_starting_from_weights_lists_what_did_not_fit(
         "--pretrained-3d",
         str(tmp_path / "w.pth"),
         "--fine-tune",
+        "--fine-tune-factor",
+        "0.25",
         "--end-epoch",
         "1",
         "--lr-base",
@@ -224,6 +276,17 @@ def test_starting_from_weights_lists_what_did_not_fit(
     assert "not in the network, ignored: other" in caplog.text
     after = weights(folder(tmp_path / "results") / f"{NAME}_ep-0001.pth")
     assert torch.allclose(after["stem.0.weight"], published["module.stem.0.weight"], atol=1e-6)
+    for resumed in ([], ["--resume-epoch", "2", "--end-epoch", "2"]):
+        if resumed:
+            assert train(stores, tmp_path / "results", *resumed) == 0
+        path = max((folder(tmp_path / "results")).glob("*_ep-*.pth"))
+        groups = torch.load(path, weights_only=True)["optimiser"]["param_groups"]
+        assert {name for group in groups if group["role"] == "new" for name in group["names"]} == {
+            "fc.weight",
+            "fc.bias",
+        }
+        factors = {group["role"]: group["lr_factor"] for group in groups}
+        assert factors == {"new": 1.0, "filled": 0.6 if resumed else 0.25}
 
 
 def dry_run(dataset: Path, results: Path, capsys: pytest.CaptureFixture[str], *words: str) -> dict:
@@ -302,8 +365,22 @@ def test_long_cycles_train(stores: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains(stores: Path, tmp_path: Path, precision: str) -> None:
-    assert train(stores, tmp_path, "--end-epoch", "1", "--precision", precision) == 0
+    """The fp16 scaler skips its first steps until its scale fits, so one epoch of three steps changes nothing."""
+    words = ["--lr-base", "0.001", "--end-epoch", "4", "--save-frequency", "4"]
+    assert train(stores, tmp_path, *words, "--precision", precision) == 0
     assert np.isfinite(float(rows(tmp_path, "train")[0][3]))
+    last = torch.load(folder(tmp_path) / f"{NAME}_ep-0004.pth", weights_only=True)
+    momentum = [state["momentum_buffer"] for state in last["optimiser"]["state"].values()]
+    assert len(momentum) > 100
+    assert all(torch.isfinite(buffer).all() for buffer in momentum)
+    assert any(buffer.any() for buffer in momentum)
+
+
+def test_run_in_fp32_goes_on_in_fp16(stores: Path, tmp_path: Path) -> None:
+    """From a laptop to a GPU, where fp16 is the default."""
+    assert train(stores, tmp_path, "--end-epoch", "1") == 0
+    assert train(stores, tmp_path, "--end-epoch", "2", "--resume-epoch", "2", "--precision", "fp16") == 0
+    assert [row[0] for row in rows(tmp_path, "val")] == ["1", "2"]
 
 
 @pytest.mark.parametrize("gates", ["True", "soft"])
@@ -381,6 +458,10 @@ def test_checkpoint_of_something_else_is_refused(
         "--resume-epoch 9",
         run=lambda: train(stores, tmp_path, *words, "9"),
     )
+    fails(
+        capsys, 2, "was written with --channel-order bgr, not rgb",
+        run=lambda: train(stores, tmp_path, *words, "3", "--channel-order", "rgb"),
+    )  # fmt: skip
     other = ["--network", "ir_csn_101"]
     fails(
         capsys, 2, "was written with --network ir_csn_50, not ir_csn_101",
@@ -397,9 +478,10 @@ def test_checkpoint_of_something_else_is_refused(
 def test_weights_of_which_nothing_fits(
     stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "w.pth")
+    counters = {"stem.1.num_batches_tracked": torch.tensor(7)}  # fits, and is worth nothing
+    torch.save({"encoder.weight": torch.zeros(3)} | counters, tmp_path / "w.pth")
     fails(
-        capsys, 2, "w.pth: none of its 1 tensors has a name and shape of this network's",
+        capsys, 2, "w.pth: none of its 2 tensors has a name and shape of this network's",
         run=lambda: train(stores, tmp_path / "results", "--pretrained-3d", str(tmp_path / "w.pth")),
     )  # fmt: skip
 
@@ -477,17 +559,19 @@ def test_tiny_set_is_learned_by_heart(tmp_path: Path) -> None:
     assert float(rows(tmp_path / "results", "train")[-1][1]) == 1.0
 
 
-def test_interrupt_is_answered_within_seconds(stores: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_is_answered_within_seconds(stores: Path, tmp_path: Path, number: int) -> None:
+    """What Ctrl-C, `timeout` and batch systems do: the workers get the signal too, and must not die of it."""
     command = [sys.executable, "-m", "train", "--dataset", str(stores), "--model-dir", str(tmp_path), *SMALL]
     command += ["--workers", "2", "--log-interval", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     for line in process.stderr:
         if "step 1/" in line:
-            os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: the workers get it too
+            os.killpg(process.pid, number)
             break
     started = time.monotonic()
     rest = process.stderr.read()
-    assert process.wait(timeout=60) == 128 + signal.SIGINT, rest
+    assert process.wait(timeout=60) == 128 + number, rest
     assert time.monotonic() - started < 30
     assert "Traceback" not in rest
     assert (folder(tmp_path) / f"{NAME}_last.pth").exists()
