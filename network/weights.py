@@ -45,7 +45,7 @@ def read_tensors_file(path: Path) -> Any:
             f"{path}: holds more than tensors and plain values, or is damaged; not loaded. {reason}"
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path}: is damaged or not a checkpoint, {reason}") from None
 
 
@@ -73,7 +73,7 @@ def load_matching(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
         missing=[name for name in own if name not in weights],
         unexpected=[name for name in weights if name not in own],
     )
-    if not fitting:
+    if not fitting.keys() & {name for name, _ in network.named_parameters()}:
         raise ValueError(f"{path}: none of its {len(weights)} tensors has a name and shape of this network's")
     network.load_state_dict(fitting, strict=False)
     return report
