@@ -241,6 +241,40 @@ def test_auto_starts_where_there_is_nothing_and_ends_where_all_is_done(
     assert rows(tmp_path, "val") == before
 
 
+@pytest.fixture(scope="module")
+def one_epoch(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("one_epoch")
+    assert train(stores, results, "--end-epoch", "1") == 0
+    return results
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--clip-gradient 0.01", "--frame-sampling normal", "--flip False", "--augment imgaug",
+        "--lr-schedule cosine", "--warmup-epochs 1", "--pool soft", "--short-side 40", "--train-frame-interval 1",
+        "--lr-base 0.02", "--batch-size 6", "--clip-length 2", "--short-cycles", "--random-seed 9",
+    ],
+)  # fmt: skip
+def test_flag_changes_what_is_learned(stores: Path, one_epoch: Path, tmp_path: Path, words: str) -> None:
+    """Half of the original's flags had no effect."""
+    assert train(stores, tmp_path, "--end-epoch", "1", *words.split()) == 0
+    assert rows(tmp_path, "val") != rows(one_epoch, "val")
+
+
+def test_best_checkpoint_is_of_the_best_epoch(undisturbed: Path) -> None:
+    best = torch.load(folder(undisturbed) / f"{NAME}_best.pth", weights_only=True)
+    scores = [float(row[1]) for row in rows(undisturbed, "val")]
+    assert best["epoch"] == 1 + scores.index(max(scores))
+    assert best["metrics"]["best_top1"] == max(scores)
+
+
+def test_checkpoints_within_an_epoch_by_the_clock(stores: Path, tmp_path: Path) -> None:
+    assert train(stores, tmp_path, "--end-epoch", "1", "--save-minutes", "1e-6") == 0
+    last = torch.load(folder(tmp_path) / f"{NAME}_last.pth", weights_only=True)
+    assert (last["epoch"], last["step"]) == (0, 3)
+
+
 def test_save_frequency_and_task_name(stores: Path, tmp_path: Path) -> None:
     assert (
         train(stores, tmp_path, "--end-epoch", "3", "--save-frequency", "2", "--task-name", "second try") == 0
