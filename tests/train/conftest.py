@@ -1,0 +1,29 @@
+"""A small data set, and a run on it that nothing disturbs."""
+
+from pathlib import Path
+
+import pytest
+
+from data.labels import main as labels_main
+from tests.painting import make_stores
+from tests.train.runs import train
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("set")
+    make_stores(root, {name: [f"{name}{i}" for i in range(6)] for name in ("a", "b", "c")}, n_frames=8)
+    labels_main(["folders", str(root), "--val", "0.34"])
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("undisturbed")
+    assert (
+        train(
+            stores, results, "--end-epoch", "3", "--short-cycles", "--lr-steps", "2", "--warmup-epochs", "1"
+        )
+        == 0
+    )
+    return results

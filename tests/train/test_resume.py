@@ -1,0 +1,206 @@
+"""Stopping and going on: as if nothing had happened, or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.labels import main as labels_main
+from tests.painting import make_stores
+from tests.train.runs import NAME, SMALL, assert_same_weights, fails, folder, rows, train
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_resumed_after_an_epoch_is_the_same_bit_for_bit(
+    stores: Path, undisturbed: Path, tmp_path: Path, after: int
+) -> None:
+    """The original's --resume-epoch never resumed: it went on with random weights."""
+    words = ["--short-cycles", "--lr-steps", "2", "--warmup-epochs", "1"]
+    assert train(stores, tmp_path, "--end-epoch", str(after), *words) == 0
+    assert train(stores, tmp_path, "--end-epoch", "3", "--resume-epoch", str(after + 1), *words) == 0
+    assert_same_weights(folder(tmp_path) / f"{NAME}_ep-0003.pth", folder(undisturbed) / f"{NAME}_ep-0003.pth")
+    for split in ("train", "val"):
+        assert rows(tmp_path, split) == rows(undisturbed, split)
+    assert (folder(tmp_path) / f"val_results_s000{after + 1}.csv").exists()
+
+
+def test_stopped_within_an_epoch_and_resumed_is_the_same(stores: Path, tmp_path: Path) -> None:
+    words = ["--end-epoch", "2", "--batch-size", "2", "--log-interval", "1", "--lr-schedule", "cosine"]
+    assert train(stores, tmp_path / "undisturbed", *words) == 0
+    command = [
+        sys.executable,
+        "-m",
+        "train",
+        "--dataset",
+        str(stores),
+        "--model-dir",
+        str(tmp_path / "stopped"),
+    ]
+    command += [*SMALL, *words, "--resume-epoch", "auto"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    for line in process.stderr:
+        if "epoch 1/2 step 3/6" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM, rest
+    assert "--resume-epoch auto goes on from there" in rest
+    last = torch.load(folder(tmp_path / "stopped") / f"{NAME}_last.pth", weights_only=True)
+    assert last["epoch"] == 0
+    assert 3 <= last["step"] < 6
+    subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+    assert_same_weights(
+        *(folder(tmp_path / name) / f"{NAME}_ep-0002.pth" for name in ("undisturbed", "stopped"))
+    )
+    for split in ("train", "val"):
+        assert rows(tmp_path / "stopped", split) == rows(tmp_path / "undisturbed", split)
+
+
+def test_best_checkpoint_is_gone_on_from_where_it_is_the_furthest(stores: Path, tmp_path: Path) -> None:
+    """With --save-frequency 8 a run that died in epoch 5 once started anew, over its own results."""
+    words = ["--save-frequency", "8", "--end-epoch"]
+    assert train(stores, tmp_path, *words, "1") == 0
+    (folder(tmp_path) / f"{NAME}_ep-0001.pth").unlink()
+    assert train(stores, tmp_path, *words, "2", "--resume-epoch", "auto") == 0
+    assert [row[0] for row in rows(tmp_path, "val")] == ["1", "2"]
+    assert (folder(tmp_path) / "val_results_s0002.csv").exists()
+
+
+def test_checkpoints_that_cannot_be_read_are_no_fresh_start(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ir_csn_50_gates_False").mkdir()
+    (tmp_path / "ir_csn_50_gates_False" / f"{NAME}_ep-0003.pth").write_bytes(b"damaged")
+    fails(
+        capsys, 2, "none of its checkpoints can be read",
+        run=lambda: train(stores, tmp_path, "--resume-epoch", "auto"),
+    )  # fmt: skip
+
+
+def test_going_back_sets_the_other_branch_aside(stores: Path, tmp_path: Path) -> None:
+    """`auto` once went on from the abandoned branch, and an epoch's row was lost."""
+    assert train(stores, tmp_path, "--end-epoch", "3") == 0
+    assert train(stores, tmp_path, "--end-epoch", "2", "--resume-epoch", "2", "--lr-base", "0.001") == 0
+    assert (folder(tmp_path) / f"{NAME}_ep-0003.pth.old").exists()
+    assert train(stores, tmp_path, "--end-epoch", "4", "--resume-epoch", "auto") == 0
+    assert [row[0] for row in rows(tmp_path, "val")] == ["1", "2", "3", "4"]
+
+
+def test_log_of_a_run_tells_how_it_began_and_why_it_ended(
+    stores: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    checkpoint = folder(undisturbed) / f"{NAME}_ep-0002.pth"
+    words = [
+        "--pretrained-3d",
+        str(checkpoint),
+        "--resume-epoch",
+        "3",
+        "--end-epoch",
+        "3",
+        "--lr-base",
+        "1e30",
+    ]
+    assert train(stores, tmp_path, *words) == 1
+    log = (folder(tmp_path) / "train.log").read_text()
+    assert f"{checkpoint}: going on with epoch 3, step 1" in log
+    assert "ERROR epoch 3, step " in log
+
+
+def test_an_epoch_that_has_begun_goes_on_as_planned_or_not_at_all(
+    stores: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(folder(undisturbed) / f"{NAME}_ep-0001.pth", weights_only=True)
+    (tmp_path / "ir_csn_50_gates_False").mkdir()
+    torch.save(content | {"step": 1}, tmp_path / "ir_csn_50_gates_False" / f"{NAME}_last.pth")
+    words = ["--resume-epoch", "auto", "--short-cycles"]
+    fails(
+        capsys, 2, "_last.pth: was written with --batch-size 4, not 2",
+        run=lambda: train(stores, tmp_path, *words, "--batch-size", "2"),
+    )  # fmt: skip
+
+
+def test_auto_starts_where_there_is_nothing_and_ends_where_all_is_done(
+    stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert train(stores, tmp_path, "--end-epoch", "1", "--resume-epoch", "auto") == 0
+    assert "no checkpoint, starting at epoch 1" in caplog.text
+    before = rows(tmp_path, "val")
+    assert train(stores, tmp_path, "--end-epoch", "1", "--resume-epoch", "auto") == 0
+    assert "the run is complete, 1 epochs are done" in caplog.text
+    assert rows(tmp_path, "val") == before
+
+
+def test_run_in_fp32_goes_on_in_fp16(stores: Path, tmp_path: Path) -> None:
+    """From a laptop to a GPU, where fp16 is the default."""
+    assert train(stores, tmp_path, "--end-epoch", "1") == 0
+    assert train(stores, tmp_path, "--end-epoch", "2", "--resume-epoch", "2", "--precision", "fp16") == 0
+    assert [row[0] for row in rows(tmp_path, "val")] == ["1", "2"]
+
+
+def test_checkpoint_of_something_else_is_refused(
+    stores: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = folder(undisturbed) / f"{NAME}_ep-0002.pth"
+    words = ["--pretrained-3d", str(checkpoint), "--resume-epoch"]
+    fails(
+        capsys,
+        2,
+        "was written in epoch 3",
+        "--resume-epoch 9",
+        run=lambda: train(stores, tmp_path, *words, "9"),
+    )
+    fails(
+        capsys, 2, "was written with --channel-order bgr, not rgb",
+        run=lambda: train(stores, tmp_path, *words, "3", "--channel-order", "rgb"),
+    )  # fmt: skip
+    other = ["--network", "ir_csn_101"]
+    fails(
+        capsys, 2, "was written with --network ir_csn_50, not ir_csn_101",
+        run=lambda: train(stores, tmp_path, *words, "3", *other),
+    )  # fmt: skip
+    make_stores(tmp_path / "two", {"a": ["0", "1"], "b": ["0", "1"]}, n_frames=4)
+    labels_main(["folders", str(tmp_path / "two")])
+    fails(
+        capsys, 2, "was written for 3 classes, which are not the 2",
+        run=lambda: train(tmp_path / "two", tmp_path / "results", *words, "3"),
+    )  # fmt: skip
+
+
+def test_fresh_start_into_results_is_refused(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(stores, tmp_path, "--end-epoch", "1") == 0
+    before = rows(tmp_path, "val")
+    fails(capsys, 2, "--task-name", "--resume-epoch", run=lambda: train(stores, tmp_path, "--end-epoch", "1"))
+    assert rows(tmp_path, "val") == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_is_answered_within_seconds(stores: Path, tmp_path: Path, number: int) -> None:
+    """What Ctrl-C, `timeout` and batch systems do: the workers get the signal too, and must not die of it."""
+    command = [sys.executable, "-m", "train", "--dataset", str(stores), "--model-dir", str(tmp_path), *SMALL]
+    command += ["--workers", "2", "--log-interval", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for line in process.stderr:
+        if "step 1/" in line:
+            os.killpg(process.pid, number)
+            break
+    started = time.monotonic()
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 128 + number, rest
+    assert time.monotonic() - started < 30
+    assert "Traceback" not in rest
+    assert (folder(tmp_path) / f"{NAME}_last.pth").exists()
+
+
+def test_checkpoints_within_an_epoch_by_the_clock(stores: Path, tmp_path: Path) -> None:
+    assert train(stores, tmp_path, "--end-epoch", "1", "--save-minutes", "1e-6") == 0
+    last = torch.load(folder(tmp_path) / f"{NAME}_last.pth", weights_only=True)
+    assert (last["epoch"], last["step"]) == (0, 3)
