@@ -56,15 +56,17 @@ def test_gates(golden: Path) -> None:
         assert cycle_consistent(a, b).item() == case["open"]
 
 
-@torch.no_grad()
-def assert_logits(network: nn.Module, clips: Tensor, expected: Tensor) -> None:
-    """Logits within 1e-8 of the largest one, unless rounding alone moves them further.
+# With its golden weights deep recursion is chaotic: a relative change of 1e-14 in the input moves a logit by 1e-3,
+# which is as far as other orders of summation move it. No other case is excused.
+CHAOTIC = "srtg_r3d_34"
 
-    With these weights deep recursion can be chaotic: for srtg_r3d_34 a relative change of 1e-14 in the input
-    moves a logit by 1e-3, which is as far as other orders of summation move it.
-    """
+
+@torch.no_grad()
+def assert_logits(network: nn.Module, clips: Tensor, expected: Tensor, chaotic: bool) -> None:
+    """Logits within 1e-8 of the largest one; where rounding alone moves them further, within ten times that."""
     logits = network(clips)
-    if relative_error(logits, expected) < 1e-8:
+    if not chaotic:
+        assert relative_error(logits, expected) < 1e-8
         return
     by_rounding = 10 * (network(clips * (1 + 1e-14)) - logits).abs().amax(dim=1)
     assert ((logits - expected).abs().amax(dim=1) < by_rounding).all()
@@ -78,7 +80,8 @@ def test_logits_loss_and_gradients(logits_case: dict, golden_fill: ModuleType) -
     network.requires_grad_()
     clips = golden_fill.clip(case["batch"], case["frames"], case["size"]).double()
 
-    assert_logits(network.eval(), clips, torch.tensor(case["logits_eval"], dtype=torch.float64))
+    expected = torch.tensor(case["logits_eval"], dtype=torch.float64)
+    assert_logits(network.eval(), clips, expected, chaotic=case["network"] == CHAOTIC)
 
     logits = network.train()(clips)
     assert relative_error(logits, torch.tensor(case["logits_train"], dtype=torch.float64)) < 1e-8
