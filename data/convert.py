@@ -223,7 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.workers < 1:
         parser.error(f"--workers {arguments.workers}: must be at least 1")
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background job ignores SIGINT
+        signal.signal(number, _interrupt)
     try:
         jobs, ignored = find_jobs(arguments.videos, arguments.dataset)
         abandoned = remove_abandoned(arguments.dataset / "jpg")
