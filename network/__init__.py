@@ -3,7 +3,7 @@
 Importing a file registers its networks; `from network import srtg_r3d_34` finds them in the registry.
 """
 
-from network import srtg_resnet  # noqa: F401
+from network import mtnet, srtg_resnet  # noqa: F401
 from network.registry import Builder, create_network, list_networks, network_builder, network_options
 
 __all__ = ["create_network", "list_networks", "network_options"]

@@ -5,9 +5,29 @@ and turn `(B, in_channels, T, H, W)` into `(B, out_channels, T', H', W')`, each 
 The order of the modules in each `nn.Sequential` is that of the names in published weights.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def check_clips(clips: Tensor) -> None:
+    """ValueError for anything but clips `(B, 3, T, H, W)`."""
+    if clips.dim() != 5 or clips.shape[1] != 3:
+        raise ValueError(f"expected clips of shape (B, 3, T, H, W), got {tuple(clips.shape)}")
+
+
+def start_weights(network: nn.Module) -> None:
+    """Initial weights of convolutions (He et al., 2015) and of the head `fc`.
+
+    Norms keep PyTorch's (scale 1, offset 0), recurrent cells their own.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.normal_(network.fc.weight, std=0.01)
+    nn.init.zeros_(network.fc.bias)
 
 
 def factorised_channels(in_channels: int, out_channels: int, width: int = 1, groups: int = 1) -> int:
@@ -101,17 +121,27 @@ class SoftPool3d(nn.Module):
     `nn.MaxPool3d`, half of the input's, rounded up, for kernel 3, stride 2, padding 1.
     """
 
-    def __init__(self, kernel_size: int, stride: int, padding: int = 0) -> None:
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int],
+        padding: int | Sequence[int] = 0,
+    ) -> None:
         super().__init__()
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.kernel_size, self.stride, self.padding = map(_triple, (kernel_size, stride, padding))
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, T, H, W)` -> `(B, C, T', H', W')`, of the same type."""
         # e^x leaves the range of fp16 at 12, and 27 products are added up.
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         # -1e30: a weight of exactly 0, unlike 0, and a finite gradient, unlike minus infinity.
-        windows = F.pad(wide, [self.padding] * 6, value=-1e30)
-        for dim in (2, 3, 4):
-            windows = windows.unfold(dim, self.kernel_size, self.stride)
+        around = [side for padding in reversed(self.padding) for side in (padding, padding)]
+        windows = F.pad(wide, around, value=-1e30)
+        for dim, kernel, stride in zip((2, 3, 4), self.kernel_size, self.stride, strict=True):
+            windows = windows.unfold(dim, kernel, stride)
         windows = windows.flatten(start_dim=5)  # (B, C, T', H', W', values of the window)
         return (windows.softmax(dim=-1) * windows).sum(dim=-1).to(x.dtype)
+
+
+def _triple(value: int | Sequence[int]) -> tuple[int, ...]:
+    return (value,) * 3 if isinstance(value, int) else tuple(value)

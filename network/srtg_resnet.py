@@ -21,6 +21,8 @@ from network.layers import (
     SoftPool3d,
     Stem2Plus1D,
     Stem3D,
+    check_clips,
+    start_weights,
 )
 from network.recursion import SqueezeRecursion
 from network.registry import Builder, register
@@ -82,17 +84,11 @@ class VideoResNet(nn.Module):
             for name, module in self.named_modules()
             if isinstance(module, SqueezeRecursion) and module.gates
         ]
-        self._start(zero_init_residual)
-
-    def _start(self, zero_init_residual: bool) -> None:
-        """Initial weights; norms keep PyTorch's (scale 1, offset 0), recurrent cells their own."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
-                nn.init.zeros_(module.last_norm.weight)
-        nn.init.normal_(self.fc.weight, std=0.01)
-        nn.init.zeros_(self.fc.bias)
+        start_weights(self)
+        if zero_init_residual:
+            for module in self.modules():
+                if isinstance(module, BasicBlock | Bottleneck):
+                    nn.init.zeros_(module.last_norm.weight)
 
     def forward(self, clips: Tensor, return_gates: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Clips `(B, 3, T, H, W)` -> logits `(B, num_classes)`; H and W from 16, T from 1.
@@ -100,8 +96,7 @@ class VideoResNet(nn.Module):
         With `return_gates` also how far each gate of `gate_names` opened, a float tensor `(B, gates)` without
         gradient: 1 or 0 for strict gates, p for soft ones.
         """
-        if clips.dim() != 5 or clips.shape[1] != 3:
-            raise ValueError(f"expected clips of shape (B, 3, T, H, W), got {tuple(clips.shape)}")
+        check_clips(clips)
         openings: list[Tensor] = []
         x = self.pool(self.stem(clips))  # (B, 64, T/2, H/4, W/4)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
