@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from network.operations import count_operations
+from network.operations import count_operations, count_parameters
 from network.registry import create_network, list_networks
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -41,12 +41,6 @@ class Row(NamedTuple):
     gflops: float
     forward: Latency | None
     backward: Latency | None
-
-
-def count_parameters(name: str, num_classes: int) -> int:
-    """Parameters of a network by name; nothing is allocated."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in create_network(name, num_classes).parameters())
 
 
 def measure_latency(

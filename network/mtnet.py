@@ -24,22 +24,31 @@ def short_channels(channels: int) -> int:
     return int(channels * SHORT_SHARE)
 
 
-def most_static_frames(x: Tensor) -> Tensor:
-    """Half of the frames, those that are most like both neighbours, in order: `(B, C, T, H, W)` -> `T // 2` frames.
+def most_static_frames(x: Tensor) -> Tensor | None:
+    """Which half of the frames to keep: `(B, C, T, H, W)` -> indices `(B, T // 2)`, rising.
 
-    The likeness of two neighbours is the squared cosine similarity of their means over space; a frame's is the mean of
-    its two. The first and the last frame have but one neighbour and are never taken. One frame or two, between which
-    there is nothing to choose, stay as they are. No gradient flows through the choice.
+    Those that are most like both of their neighbours: the likeness of two neighbours is the squared cosine similarity
+    of their means over space, a frame's is the mean of its two. The first and the last frame have but one neighbour and
+    are never taken. None for one frame or two, between which there is nothing to choose.
     """
     length = x.shape[2]
     if length < 3:
-        return x
+        return None
     with torch.no_grad():
         means = x.mean(dim=(3, 4), dtype=torch.promote_types(x.dtype, torch.float32))  # (B, C, T)
-        likeness = F.cosine_similarity(means[..., :-1], means[..., 1:], dim=1, eps=1e-4).square()  # (B, T - 1)
+        likeness = F.cosine_similarity(
+            means[..., :-1], means[..., 1:], dim=1, eps=1e-4
+        ).square()  # (B, T - 1)
         of_frames = (likeness[:, :-1] + likeness[:, 1:]) / 2  # (B, T - 2): of frames 1 to T - 2
-        chosen = of_frames.topk(length // 2, dim=1).indices.sort(dim=1).values + 1
-    return x.gather(2, chosen[:, None, :, None, None].expand(-1, x.shape[1], -1, *x.shape[3:]))
+        return of_frames.topk(length // 2, dim=1).indices.sort(dim=1).values + 1
+
+
+def take_frames(x: Tensor, frames: Tensor | None) -> Tensor:
+    """The frames `(B, T')` of clips `(B, C, T, H, W)` -> `(B, C, T', H, W)`, its memory laid out as before."""
+    if frames is None:
+        return x
+    clips = torch.arange(len(x), device=x.device)[:, None]
+    return x.transpose(1, 2)[clips, frames].transpose(1, 2)
 
 
 def resized(x: Tensor, size: torch.Size) -> Tensor:
@@ -48,18 +57,21 @@ def resized(x: Tensor, size: torch.Size) -> Tensor:
 
 
 class HalvePixels(nn.Module):
-    """Pool 2 x 2 pixels into one, by their mean or by SoftPool; a side of one pixel stays, an odd one loses its last."""
+    """Pool 2 x 2 pixels into one, by mean or SoftPool; a side of one pixel stays, an odd one loses its last."""
 
     def __init__(self, pool: str) -> None:
         super().__init__()
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, T, H, W)` -> `(B, C, T, H/2, W/2)`."""
-        kernel = (1, min(2, x.shape[3]), min(2, x.shape[4]))
+        """`(B, C, T, H, W)` -> `(B, C, T, H/2, W/2)`, its memory laid out as before."""
+        rows, columns = (min(2, side) for side in x.shape[3:])
         if self.pool == "soft":
-            return SoftPool3d(kernel, kernel)(x)
-        return F.avg_pool3d(x, kernel)
+            return SoftPool3d((1, rows, columns), (1, rows, columns))(x)
+        images = x.transpose(1, 2).flatten(
+            0, 1
+        )  # pooling in 2D keeps channels-last memory, pooling in 3D does not
+        return F.avg_pool2d(images, (rows, columns)).unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
 class MTConv(nn.Module):
@@ -108,7 +120,8 @@ class MTConv(nn.Module):
         short, long = self.conv_short(branches[0]), self.conv_long(branches[1])
         normed = self.norm_long(long)
         if self.lateral:
-            halved = most_static_frames(self.pool(short))
+            halved = self.pool(short)
+            halved = take_frames(halved, most_static_frames(halved))
             normed = normed + self.norm_long(self.conv_short2long(resized(halved, long.shape[2:])))
         return self.norm_short(short), normed
 
@@ -211,13 +224,17 @@ class MTNet(nn.Module):
             first = MTBlock(
                 in_channels, channels, 1 if number == 0 else 2, inner=channels // groups, **options
             )
-            rest = [MTBlock(channels, channels, 1, inner=channels // groups, **options) for _ in range(depth - 1)]
+            rest = [
+                MTBlock(channels, channels, 1, inner=channels // groups, **options) for _ in range(depth - 1)
+            ]
             self.add_module(f"layer{number + 1}", nn.Sequential(first, *rest))
             in_channels = channels
         self.fc = nn.Linear(512, num_classes)
         start_weights(self)
         if zero_init_residual:
-            for norm in (n for module in self.modules() if isinstance(module, MTBlock) for n in module.last_norms):
+            for norm in (
+                n for module in self.modules() if isinstance(module, MTBlock) for n in module.last_norms
+            ):
                 nn.init.zeros_(norm.weight)
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -233,9 +250,11 @@ class MTNet(nn.Module):
         height, width = x.shape[3:]
         if height % 2 or width % 2:  # the original repeats the first row and column of odd maps
             x = F.pad(x, (width % 2, 0, height % 2, 0, 0, 0), mode="replicate")
-        x = most_static_frames(self.pool(x))
-        short, long = x.split([short_channels(64), 64 - short_channels(64)], dim=1)
-        return short, most_static_frames(self.halve(long))
+        x = self.pool(x)
+        frames = most_static_frames(x)
+        short, long = (take_frames(branch, frames) for branch in x.split([56, 8], dim=1))
+        long = self.halve(long)
+        return short, take_frames(long, most_static_frames(long))
 
 
 def define(name: str, depths: tuple[int, int, int, int], groups: int = 1) -> Builder:

@@ -8,6 +8,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from network.registry import create_network
 
 
+def count_parameters(name: str, num_classes: int) -> int:
+    """Parameters of a network by name; nothing is allocated."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in create_network(name, num_classes).parameters())
+
+
 @functools.cache
 def count_operations(name: str, num_classes: int, length: int, size: int, **options: bool | str) -> int:
     """Floating-point operations of one clip's forward pass, a multiply-add as two.

@@ -54,6 +54,11 @@ def create_network(name: str, num_classes: int, **options: bool | str) -> nn.Mod
     return builder(num_classes, **options)
 
 
+def networks_in_order() -> list[str]:
+    """All names as they were registered: families together, small before large."""
+    return list(_BUILDERS)
+
+
 def list_networks(pattern: str = "*") -> list[str]:
     """Sorted names that match the shell pattern, such as "srtg_*"; an empty list if none does."""
     return sorted(name for name in _BUILDERS if fnmatchcase(name, pattern.lower()))

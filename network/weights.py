@@ -1,33 +1,84 @@
-"""Weights of others: read a file without running code from it, load what fits, and account for the rest."""
+"""Weights of others: read a file without running code from it, load what fits, and account for the rest.
+
+    report = load_weights(network, Path("srtg_r3d_34_best.pth"))
+    print(report)  # a line a tensor that was not loaded
+
+Three layouts are known: our own and the original's (`own`), torchvision's video ResNets (`torchvision`) and 2D ResNets
+trained on ImageNet (`imagenet`), whose weights are inflated over time.
+"""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from network.layouts import LAYOUTS, Layout, recognise
+
 WRAPPER_PREFIX = "module."  # DataParallel's, in weights published for the original
 
 
-class LoadReport(NamedTuple):
-    """What became of each name: loaded, of another shape (with both), missing in the file, unexpected in it."""
+class Unloaded(NamedTuple):
+    """A tensor that was not loaded: its shape in the file and in the network, None where it is not there."""
 
-    loaded: list[str]
-    other_shape: list[str]
-    missing: list[str]
-    unexpected: list[str]
+    name: str
+    in_file: tuple[int, ...] | None
+    in_network: tuple[int, ...] | None
+
+
+class LoadReport(NamedTuple):
+    """What became of each tensor, by the network's names, and what the weights were trained on.
+
+    `normalisation` is that of their clips: `means`, `deviations` and `channel_order`; None where the file does not say.
+    As text: a table of what was not loaded.
+    """
+
+    path: Path
+    layout: str
+    loaded: Sequence[str]
+    other_shape: Sequence[Unloaded]
+    missing: Sequence[Unloaded]
+    unexpected: Sequence[Unloaded]
+    normalisation: Mapping[str, Any] | None
 
     def __str__(self) -> str:
-        lines = [f"{len(self.loaded)} tensors loaded"]
-        for title, names in (
-            ("of another shape, not loaded", self.other_shape),
-            ("not in the file, keeps its initial values", self.missing),
-            ("not in the network, ignored", self.unexpected),
-        ):
-            lines += [f"{title}: {name}" for name in names]
-        return "\n".join(lines)
+        counts = (
+            f"{self.path}: {len(self.loaded)} tensors loaded, {len(self.other_shape)} of another shape, "
+            f"{len(self.missing)} not in the file, {len(self.unexpected)} not in the network (layout: {self.layout})"
+        )
+        rows = [*self.other_shape, *self.missing, *self.unexpected]
+        if not rows:
+            return counts
+        titles = ("not loaded", "in the file", "in the network")
+        cells = [titles, *((row.name, _shape(row.in_file), _shape(row.in_network)) for row in rows)]
+        widths = [max(len(row[column]) for row in cells) for column in range(3)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells
+        ]
+        return "\n".join([counts, *(f"  {line}".rstrip() for line in lines)])
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "-" if shape is None else "x".join(map(str, shape)) or "one number"
+
+
+def load_weights(network: nn.Module, path: Path, layout: str = "auto") -> LoadReport:
+    """Load the tensors of a file whose name and shape are the network's: `.safetensors`, or what `torch.save` wrote.
+
+    The rest of the network keeps its values. Wrapped in `state_dict` or not, with `module.` before the names or not,
+    saved on a GPU or not. `layout` is one of `LAYOUTS`, or "auto": what the names and shapes say.
+
+    Raises FileNotFoundError, and ValueError where the file is damaged, needs code to load, or has no tensor that fits.
+    """
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors_file(path)
+    weights = state_dict_of(content, path)
+    own = network.state_dict()
+    chosen = recognise(weights, content) if layout == "auto" else LAYOUTS[layout]
+    report = _load_matching(network, chosen.convert(weights, own), path, chosen)
+    recorded = content.get("normalisation") if isinstance(content, Mapping) else None
+    return report._replace(normalisation=recorded) if isinstance(recorded, Mapping) else report
 
 
 def read_tensors_file(path: Path) -> Any:
@@ -35,8 +86,7 @@ def read_tensors_file(path: Path) -> Any:
 
     Raises FileNotFoundError, or ValueError where the file is damaged or would need code to load.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    _check_is_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -45,8 +95,28 @@ def read_tensors_file(path: Path) -> Any:
             f"{path}: holds more than tensors and plain values, or is damaged; not loaded. {reason}"
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{path}: is damaged or not a checkpoint, {reason}") from None
+        raise _damaged(path, error) from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError  # noqa: PLC0415 - only for who has such files
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    _check_is_file(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return ValueError(f"{path}: is damaged or not a checkpoint, {reason}")
 
 
 def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
@@ -58,22 +128,30 @@ def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix(WRAPPER_PREFIX): value for name, value in content.items()}
 
 
-def load_matching(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> LoadReport:
-    """Load the weights whose name and shape are the network's; ValueError where there is none."""
+def _load_matching(
+    network: nn.Module, weights: Mapping[str, Tensor], path: Path, layout: Layout
+) -> LoadReport:
     own = network.state_dict()
     fitting = {
         name: value for name, value in weights.items() if name in own and value.shape == own[name].shape
     }
-    shared = [name for name in weights if name in own and name not in fitting]
-    report = LoadReport(
-        loaded=list(fitting),
-        other_shape=[
-            f"{name} {tuple(weights[name].shape)}, here {tuple(own[name].shape)}" for name in shared
-        ],
-        missing=[name for name in own if name not in weights],
-        unexpected=[name for name in weights if name not in own],
-    )
     if not fitting.keys() & {name for name, _ in network.named_parameters()}:
         raise ValueError(f"{path}: none of its {len(weights)} tensors has a name and shape of this network's")
+
+    def unloaded(names: list[str]) -> list[Unloaded]:
+        sources = (weights, own)
+        return [
+            Unloaded(n, *(tuple(source[n].shape) if n in source else None for source in sources))
+            for n in names
+        ]
+
     network.load_state_dict(fitting, strict=False)
-    return report
+    return LoadReport(
+        path=path,
+        layout=layout.name,
+        loaded=list(fitting),
+        other_shape=unloaded([name for name in weights if name in own and name not in fitting]),
+        missing=unloaded([name for name in own if name not in weights]),
+        unexpected=unloaded([name for name in weights if name not in own]),
+        normalisation=layout.normalisation,
+    )

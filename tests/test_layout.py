@@ -16,6 +16,7 @@ ONLY_IN = {
     "imgaug": "data/video_transforms.py",
     "matplotlib": "train/plot.py",
     "ffmpeg": "data/convert.py",
+    "safetensors": "network/weights.py",
     "torchvision": None,
 }
 
@@ -51,9 +52,10 @@ def test_imports_go_one_way(repository: Path) -> None:
 
 
 def test_network_imports_torch_alone(repository: Path) -> None:
+    """And, for who has files of that kind, safetensors."""
     for path in (repository / "network").rglob("*.py"):
         names = {name.split(".")[0] for name in imports(path)}
-        assert names - set(sys.stdlib_module_names) <= {"torch", "network"}, path
+        assert names - set(sys.stdlib_module_names) <= {"torch", "network", "safetensors"}, path
 
 
 def test_a_library_with_a_temper_lives_in_one_module(repository: Path) -> None:

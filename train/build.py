@@ -28,7 +28,6 @@ from train.callbacks import (
 from train.devices import Replicas
 from train.loop import Trainer
 from train.lr_scheduler import LearningRate
-from train.normalisation import Normalisation
 from train.options import Options
 from train.state import TrainingState
 
@@ -68,9 +67,7 @@ def make_loaders(options: Options, dataset: Dataset, base: BatchShape, pin_memor
     )
 
 
-def make_trainer(
-    options: Options, state: TrainingState, normalisation: Normalisation, device: torch.device
-) -> Trainer:
+def make_trainer(options: Options, state: TrainingState, device: torch.device) -> Trainer:
     return Trainer(
         network=_wrapped(state.network, options.compile, options.gpus),
         optimiser=state.optimiser,
@@ -83,7 +80,7 @@ def make_trainer(
             end_epoch=options.end_epoch,
             warmup_epochs=options.warmup_epochs,
         ),
-        normalisation=normalisation,
+        normalisation=state.normalisation,
         device=device,
         precision=options.precision,
         clip_gradient=options.clip_gradient,

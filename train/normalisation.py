@@ -1,6 +1,7 @@
 """From clips as they are read to the network's input, on the device."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,16 @@ DEVIATIONS = (1 / (0.0167 * 255),) * 3
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What a network was trained with. The defaults are those of the published weights, in BGR order."""
+    """What a network was trained with, in its channels' order. The defaults are the published weights'."""
 
     means: tuple[float, float, float] = MEANS
     deviations: tuple[float, float, float] = DEVIATIONS
     channel_order: str = "bgr"
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Normalisation":
+        """From what `plain` gave, as checkpoints hold it."""
+        return cls(tuple(plain["means"]), tuple(plain["deviations"]), plain["channel_order"])
 
     def plain(self) -> dict[str, Any]:
         return {

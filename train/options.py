@@ -13,6 +13,7 @@ from typing import Any
 from data.command_line import OneLineParser
 from data.datasets import DatasetSpec
 from data.video_sampler import START_DISTRIBUTIONS
+from network.layouts import LAYOUTS
 from train.lr_scheduler import SCHEDULES
 
 PLACES = ("start", "top", "mid", "end", "skip", "final")
@@ -112,8 +113,10 @@ class Options:
     )
     augment: str = _option("imgaug", _choice("imgaug", "none"), "engine of the augmentations: imgaug or none")
     flip: bool | None = _option(None, _boolean, "mirror half of the clips (default: the data set's)")
-    channel_order: str = _option(
-        "bgr", _choice("bgr", "rgb"), "of the network's input: bgr (as published weights) or rgb"
+    channel_order: str | None = _option(
+        None,
+        _choice("bgr", "rgb"),
+        "of the network's input: bgr or rgb (default: that of the weights it starts from, bgr where that is unknown)",
     )
     # network
     network: str = _option("srtg_r3d_34", str, "name of the network")
@@ -124,6 +127,11 @@ class Options:
     pool: str = _option("max", _choice("max", "soft"), "pooling after the stem: max or soft")
     pretrained_3d: Path | None = _option(
         None, Path, "weights to start from, or the checkpoint to resume from"
+    )
+    pretrained_layout: str = _option(
+        "auto",
+        _choice("auto", *LAYOUTS),
+        f"whose names and shapes the weights have: auto, {', '.join(LAYOUTS)} (2D, inflated)",
     )
     fine_tune: bool = _option(False, _boolean, "train what the weights filled at lower rates than the rest")
     fine_tune_factor: float = _option(
@@ -246,8 +254,13 @@ def _contradiction(options: Options) -> str | None:
         return "the following arguments are required: --dataset"
     if any(later <= earlier for earlier, later in itertools.pairwise(options.lr_steps)):
         return f"argument --lr-steps: {' '.join(map(str, options.lr_steps))} must rise"
-    if options.fine_tune and options.pretrained_3d is None:
-        return "argument --fine-tune: needs the weights to start from, --pretrained-3d FILE"
+    if options.pretrained_3d is None:
+        for flag, asked in (
+            ("--fine-tune", options.fine_tune),
+            ("--pretrained-layout", options.pretrained_layout != "auto"),
+        ):
+            if asked:
+                return f"argument {flag}: needs the weights to start from, --pretrained-3d FILE"
     if "/" in options.task_name or "\0" in options.task_name:
         return f"argument --task-name: {options.task_name!r} must be part of a folder's name, without /"
     if options.resume_epoch == 1:

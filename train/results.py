@@ -71,13 +71,16 @@ def find_start(folder: Path, options: Options, dataset: Dataset) -> dict[str, An
 
 
 def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: Dataset) -> None:
-    names = ["network", *NETWORK_CHOICES, "channel_order"]
+    names = ["network", *NETWORK_CHOICES]
     if content["step"]:  # the plan of an epoch that has begun must stay as it was
         names += ["batch_size", "clip_length", "clip_size", "long_cycles", "short_cycles", "random_seed"]
     for name in names:
         before, now = content["options"].get(name), getattr(options, name)
         if before != now:
             raise ValueError(f"{path}: was written with --{name.replace('_', '-')} {before}, not {now}")
+    before = content["normalisation"]["channel_order"]
+    if options.channel_order not in (None, before):
+        raise ValueError(f"{path}: was written with --channel-order {before}, not {options.channel_order}")
     if list(content["classes"]) != list(dataset.classes):
         raise ValueError(
             f"{path}: was written for {len(content['classes'])} classes, "

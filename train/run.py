@@ -27,7 +27,6 @@ from train.interrupt import StoppedError, StopRequest
 from train.loop import StepReport, TrainingError
 from train.metrics import averages
 from train.multigrid import plan_epoch
-from train.normalisation import Normalisation
 from train.options import Options, network_choices, parse_options
 from train.plan import check_sizes, compute_ratio, describe_steps
 from train.results import find_start, kept_log, logged_to, results_folder, write_run_file
@@ -101,8 +100,8 @@ class Run:
         check_sizes(self.steps)
         self.folder = results_folder(spec, options)
         self.state = self._make_state()
-        self.normalisation = Normalisation(channel_order=options.channel_order)
-        self.trainer = make_trainer(options, self.state, self.normalisation, self.device)
+        self.options = options = replace(options, channel_order=self.state.normalisation.channel_order)
+        self.trainer = make_trainer(options, self.state, self.device)
         self.loaders = make_loaders(options, self.dataset, self.base, pin_memory=self.device.type == "cuda")
 
     def _make_state(self) -> TrainingState:
@@ -113,8 +112,9 @@ class Run:
         factor = {"fine_tune_factor": options.fine_tune_factor}
         if checkpoint is not None:
             return resumed_state(network, scaler, self.device, checkpoint=checkpoint, **factor)
-        weights = {"weights": options.pretrained_3d, "fine_tune": options.fine_tune}
-        return new_state(network, scaler, self.device, **weights, **factor)
+        weights = {"weights": options.pretrained_3d, "layout": options.pretrained_layout}
+        choices = {"channel_order": options.channel_order, "fine_tune": options.fine_tune}
+        return new_state(network, scaler, self.device, **weights, **choices, **factor)
 
     def plan(self) -> dict[str, Any]:
         """What `--dry-run` prints."""
@@ -249,7 +249,6 @@ class Run:
             **self.state.content(),
             "options": self.options.plain(),
             "classes": list(self.dataset.classes),
-            "normalisation": self.normalisation.plain(),
             "dataset": self.dataset.summary(),
         }
         save_checkpoint(path, content)

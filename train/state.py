@@ -1,16 +1,17 @@
 """Everything that changes during a run, and its two beginnings: new, or as a checkpoint has it."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from network.weights import load_matching, read_tensors_file, state_dict_of
+from network.weights import load_weights
 from train.metrics import zero_sums
+from train.normalisation import Normalisation
 from train.optimiser import make_optimiser, parameter_roles, restore_optimiser, saved_roles
 
 logger = logging.getLogger(__name__)
@@ -21,11 +22,13 @@ class TrainingState:
     """Weights, momentum and the place in the run: `step` steps are done of the epoch after `epochs_done`.
 
     `sums` `(4,)` and `bad_samples` are those of that epoch so far, `best_top1` is the best validation's.
+    `normalisation` is what the weights are trained with.
     """
 
     network: nn.Module
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    normalisation: Normalisation
     sums: Tensor
     epochs_done: int = 0
     step: int = 0
@@ -46,6 +49,7 @@ class TrainingState:
             "step": self.step,
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "normalisation": self.normalisation.plain(),
             "generators": {"cpu": torch.get_rng_state()},
             "metrics": {
                 "sums": self.sums.tolist(),
@@ -61,18 +65,26 @@ def new_state(
     device: torch.device,
     *,
     weights: Path | None,
+    layout: str,
+    channel_order: str | None,
     fine_tune: bool,
     fine_tune_factor: float,
 ) -> TrainingState:
-    """A state before the first step, its network on `device`, filled from a file of weights if one is given."""
-    filled: list[str] = []
+    """A state before the first step, its network on `device`, filled from a file of weights if one is given.
+
+    Clips are normalised as those that the weights were trained on, in `channel_order` if that is not None.
+    """
+    filled: Sequence[str] = []
+    normalisation = Normalisation()
     if weights is not None:
-        report = load_matching(network, state_dict_of(read_tensors_file(weights), weights), weights)
-        logger.info("%s: %s", weights, report)
+        report = load_weights(network, weights, layout)
+        logger.info("%s", report)
         filled = report.loaded
+        normalisation = Normalisation.of(report.normalisation) if report.normalisation else normalisation
+    normalisation = replace(normalisation, channel_order=channel_order or normalisation.channel_order)
     network.to(device)
     optimiser = make_optimiser(network, parameter_roles(network, filled, fine_tune), fine_tune_factor)
-    return TrainingState(network, optimiser, scaler, zero_sums(device))
+    return TrainingState(network, optimiser, scaler, normalisation, zero_sums(device))
 
 
 def resumed_state(
@@ -99,6 +111,7 @@ def resumed_state(
         network=network,
         optimiser=optimiser,
         scaler=scaler,
+        normalisation=Normalisation.of(checkpoint["normalisation"]),
         sums=torch.tensor(metrics["sums"], dtype=torch.float64, device=device),
         epochs_done=checkpoint["epoch"],
         step=checkpoint["step"],

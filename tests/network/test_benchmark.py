@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from network import create_network
-from network.benchmark import count_parameters, main, measure_latency
-from network.operations import count_operations
+from network.benchmark import main, measure_latency
+from network.operations import count_operations, count_parameters
 
 
 @pytest.mark.parametrize(("name", "gflops"), [("r3d_50", 53.16), ("r3d_101", 78.52), ("r2plus1d_50", 50.04)])

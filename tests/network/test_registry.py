@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import network
-from network import create_network, list_networks, network_options, srtg_resnet
+from network import create_network, list_networks, mtnet, network_options, srtg_resnet
 from network.registry import network_builder, register
 
 DEPTHS = [f"{kind}_{depth}" for kind in ("r3d", "r2plus1d") for depth in (18, 34, 50, 101, 152, 200)]
@@ -14,11 +14,12 @@ GROUPED = [f"{kind}xt{size}" for kind in ("r3d", "r2plus1d") for size in ("34_32
 WIDE = [f"wide_{kind}{depth}_2" for kind in ("r3d", "r2plus1d") for depth in (50, 101)]
 SEPARATED = [f"{kind}_csn_{depth}" for kind in ("ir", "ip") for depth in (50, 101, 152)]
 PLAIN = [*DEPTHS, *GROUPED, *WIDE, *SEPARATED]
+MTNETS = [f"mtnet_{size}" for size in ("xs", "s", "m", "l", "xl", "xxl", "xs_g8", "s_g8", "m_g8", "l_g8")]
 
 
 def test_the_names_are_complete() -> None:
-    names = {*PLAIN, *(f"srtg_{name}" for name in PLAIN), "srtg_r3d_32"}
-    assert names == {name for name in list_networks() if not name.startswith("mtnet")}
+    names = {*PLAIN, *(f"srtg_{name}" for name in PLAIN), "srtg_r3d_32", *MTNETS}
+    assert names == set(list_networks())
     assert list_networks() == sorted(list_networks())
 
 
@@ -38,7 +39,10 @@ def test_each_builder_can_be_imported(name: str) -> None:
 
 def test_builders_are_in_their_module() -> None:
     for name in list_networks():
-        if not name.startswith("mtnet"):
+        if name.startswith("mtnet"):
+            published = name.replace("mtnet", "MTNet")  # MTNet_s, as scripts of the original have it
+            assert getattr(mtnet, published) is getattr(network, published) is network_builder(name)
+        else:
             assert getattr(srtg_resnet, name) is network_builder(name)
 
 
@@ -61,6 +65,8 @@ def test_options_are_known_by_name() -> None:
     recursive = {"gates", "place", "pool", "recursion_init", "zero_init_residual"}
     for name in list_networks("srtg_*"):
         assert network_options(name) == recursive
+    for name in list_networks("mtnet_*"):
+        assert network_options(name) == {"pool", "recursion_init", "zero_init_residual"}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,8 @@ def test_options_are_known_by_name() -> None:
             "srtg_r3d_18 does not take depth, x; its options are gates, place",
         ),
         ("r3d_18", {"pool": "mean"}, "pool is 'mean', and must be 'max' or 'soft'"),
+        ("mtnet_xs", {"pool": "mean"}, "pool is 'mean', and must be 'max' or 'soft'"),
+        ("mtnet_xs", {"gates": "soft"}, "mtnet_xs does not take gates; its options are pool, recursion_init"),
         ("srtg_r3d_18", {"gates": "maybe"}, "gates is 'maybe'"),
         ("srtg_r3d_18", {"recursion_init": "ones"}, "recursion_init is 'ones'"),
         (

@@ -72,6 +72,7 @@ EXAMPLES = {
     "place": ["mid"],
     "pool": ["soft"],
     "pretrained_3d": ["w.pth"],
+    "pretrained_layout": ["imagenet"],
     "resume_epoch": ["auto"],
     "lr_steps": ["7"],
     "lr_schedule": ["cosine"],
@@ -95,7 +96,7 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
             words = ["9"]
         if option.name in ("gpus", "short_side"):
             words = ["3"]
-    extra = ["--pretrained-3d", "x"] if option.name == "fine_tune" else []
+    extra = ["--pretrained-3d", "x"] if option.name in ("fine_tune", "pretrained_layout") else []
     before = parse(*extra, spec=spec)
     after = parse(flag, *words, *extra, spec=spec)
     changed = [
