@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,14 @@ def results_folder(spec: DatasetSpec, options: Options) -> Path:
     return root / f"{options.network}_gates_{options.gates}{task}"
 
 
-def find_start(folder: Path, options: Options, dataset: Dataset) -> dict[str, Any] | None:
+class Start(NamedTuple):
+    """A checkpoint to go on from."""
+
+    path: Path
+    content: dict[str, Any]
+
+
+def find_start(folder: Path, options: Options, dataset: Dataset) -> Start | None:
     """The checkpoint to go on from, None for a start at epoch 1.
 
     Raises FileNotFoundError for a checkpoint that is not there, ValueError for one of another network, epoch or set of
@@ -67,7 +74,7 @@ def find_start(folder: Path, options: Options, dataset: Dataset) -> dict[str, An
             )
     _check_fits(path, content, options, dataset)
     logger.info("%s: going on with epoch %d, step %d", path, content["epoch"] + 1, content["step"] + 1)
-    return content
+    return Start(path, content)
 
 
 def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: Dataset) -> None:
