@@ -6,6 +6,7 @@ gloo; what hosts agree on goes by gloo always, so that no process waits for its 
 
 import gc
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ LAUNCHER = (
     "MASTER_PORT",
 )  # what torchrun sets for each of its processes
 FAILURE = "failure"  # key of the store under which the first process that fails says why
+PATIENCE = 600  # seconds that processes wait for the first one at the start
 CPU = torch.device("cpu")
 
 Value = TypeVar("Value")
@@ -157,13 +159,30 @@ def join() -> World:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
             store, _, _ = next(rendezvous("env://"))
-            dist.init_process_group(
-                backend, store=dist.PrefixStore("group", store), rank=rank, world_size=size
-            )
-        except dist.DistError as error:
+            store = _own_session(store, rank, size)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+        except RuntimeError as error:
             place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise PeerError(f"{size} processes did not find each other at {place}: {error}") from error
     return World(rank, size, local_rank, local_size, store, launched=True)
+
+
+def _own_session(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """A part of a store that holds nothing of processes that ended: torchrun keeps its store when it starts new ones.
+
+    The first process opens a session; each of the others waits for one that nobody of its rank has entered.
+    """
+    sessions = dist.PrefixStore(f"sessions of {size}", store)
+    if rank == 0:
+        return dist.PrefixStore(str(sessions.add("last", 1)), sessions)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        last = sessions.add("last", 0)
+        session = dist.PrefixStore(str(last), sessions)
+        if last and session.add(f"entered by {rank}", 1) == 1:
+            return session
+        time.sleep(0.05)
+    raise RuntimeError(f"the first process did not come within {PATIENCE} seconds")
 
 
 def _share_cores(processes: int) -> None:

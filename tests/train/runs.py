@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from data.datasets import OWN
 from train.options import Options
@@ -40,6 +41,7 @@ def train(dataset: Path, results: Path, *words: str) -> int:
 def _one_of_several(rank: int, port: int, processes: int, log: Path, arguments: tuple[str, ...]) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     os.environ.update(WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
+    os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True")
     with log.open("w", buffering=1) as file, redirect_stderr(file):
         status = main(OWN, Options(), list(arguments), "train")
     os._exit(status)
@@ -52,15 +54,17 @@ def free_port() -> int:
 
 
 class Together:
-    """Processes of one run, as a launcher starts them, each with a log of its standard error."""
+    """Processes of one run, started as torchrun does, each with a log of its standard error."""
 
     def __init__(self, processes: int, dataset: Path, results: Path, *words: str) -> None:
-        port = free_port()
+        self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         arguments = ("--dataset", str(dataset), "--model-dir", str(results), *SMALL, *words)
         self.logs = [results.with_name(f"{results.name}.{rank}.log") for rank in range(processes)]
         fork = multiprocessing.get_context("fork")  # torch is imported already
         self.processes = [
-            fork.Process(target=_one_of_several, args=(rank, port, processes, log, arguments), daemon=True)
+            fork.Process(
+                target=_one_of_several, args=(rank, self.store.port, processes, log, arguments), daemon=True
+            )
             for rank, log in enumerate(self.logs)
         ]
         for process in self.processes:
