@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
@@ -116,7 +117,7 @@ def logged_to(path: Path, early: MemoryHandler) -> Iterator[None]:
     So does what was kept before, and the error that ends it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
+    handler = _LogFile(path)
     handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     early.setTarget(handler)
     early.flush()
@@ -137,6 +138,23 @@ def write_run_file(folder: Path, options: Options, dataset_summary: dict[str, An
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     content = {"options": options.plain(), "versions": versions, "dataset": dataset_summary}
     write_whole(folder / "run.json", json.dumps(content, indent=1) + "\n")
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written, as on a full disk, is no reason to stop: it is said once, on standard error."""
+
+    has_failed = False
+
+    def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802  logging's name
+        if not self.has_failed:
+            sys.stderr.write(f"{self.baseFilename}: log lines are lost, {sys.exc_info()[1]}\n")
+        self.has_failed = True
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:
+            self.handleError(None)
 
 
 class _PlainFormatter(logging.Formatter):
