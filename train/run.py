@@ -159,7 +159,7 @@ class Run:
     def _make_state(self) -> TrainingState:
         options, world = self.options, self.world
         network = create_network(options.network, len(self.dataset.classes), **network_choices(options))
-        if options.sync_batchnorm:
+        if options.sync_batchnorm and world.size > 1:
             synchronise(network, world)
         scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
         # one process reads, so that all go on from the same file, which other machines may not even see
@@ -268,6 +268,15 @@ class Run:
             "%d steps an epoch, %d epochs, up to %.0f MB of shared memory",
             *(len(self.steps), options.end_epoch, megabytes),
         )
+        part = self.loaders.plan.part
+        if part.size > 1:
+            takers, largest = part.takers(self.base.batch), part.largest(self.base.batch)
+            logger.info("%d processes, up to %d of %d clips each", part.size, largest, self.base.batch)
+            if takers < part.size:
+                idle = "--batch-size %d: %d of %d processes have nothing to do in a step"
+                logger.warning(idle, self.base.batch, part.size - takers, part.size)
+        elif options.sync_batchnorm:
+            logger.warning("--sync-batchnorm: one process has nothing to synchronise with")
 
     def _run_epoch(self, epoch: int, stop: StopRequest) -> None:
         started = time.monotonic()

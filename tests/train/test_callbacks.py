@@ -148,6 +148,13 @@ def test_no_epoch_stands_twice_after_resuming(tmp_path: Path) -> None:
     assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["t", "t", "v", "v"]
 
 
+def test_half_a_header_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "train_results_s0001.csv").write_text("Epo")
+    cut_results(tmp_path, 1)
+    ResultsTable(tmp_path, 1).on_epoch(epoch(1))
+    assert (tmp_path / "train_results_s0001.csv").read_text().startswith("Epoch,Top1,Top5,Loss,")
+
+
 def test_bad_samples_are_written_with_their_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = BadSampleLog(tmp_path / "bad_samples.csv")
     log.on_step(report())
