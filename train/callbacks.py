@@ -190,7 +190,7 @@ class ProgressLog(Callback):
 
 
 class Table:
-    """A CSV file that grows by whole rows. Those that could not be written wait for the next time."""
+    """A CSV file that grows by whole rows. Those that could not be written wait for the next `write`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -199,7 +199,6 @@ class Table:
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         self.header = _csv_line(rows[0].keys())
         self.waiting += "".join(_csv_line(row.values()) for row in rows)
-        self.write()
 
     def write(self) -> None:
         if self.waiting:
@@ -224,6 +223,7 @@ class ResultsTable(Callback):
         extra = {"LearningRate": report.learning_rate, "Seconds": round(report.train_seconds, 2)}
         self.train.add([_row(report.epoch, report.train) | extra])
         self.val.add([_row(report.epoch, report.val) | {"Seconds": round(report.val_seconds, 2)}])
+        self.on_save()
 
     def on_save(self) -> None:
         self.train.write()
@@ -286,6 +286,7 @@ class BadSampleLog(Callback):
         if report.bad:
             rows = [{"Epoch": report.epoch, "Video": video, "Reason": reason} for video, reason in report.bad]
             self.table.add(rows)
+            self.table.write()
 
     def on_save(self) -> None:
         self.table.write()

@@ -15,9 +15,10 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class FullDisk:
-    """What a full disk means to a run. `last_good`: the checkpoint to go on from, if there is one."""
+    """What a full disk means to a run that writes to `folder`. `last_good`: the checkpoint to go on from, if any."""
 
-    def __init__(self, goes_on: bool) -> None:
+    def __init__(self, folder: Path, goes_on: bool) -> None:
+        self.folder = folder
         self.goes_on = goes_on
         self.last_good: Path | None = None
 
@@ -29,14 +30,14 @@ class FullDisk:
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            message = f"{error.filename}: {error.strerror}, {self._state(error.filename)}"
+            message = f"{error.filename or self.folder}: {error.strerror}, {self._state()}"
             if not self.goes_on:
                 raise TrainingError(
                     f"{message}; with more space --resume-epoch auto goes on, --on-full-disk continue does without"
                 ) from error
             logger.error("%s; going on without", message)
 
-    def _state(self, path: str) -> str:
-        free = shutil.disk_usage(Path(path).parent).free / 1e6
+    def _state(self) -> str:
+        free = shutil.disk_usage(self.folder).free / 1e6
         good = f"{self.last_good} is whole" if self.last_good else "there is no checkpoint before it"
         return f"{free:.0f} MB are free; {good}"

@@ -133,7 +133,7 @@ class Run:
         )
         check_sizes(self.steps)
         self.folder = results_folder(spec, options)
-        self.disk = FullDisk(goes_on=options.on_full_disk == "continue")
+        self.disk = FullDisk(self.folder, goes_on=options.on_full_disk == "continue")
         self.state = self._make_state()
         self.callbacks: list[Callback] = []
         self.normalisation = Normalisation(channel_order=options.channel_order)

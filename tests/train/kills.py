@@ -21,9 +21,8 @@ from data.labels import main as labels_main
 from tests.painting import make_stores
 from tests.train.runs import NAME, SMALL, assert_same_weights, folder, rows
 
-END_EPOCH = 3
 # thirty steps an epoch; a checkpoint within it every third of a second or so
-WORDS = ["--batch-size", "2", "--end-epoch", str(END_EPOCH), "--save-minutes", "0.005", "--log-interval", "1"]
+WORDS = ["--batch-size", "2", "--save-minutes", "0.005", "--log-interval", "1"]
 WORDS += ["--workers", "1", "--clip-size", "48", "--short-side", "48", "--lr-schedule", "cosine"]
 
 
@@ -39,6 +38,7 @@ class Campaign:
     dataset: Path
     place: Path
     randomness: random.Random
+    epochs: int = 3
     fell: Counter = field(default_factory=Counter)
 
     @property
@@ -59,12 +59,12 @@ class Campaign:
             if not self._start_and_kill(results):
                 break
         assert self._start(results).wait() == 0
-        compare(results, self.undisturbed())
+        compare(results, self.undisturbed(), self.epochs)
         shutil.rmtree(results)
 
     def _start(self, results: Path) -> subprocess.Popen:
         command = [sys.executable, "-m", "train", "--dataset", str(self.dataset), "--model-dir", str(results)]
-        command += [*SMALL, *WORDS, "--resume-epoch", "auto"]
+        command += [*SMALL, *WORDS, "--end-epoch", str(self.epochs), "--resume-epoch", "auto"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             command, stderr=(self.place / "log").open("w"), env=environment, start_new_session=True
@@ -102,10 +102,10 @@ class Campaign:
         return "between or within steps, validation and rows"
 
 
-def compare(killed: Path, undisturbed: Path) -> None:
+def compare(killed: Path, undisturbed: Path, epochs: int) -> None:
     """Weights bit for bit, and Epoch, Top1, Top5 and Loss of each row; nothing half-written is left."""
     name = f"{NAME}_ep-{{:04d}}.pth".format
-    for epoch in range(1, END_EPOCH + 1):
+    for epoch in range(1, epochs + 1):
         assert_same_weights(folder(killed) / name(epoch), folder(undisturbed) / name(epoch))
     assert_same_weights(folder(killed) / f"{NAME}_best.pth", folder(undisturbed) / f"{NAME}_best.pth")
     for split in ("train", "val"):

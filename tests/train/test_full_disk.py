@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.train.runs import NAME, assert_same_weights, folder, rows, train
-from train.callbacks import Table
+from tests.train.test_callbacks import epoch
+from train.callbacks import ResultsTable
 from train.checkpoint import load_checkpoint
 
 RUN = [
@@ -102,13 +103,15 @@ def test_a_result_that_was_never_written_is_no_success(
 def test_rows_that_found_no_space_are_written_later(disk: Path) -> None:
     ballast = fill(disk, MEGABYTES - 0.01)
     (disk / "last").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize))
-    table = Table(disk / "table.csv")
-    for epoch in (1, 2):
-        with pytest.raises(OSError, match=r"No space left on device: '.*table.csv'"):
-            table.add([{"Epoch": epoch, "Top1": 0.5}])
+    table = ResultsTable(disk, first_epoch=1)
+    for number in (1, 2):
+        with pytest.raises(OSError, match=r"No space left on device: '.*train_results_s0001.csv'"):
+            table.on_epoch(epoch(number))
     ballast.unlink()
-    table.add([{"Epoch": 3, "Top1": 0.5}])
-    assert (disk / "table.csv").read_text() == "Epoch,Top1\n1,0.5\n2,0.5\n3,0.5\n"
+    table.on_save()
+    for split in ("train", "val"):
+        lines = (disk / f"{split}_results_s0001.csv").read_text().splitlines()
+        assert [line.split(",")[0] for line in lines] == ["Epoch", "1", "2"]
 
 
 def _train_with_small_files(stores: Path, results: Path, log: Path) -> None:
