@@ -1,5 +1,6 @@
 """Several processes on one run: the same weights as one, every clip once, one end for all."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from data.batching import Part
+from data.batching import BatchShape, Part
 from data.labels import main as labels_main
 from tests.painting import make_stores
 from tests.train.runs import (
@@ -28,6 +29,7 @@ from tests.train.runs import (
 )
 from train.batch_norm import synchronise
 from train.distributed import Shared, World, join
+from train.multigrid import plan_epoch
 
 ODD = ["--batch-size", "5", "--end-epoch", "2", "--save-frequency", "2"]  # 12 training videos as 5, 5 and 2
 
@@ -67,11 +69,34 @@ def test_several_processes_learn_what_one_does(
 
 
 def test_processes_that_would_get_a_single_clip_sit_out(stores: Path, tmp_path: Path) -> None:
-    """Batches of 5, 5 and 2 clips for three processes whose norms need two each: 3, 2 and 0, then 2, 0 and 0."""
-    together = Together(3, stores, tmp_path / "results", *ODD, "--log-interval", "1")
-    assert together.end() == [0, 0, 0]
-    assert [row[0] for row in rows(tmp_path / "results", "val")] == ["1", "2"]
-    assert "step 3/3" in together.logs[0].read_text()
+    """Batches of 5, 5 and 2 clips: for three processes whose norms need two each 3, 2 and 0, then 2, 0 and 0.
+
+    Synchronised norms are content with one clip a process.
+    """
+    for norms in ([], ["--sync-batchnorm"]):
+        results = tmp_path / f"results{len(norms)}"
+        together = Together(3, stores, results, *ODD, "--log-interval", "1", *norms)
+        assert together.end() == [0, 0, 0]
+        assert [row[0] for row in rows(results, "val")] == ["1", "2"]
+        assert "step 3/3" in together.logs[0].read_text()
+        assert f"3 processes, up to {2 if norms else 3} of 5 clips each" in together.logs[0].read_text()
+        assert ("1 of 3 processes have nothing to do" in together.logs[0].read_text()) == (not norms)
+    assert rows(tmp_path / "results0", "train") != rows(tmp_path / "results1", "train")
+
+
+@pytest.mark.parametrize("processes", range(1, 9))
+@pytest.mark.parametrize("cycles", itertools.product([False, True], repeat=2))
+def test_every_step_of_every_plan_can_be_shared(processes: int, cycles: tuple[bool, bool]) -> None:
+    for n_clips, batch, length in itertools.product((1, 2, 3, 17, 100, 1001, 10_000), (1, 2, 5, 48), (1, 16)):
+        if n_clips == 1 and batch > 1:
+            continue
+        steps = plan_epoch(
+            n_clips, BatchShape(batch, length, 224), long_cycles=cycles[0], short_cycles=cycles[1]
+        )
+        for clips in {step.shape.batch for step in steps}:
+            parts = [range(clips)[Part(rank, processes, least=2).of(clips)] for rank in range(processes)]
+            assert [i for part in parts for i in part] == list(range(clips))
+            assert all(len(part) != 1 for part in parts) or clips == 1
 
 
 def _train_synchronised(rank: int, port: int, path: Path) -> None:
