@@ -1,7 +1,7 @@
 # make setup   an environment in .venv
 # make demo    render motions, convert, train and plot: a few minutes on two cores
 # make test    the test suite          make lint    style          make bench    latency of networks
-# make soak    a training run killed 200 times against one left alone: half an hour on two cores
+# make soak    a training run killed 200 times against one left alone: a quarter of an hour
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo

@@ -17,12 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-LAUNCHER = (
-    "RANK",
-    "WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)  # what torchrun sets for each of its processes
+# what torchrun sets for each of its processes
+LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 FAILURE = "failure"  # key of the store under which the first process that fails says why
 PATIENCE = 600  # seconds that processes wait for the first one at the start
 CPU = torch.device("cpu")
@@ -37,7 +33,7 @@ class PeerError(RuntimeError):
 class World:
     """The processes of a run, this one being number `rank` of `size`; `local_*` count those on this machine.
 
-    Everything but `report` is collective: all processes call it at the same point, or all end with a PeerError.
+    What passes values on is collective: all processes call it at the same point, or all end with a PeerError.
     """
 
     def __init__(
