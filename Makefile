@@ -1,11 +1,12 @@
 # make setup   an environment in .venv
 # make demo    render motions, convert, train and plot: a few minutes on two cores
 # make test    the test suite          make lint    style          make bench    latency of networks
+# make soak    a training run killed 200 times against one left alone: a quarter of an hour
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test soak lint bench
 
 setup: .venv/installed
 
@@ -27,6 +28,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n auto
+
+soak: setup
+	$(BIN)/python -m tests.train.kills --kills 200
 
 lint: setup
 	$(BIN)/ruff check .

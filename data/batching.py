@@ -28,6 +28,38 @@ class ClipRequest(NamedTuple):
     seed: int
 
 
+class Part(NamedTuple):
+    """What one of several processes takes of every batch: a run of its clips, disjoint from all others'.
+
+    Parts differ by one clip at most, and hold `least` clips at least or none; that of rank 0 is never empty. 7 clips
+    for 4 processes are dealt as 2, 2, 2, 1, and where a part needs two clips as 3, 2, 2, 0.
+    """
+
+    rank: int = 0
+    size: int = 1
+    least: int = 1
+
+    def takers(self, clips: int) -> int:
+        """How many processes share a batch of so many clips: those of the lowest ranks."""
+        return max(1, min(self.size, clips // self.least))
+
+    def of(self, clips: int) -> slice:
+        """The clips of a batch that are this process's; empty where it sits out."""
+        takers = self.takers(clips)
+        if self.rank >= takers:
+            return slice(clips, clips)
+        smaller, rest = divmod(clips, takers)
+        first = self.rank * smaller + min(self.rank, rest)
+        return slice(first, first + smaller + (self.rank < rest))
+
+    def largest(self, clips: int) -> int:
+        """The clips of the largest part."""
+        return -(-clips // self.takers(clips))
+
+
+WHOLE = Part()
+
+
 def clip_seed(seed: int, epoch: int, index: int) -> int:
     """The seed of a clip's own random stream. A hash, so that neighbours share nothing."""
     return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0])
@@ -39,14 +71,16 @@ def epoch_order(n_videos: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class TrainingBatches(Sampler[list[ClipRequest]]):
-    """Batches of one epoch, each of its own shape; every video is drawn once.
+    """This process's part of the batches of one epoch, each of its own shape; every video is drawn once by one process.
 
-    `set_epoch` says which epoch, its shapes (their batches sum to the number of videos), and the step to start from.
+    The batches do not depend on the number of processes. `set_epoch` says which epoch, its shapes (their batches sum to
+    the number of videos), and the step to start from.
     """
 
-    def __init__(self, n_videos: int, seed: int) -> None:
+    def __init__(self, n_videos: int, seed: int, part: Part = WHOLE) -> None:
         self.n_videos = n_videos
         self.seed = seed
+        self.part = part
         self.set_epoch(1, [])
 
     def set_epoch(self, epoch: int, shapes: Sequence[BatchShape], first_step: int = 0) -> None:
@@ -66,16 +100,17 @@ class TrainingBatches(Sampler[list[ClipRequest]]):
             if step >= self.first_step:
                 yield [
                     ClipRequest(int(i), shape.length, shape.size, clip_seed(self.seed, self.epoch, int(i)))
-                    for i in indices
+                    for i in indices[self.part.of(len(indices))]
                 ]
 
 
 class ValidationBatches(Sampler[list[ClipRequest]]):
-    """Every video once, in order, at one shape."""
+    """This process's part of batches that hold every video once, in order, at one shape."""
 
-    def __init__(self, n_videos: int, shape: BatchShape) -> None:
+    def __init__(self, n_videos: int, shape: BatchShape, part: Part = WHOLE) -> None:
         self.n_videos = n_videos
         self.shape = shape
+        self.part = part
 
     def __len__(self) -> int:
         return -(-self.n_videos // self.shape.batch)
@@ -83,5 +118,5 @@ class ValidationBatches(Sampler[list[ClipRequest]]):
     def __iter__(self) -> Iterator[list[ClipRequest]]:
         batch, length, size = self.shape
         for first in range(0, self.n_videos, batch):
-            last = min(first + batch, self.n_videos)
-            yield [ClipRequest(index, length, size, seed=0) for index in range(first, last)]
+            videos = range(first, min(first + batch, self.n_videos))
+            yield [ClipRequest(index, length, size, seed=0) for index in videos[self.part.of(len(videos))]]

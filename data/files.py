@@ -1,7 +1,11 @@
 """Writing so that a reader, also one after a crash, sees the old file or the new one and never half of one."""
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def flush_to_disk(path: Path) -> None:
@@ -17,8 +21,59 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file beside its place, flush it, and rename it."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        staging.write_text(text, "utf-8", newline="")
-        flush_to_disk(staging)
-        staging.replace(path)
+        with naming(path):
+            staging.write_text(text, "utf-8", newline="")
+            flush_to_disk(staging)
+            staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove what killed writers left beside its place in a folder where nobody is writing; returns how many."""
+    leftovers = [path for path in folder.glob(".*") if re.search(r".\.\d+$", path.name)]
+    for path in leftovers:
+        path.unlink()
+    return len(leftovers)
+
+
+def append_whole(path: Path, header: str, lines: str) -> None:
+    """Add whole lines to the end of a text file and flush them; where that fails, the file is as it was before.
+
+    Half a line at its end, which only a crash can have left, is dropped first. A file without a line begins with
+    `header`.
+    """
+    with naming(path), path.open("ab+", buffering=0) as file:
+        before = _end_of_lines(file)
+        file.truncate(before)
+        left = memoryview((lines if before else header + lines).encode("utf-8"))
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Where the last whole line of a file ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 4096)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of writing do not say which file; within, they do."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise

@@ -136,12 +136,13 @@ class ValidationClips(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack what could be read; in a worker, straight into shared memory."""
+    """Stack what could be read, perhaps nothing; in a worker, straight into shared memory."""
     read = [sample for sample in samples if sample.clip is not None]
+    nothing = torch.empty(0, 0, 0, 0, 3, dtype=torch.uint8)
     return Batch(
-        clips=default_collate([sample.clip for sample in read]) if read else torch.empty(0),
-        labels=torch.tensor([sample.label for sample in read]),
-        indices=torch.tensor([sample.index for sample in read]),
+        clips=default_collate([sample.clip for sample in read]) if read else nothing,
+        labels=torch.tensor([sample.label for sample in read], dtype=torch.long),
+        indices=torch.tensor([sample.index for sample in read], dtype=torch.long),
         bad=[bad for sample in samples for bad in sample.bad],
     )
 

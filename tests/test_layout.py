@@ -64,6 +64,15 @@ def test_a_library_with_a_temper_lives_in_one_module(repository: Path) -> None:
             assert path.relative_to(repository).as_posix() == ONLY_IN[name], name
 
 
+def test_processes_are_known_to_one_module(repository: Path) -> None:
+    users = {
+        path.relative_to(repository).as_posix()
+        for path in sources(repository)
+        if any(name.startswith("torch.distributed") for name in imports(path))
+    }
+    assert users == {"train/distributed.py"}
+
+
 def test_commands_are_imported_by_tests_alone(repository: Path) -> None:
     commands = {
         ".".join(path.relative_to(repository).with_suffix("").parts)

@@ -1,9 +1,9 @@
 """What watches a run: monitors that describe an interval of steps, and callbacks that write each epoch down."""
 
 import csv
+import io
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,8 @@ import torch
 from humanfriendly.terminal import ansi_wrap
 from tqdm import tqdm
 
-from data.files import write_whole
+from data.files import append_whole, write_whole
+from train.distributed import World
 from train.loop import StepReport, describe, seconds_between
 from train.metrics import Averages, averages, zero_sums
 
@@ -38,12 +39,18 @@ class Callback:
     def on_epoch(self, report: EpochReport) -> None:
         """After an epoch's validation."""
 
+    def on_save(self) -> None:
+        """Before a checkpoint: what belongs to the time before it has to be on the disk."""
+
     def close(self) -> None:
         """At the end of the run, however it ends."""
 
 
 class Monitor:
-    """Gathers over an interval of steps; `describe` says what it saw, and starts anew. May wait for the device."""
+    """Gathers over an interval of steps; `describe` says what it saw, and starts anew. May wait for the device.
+
+    All processes describe at the same steps, over all their clips.
+    """
 
     def on_step(self, report: StepReport) -> None:
         raise NotImplementedError
@@ -55,14 +62,15 @@ class Monitor:
 class AccuracyMonitor(Monitor):
     """Loss, top-1 and top-5, over clips."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, world: World) -> None:
         self.sums = zero_sums(device)
+        self.world = world
 
     def on_step(self, report: StepReport) -> None:
         self.sums += report.sums
 
     def describe(self) -> str:
-        result = averages(self.sums)
+        result = averages(self.world.sum(self.sums))
         self.sums = torch.zeros_like(self.sums)
         return f"loss {result.loss:.4f}  top-1 {result.top1:.3f}  top-5 {result.top5:.3f}"
 
@@ -120,16 +128,18 @@ class ShapeMonitor(Monitor):
 class GateMonitor(Monitor):
     """The share of open gates, or their mean opening if they are soft, for each stage of the network."""
 
-    def __init__(self, gate_names: Sequence[str]) -> None:
+    def __init__(self, gate_names: Sequence[str], device: torch.device, world: World) -> None:
         self.stages = [name.split(".")[0] for name in gate_names]
-        self.openings: list[torch.Tensor] = []
+        self.sums = torch.zeros(1 + len(gate_names), dtype=torch.float64, device=device)  # clips, openings
+        self.world = world
 
     def on_step(self, report: StepReport) -> None:
-        self.openings.append(report.openings)
+        self.sums += torch.cat([report.sums[:1], report.openings])
 
     def describe(self) -> str:
-        means = torch.stack(self.openings).mean(dim=0).tolist()
-        self.openings = []
+        clips, *openings = self.world.sum(self.sums).tolist()
+        self.sums = torch.zeros_like(self.sums)
+        means = [opening / clips for opening in openings]
         by_stage: dict[str, list[float]] = {}
         for stage, mean in zip(self.stages, means, strict=True):
             by_stage.setdefault(stage, []).append(mean)
@@ -148,7 +158,10 @@ class ProgressLog(Callback):
     def on_step(self, report: StepReport) -> None:
         if self.bar is None:
             # disable=None: no bar where standard error is not a terminal
-            self.bar = tqdm(total=report.n_steps, initial=report.step, unit="step", leave=False, disable=None)
+            hidden = None if logger.isEnabledFor(logging.INFO) else True
+            self.bar = tqdm(
+                total=report.n_steps, initial=report.step, unit="step", leave=False, disable=hidden
+            )
         self.bar.update()
         for monitor in self.monitors:
             monitor.on_step(report)
@@ -176,27 +189,49 @@ class ProgressLog(Callback):
             self.bar = None
 
 
+class Table:
+    """A CSV file that grows by whole rows. Those that could not be written wait for the next `write`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.waiting = ""
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.header = _csv_line(rows[0].keys())
+        self.waiting += "".join(_csv_line(row.values()) for row in rows)
+
+    def write(self) -> None:
+        if self.waiting:
+            append_whole(self.path, self.header, self.waiting)
+            self.waiting = ""
+
+
+def _csv_line(values: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow(values)
+    return text.getvalue()
+
+
 class ResultsTable(Callback):
     """`train_results_s0001.csv` and `val_results_s0001.csv`: a row an epoch, flushed; s is the first epoch."""
 
     def __init__(self, folder: Path, first_epoch: int) -> None:
-        self.paths = {name: folder / f"{name}_results_s{first_epoch:04d}.csv" for name in ("train", "val")}
+        names = [f"{name}_results_s{first_epoch:04d}.csv" for name in ("train", "val")]
+        self.train, self.val = (Table(folder / name) for name in names)
 
     def on_epoch(self, report: EpochReport) -> None:
         extra = {"LearningRate": report.learning_rate, "Seconds": round(report.train_seconds, 2)}
-        self._append(self.paths["train"], report.epoch, report.train, extra)
-        self._append(self.paths["val"], report.epoch, report.val, {"Seconds": round(report.val_seconds, 2)})
+        self.train.add([_row(report.epoch, report.train) | extra])
+        self.val.add([_row(report.epoch, report.val) | {"Seconds": round(report.val_seconds, 2)}])
+        self.on_save()
 
-    def _append(self, path: Path, epoch: int, result: Averages, extra: dict[str, Any]) -> None:
-        row = {"Epoch": epoch, "Top1": result.top1, "Top5": result.top5, "Loss": result.loss, **extra}
-        is_new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
-            file.flush()
-            os.fsync(file.fileno())
+    def on_save(self) -> None:
+        self.train.write()
+        self.val.write()
+
+
+def _row(epoch: int, result: Averages) -> dict[str, float]:
+    return {"Epoch": epoch, "Top1": result.top1, "Top5": result.top5, "Loss": result.loss}
 
 
 def cut_results(folder: Path, first_epoch: int) -> None:
@@ -205,7 +240,10 @@ def cut_results(folder: Path, first_epoch: int) -> None:
         with path.open(newline="") as file:
             header, *rows = file.read().splitlines(keepends=True) or [""]
         kept = [row for row in rows if row.endswith("\n") and _epoch_of(row, path) < first_epoch]
-        write_whole(path, "".join([header, *kept]))
+        if not header.endswith("\n"):  # a kill left half of it
+            path.unlink()
+        elif len(kept) < len(rows):
+            write_whole(path, "".join([header, *kept]))
 
 
 def _epoch_of(row: str, path: Path) -> int:
@@ -240,16 +278,15 @@ class BadSampleLog(Callback):
     """`bad_samples.csv`: the clips that could not be read and why, where there are any."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.table = Table(path)
 
     def on_step(self, report: StepReport) -> None:
-        if not report.bad:
-            return
-        is_new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(["Epoch", "Video", "Reason"])
-            writer.writerows([report.epoch, *sample] for sample in report.bad)
         for sample in report.bad:
             logger.warning("unreadable clip, replaced: %s", sample.reason)
+        if report.bad:
+            rows = [{"Epoch": report.epoch, "Video": video, "Reason": reason} for video, reason in report.bad]
+            self.table.add(rows)
+            self.table.write()
+
+    def on_save(self) -> None:
+        self.table.write()

@@ -4,11 +4,11 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from data.files import flush_to_disk
+from data.files import flush_to_disk, naming
 from network.weights import read_tensors_file
 
 logger = logging.getLogger(__name__)
@@ -47,14 +47,25 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all: whenever this is interrupted, `path` is the old file or the new one."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with staging.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        staging.replace(path)
-        flush_to_disk(path.parent)
+        with naming(path):
+            with staging.open("wb") as file:
+                _write(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            staging.replace(path)
+            flush_to_disk(path.parent)
     finally:
         staging.unlink(missing_ok=True)
+
+
+def _write(content: dict[str, Any], file: BinaryIO) -> None:
+    """As torch.save, which hides the reason why it could not write."""
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import gather, parallel_apply, replicate, scatter
 
+from train.distributed import World
+
 logger = logging.getLogger(__name__)
 
 
@@ -20,6 +22,19 @@ def choose_gpus(wanted: int | None) -> int:
         logger.warning("--gpus %d: this machine has none, running on the CPU", wanted)
         return 0
     return wanted
+
+
+def choose_device(wanted: int | None, world: World) -> tuple[torch.device, int]:
+    """Where this process computes, and on how many GPUs. One that was launched with others has the GPU of its rank."""
+    if not world.launched:
+        gpus = choose_gpus(wanted)
+        return torch.device("cuda", 0) if gpus else torch.device("cpu"), gpus
+    if wanted is not None:
+        logger.warning("--gpus %d: ignored, each process that is launched takes its own", wanted)
+    present = torch.cuda.device_count()
+    if 0 < present < world.local_size:
+        raise ValueError(f"{world.local_size} processes were launched here, this machine has {present} GPUs")
+    return torch.device("cuda", world.local_rank) if present else torch.device("cpu"), min(present, 1)
 
 
 def replica_count(batch: int, gpus: int) -> int:

@@ -2,18 +2,22 @@
 
 import logging
 import signal
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Sequence
 from types import FrameType
-from typing import TypeVar
 
 logger = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ECHO = 1.0  # seconds: launchers pass on a signal that the batch system has sent to every process already
 
 
 class StoppedError(Exception):
-    """The run was asked to stop."""
+    """The run was asked to stop, by the signal `number`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
 
 
 class StopRequest:
@@ -31,20 +35,20 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is None:
+            self.signal, self.since = number, time.monotonic()
+            logger.warning(
+                "%s: saving and stopping after this step; once more to leave now", signal.Signals(number).name
+            )
+        elif time.monotonic() - self.since > ECHO:
             raise SystemExit(128 + number)
-        self.signal = number
-        logger.warning(
-            "%s: saving and stopping after this step; once more to leave now", signal.Signals(number).name
-        )
 
-    def check(self) -> None:
-        """Raise StoppedError if somebody asked."""
-        if self.signal is not None:
-            raise StoppedError
+    def asked(self) -> list[bool]:
+        """For each of SIGNALS, whether this process has received it."""
+        return [self.signal == number for number in SIGNALS]
 
-    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, until somebody asks to stop."""
-        for item in items:
-            self.check()
-            yield item
+    def obey(self, counts: Sequence[int]) -> None:
+        """Raise StoppedError if somebody asked: `counts`, for each of SIGNALS, the processes that have received it."""
+        for number, count in zip(SIGNALS, counts, strict=True):
+            if count:
+                raise StoppedError(number)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data.batching import BatchShape
 from data.video_iterator import BadSample, Batch
+from train.batch_norm import freeze
 from train.lr_scheduler import LearningRate
 from train.metrics import batch_sums, zero_sums
 from train.multigrid import Step
@@ -27,6 +28,10 @@ class TrainingError(RuntimeError):
     """A run that cannot go on; the message says where it stopped and why."""
 
 
+def unreadable_in_validation(sample: BadSample) -> TrainingError:
+    return TrainingError(f"validation: {sample.reason}; --skip-bad-samples goes on without such videos")
+
+
 class Marks(NamedTuple):
     """Times within a step, in order: seconds, or events on a GPU. `waited`: seconds the loop waited for the batch."""
 
@@ -37,7 +42,10 @@ class Marks(NamedTuple):
 
 
 class StepReport(NamedTuple):
-    """What a step did. `sums` `(4,)` (see train.metrics) and `openings` `(gates,)` are on the device."""
+    """What a step did. `shape` is that of the whole batch, `bad` what could not be read of it.
+
+    On the device, and summed over this process's clips: `sums` `(4,)` (see train.metrics) and `openings` `(gates,)`.
+    """
 
     epoch: int
     step: int  # from 0
@@ -52,7 +60,11 @@ class StepReport(NamedTuple):
 
 @dataclass
 class Trainer:
-    """A network and what updates it. `network` may be wrapped for several GPUs or compiled."""
+    """A network and what updates it. `network` may be wrapped for several GPUs or compiled.
+
+    With several `processes` each computes its part of a batch, and the average of their gradients is the gradient of
+    the mean loss over the batch.
+    """
 
     network: nn.Module
     optimiser: torch.optim.Optimizer
@@ -63,6 +75,8 @@ class Trainer:
     precision: str
     clip_gradient: float | None
     watch_gates: bool
+    freeze_batchnorm: bool = False
+    processes: int = 1
     unchecked: list[tuple[str, Tensor]] = field(default_factory=list)  # steps whose loss nobody has looked at
 
     def train_epoch(
@@ -70,17 +84,19 @@ class Trainer:
     ) -> Iterator[StepReport]:
         """Train an epoch from `first_step`; each step is reported when it is done."""
         self.network.train()
+        if self.freeze_batchnorm:
+            freeze(self.network)
         asked = time.perf_counter()
         for step, batch in enumerate(batches, start=first_step):
             waited = time.perf_counter() - asked
             phase, shape = steps[step]
-            if len(batch.labels) == 0:
+            if batch.bad and len(batch.labels) == 0:
                 raise TrainingError(
                     f"epoch {epoch}, step {step + 1}: no clip could be read, {batch.bad[-1].reason}"
                 )
             rate = self.learning_rate.at(epoch, step, len(steps), phase)
             set_learning_rate(self.optimiser, rate)
-            sums, openings, marks = self._update(batch, waited)
+            sums, openings, marks = self._update(batch, shape.batch, waited)
             place = f"epoch {epoch}, step {step + 1}, batch {describe(shape)}, learning rate {rate:.4g}"
             self.unchecked.append((place, sums))
             if self.device.type == "cpu":
@@ -88,20 +104,22 @@ class Trainer:
             yield StepReport(epoch, step, len(steps), shape, rate, sums, openings, marks, batch.bad)
             asked = time.perf_counter()
 
-    def _update(self, batch: Batch, waited: float) -> tuple[Tensor, Tensor, Marks]:
+    def _update(self, batch: Batch, clips: int, waited: float) -> tuple[Tensor, Tensor, Marks]:
+        """Train with this process's part of a batch of `clips` clips."""
         begin = self.mark()
         logits, openings, labels = self._forward(batch)
-        loss = nn.functional.cross_entropy(logits, labels)
+        total = nn.functional.cross_entropy(logits, labels, reduction="sum")  # 0 where this process sits out
         forward = self.mark()
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(total * (self.processes / clips)).backward()
         if self.clip_gradient is not None:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_gradient)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         marks = Marks(waited, begin, forward, self.mark())
-        return batch_sums(logits.detach(), labels, loss.detach()), openings.detach().mean(dim=0), marks
+        loss = total.detach() / max(len(labels), 1)
+        return batch_sums(logits.detach(), labels, loss), openings.detach().sum(dim=0), marks
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits in fp32 `(B, classes)`, openings of the gates `(B, gates)`, labels, on the device."""
@@ -124,9 +142,7 @@ class Trainer:
         for batch in batches:
             bad += batch.bad
             if batch.bad and not skip_bad_samples:
-                raise TrainingError(
-                    f"validation: {batch.bad[0].reason}; --skip-bad-samples goes on without such videos"
-                )
+                raise unreadable_in_validation(batch.bad[0])
             if len(batch.labels):
                 logits, _, labels = self._forward(batch)
                 sums += batch_sums(logits, labels, nn.functional.cross_entropy(logits, labels))

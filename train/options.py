@@ -71,6 +71,12 @@ above_zero = _number(float, "a number above 0", lambda value: value > 0)
 share = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
+def _cores(at_most: int) -> int:
+    """This process's share of the machine's, with those that torchrun started beside it."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(at_most, (os.cpu_count() or 1) // processes))
+
+
 def _option(default: Any, parse: Parser, text: str, *, many: bool = False) -> Any:
     return field(default=default, metadata={"parse": parse, "help": text, "many": many})
 
@@ -96,7 +102,7 @@ class Options:
         False, _boolean, "validate without the clips that are unreadable; an error otherwise"
     )
     workers: int = _option(
-        min(8, os.cpu_count() or 1), not_negative, "processes that read clips; 0 is none beside this"
+        _cores(at_most=8), not_negative, "processes that read clips; 0 is none beside this"
     )
     # clips
     clip_length: int = _option(16, positive, "frames of a clip")
@@ -156,8 +162,14 @@ class Options:
     clip_gradient: float | None = _option(None, above_zero, "largest norm of the gradient")
     end_epoch: int = _option(100, positive, "last epoch")
     random_seed: int = _option(1, not_negative, "everything random follows from it")
+    freeze_batchnorm: bool = _option(
+        False, _boolean, "normalise with the running statistics of the weights, and leave them as they are"
+    )
     # device
-    gpus: int | None = _option(None, not_negative, "GPUs to use (default: all); 0 is the CPU")
+    sync_batchnorm: bool = _option(
+        False, _boolean, "take the statistics of batch norms over the clips of all processes"
+    )
+    gpus: int | None = _option(None, not_negative, "GPUs to use in one process (default: all); 0 is the CPU")
     precision: str | None = _option(
         None, _choice(*PRECISIONS), "fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU)"
     )
@@ -171,6 +183,9 @@ class Options:
     save_frequency: int = _option(1, positive, "epochs from checkpoint to checkpoint")
     save_minutes: float = _option(
         10.0, amount, "minutes from checkpoint to checkpoint within an epoch; 0 is never"
+    )
+    on_full_disk: str = _option(
+        "stop", _choice("stop", "continue"), "stop, or continue and try again with the next checkpoint"
     )
     log_interval: int = _option(20, positive, "steps from log line to log line")
     tensorboard: bool = _option(False, _boolean, "write events for TensorBoard into the results folder")
@@ -250,22 +265,28 @@ def parse_options(
 
 def _contradiction(options: Options) -> str | None:
     """What single values cannot show."""
-    if options.dataset is None:
-        return "the following arguments are required: --dataset"
-    if any(later <= earlier for earlier, later in itertools.pairwise(options.lr_steps)):
-        return f"argument --lr-steps: {' '.join(map(str, options.lr_steps))} must rise"
-    if options.pretrained_3d is None:
-        for flag, asked in (
-            ("--fine-tune", options.fine_tune),
-            ("--pretrained-layout", options.pretrained_layout != "auto"),
-        ):
-            if asked:
-                return f"argument {flag}: needs the weights to start from, --pretrained-3d FILE"
-    if "/" in options.task_name or "\0" in options.task_name:
-        return f"argument --task-name: {options.task_name!r} must be part of a folder's name, without /"
-    if options.resume_epoch == 1:
-        return "argument --resume-epoch: 1 is the first epoch, there is nothing to resume from; leave it out"
-    return None
+    complaints = {
+        "the following arguments are required: --dataset": options.dataset is None,
+        f"argument --lr-steps: {' '.join(map(str, options.lr_steps))} must rise": any(
+            later <= earlier for earlier, later in itertools.pairwise(options.lr_steps)
+        ),
+        "argument --fine-tune: needs the weights to start from, --pretrained-3d FILE": (
+            options.fine_tune and options.pretrained_3d is None
+        ),
+        "argument --pretrained-layout: needs the weights to start from, --pretrained-3d FILE": (
+            options.pretrained_layout != "auto" and options.pretrained_3d is None
+        ),
+        f"argument --task-name: {options.task_name!r} must be part of a folder's name, without /": (
+            "/" in options.task_name or "\0" in options.task_name
+        ),
+        "argument --sync-batchnorm: there is nothing to synchronise with --freeze-batchnorm": (
+            options.sync_batchnorm and options.freeze_batchnorm
+        ),
+        "argument --resume-epoch: 1 is the first epoch, there is nothing to resume from; leave it out": (
+            options.resume_epoch == 1
+        ),
+    }
+    return next((complaint for complaint, holds in complaints.items() if holds), None)
 
 
 NETWORK_CHOICES = ("gates", "place", "pool")

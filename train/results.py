@@ -3,11 +3,12 @@
 import json
 import logging
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +31,14 @@ def results_folder(spec: DatasetSpec, options: Options) -> Path:
     return root / f"{options.network}_gates_{options.gates}{task}"
 
 
-def find_start(folder: Path, options: Options, dataset: Dataset) -> dict[str, Any] | None:
+class Start(NamedTuple):
+    """A checkpoint to go on from."""
+
+    path: Path
+    content: dict[str, Any]
+
+
+def find_start(folder: Path, options: Options, dataset: Dataset) -> Start | None:
     """The checkpoint to go on from, None for a start at epoch 1.
 
     Raises FileNotFoundError for a checkpoint that is not there, ValueError for one of another network, epoch or set of
@@ -67,7 +75,7 @@ def find_start(folder: Path, options: Options, dataset: Dataset) -> dict[str, An
             )
     _check_fits(path, content, options, dataset)
     logger.info("%s: going on with epoch %d, step %d", path, content["epoch"] + 1, content["step"] + 1)
-    return content
+    return Start(path, content)
 
 
 def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: Dataset) -> None:
@@ -112,7 +120,7 @@ def logged_to(path: Path, early: MemoryHandler) -> Iterator[None]:
     So does what was kept before, and the error that ends it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
+    handler = _LogFile(path)
     handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     early.setTarget(handler)
     early.flush()
@@ -133,6 +141,23 @@ def write_run_file(folder: Path, options: Options, dataset_summary: dict[str, An
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     content = {"options": options.plain(), "versions": versions, "dataset": dataset_summary}
     write_whole(folder / "run.json", json.dumps(content, indent=1) + "\n")
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written, as on a full disk, is no reason to stop: it is said once, on standard error."""
+
+    has_failed = False
+
+    def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802  logging's name
+        if not self.has_failed:
+            sys.stderr.write(f"{self.baseFilename}: log lines are lost, {sys.exc_info()[1]}\n")
+        self.has_failed = True
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:
+            self.handleError(None)
 
 
 class _PlainFormatter(logging.Formatter):

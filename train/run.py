@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -16,20 +16,34 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data.batching import BatchShape
 from data.datasets import DatasetSpec
+from data.files import remove_leftovers
 from data.labels import open_dataset
-from data.video_iterator import shared_memory_bytes
+from data.video_iterator import Batch, shared_memory_bytes
 from network import create_network
+from train.batch_norm import synchronise
 from train.build import make_callbacks, make_loaders, make_trainer
 from train.callbacks import Callback, EpochReport, cut_results
-from train.checkpoint import best_path, epoch_path, last_path, save_checkpoint, set_aside_later
-from train.devices import choose_gpus
+from train.checkpoint import set_aside_later
+from train.devices import choose_device
+from train.disk import FullDisk
+from train.distributed import PeerError, World, join
 from train.interrupt import StoppedError, StopRequest
 from train.loop import StepReport, TrainingError
 from train.metrics import averages
 from train.multigrid import plan_epoch
 from train.options import Options, network_choices, parse_options
 from train.plan import check_sizes, compute_ratio, describe_steps
+from train.preflight import (
+    check_disk,
+    check_labels,
+    check_same_videos,
+    check_shared_memory,
+    check_training_clips,
+    check_validation_clip,
+    checkpoint_bytes,
+)
 from train.results import find_start, kept_log, logged_to, results_folder, write_run_file
+from train.saving import Saver
 from train.state import TrainingState, new_state, resumed_state
 
 logger = logging.getLogger(__name__)
@@ -40,24 +54,40 @@ def main(
 ) -> int:
     """Train as the command line says. Bad input ends with status 2 and one line, a run that cannot go on with 1."""
     options = parse_options(spec, defaults, argv, prog)
-    level = "DEBUG" if options.debug_mode else "INFO"
-    coloredlogs.install(level=level, fmt="%(asctime)s %(levelname)s %(message)s")
+    prog = prog or Path(sys.argv[0]).name
+    world = World()
     try:
-        with kept_log() as early:
-            run = Run(spec, options)
-            if options.dry_run:
-                print(json.dumps(run.plan(), indent=1))
-                return 0
-            return run.train(early)
+        world = join()
+        status = _run(spec, options, world)
+        world.leave()
+        return status
     except KeyboardInterrupt:
-        print(f"{prog or Path(sys.argv[0]).name}: stopped before the first step", file=sys.stderr)
+        print(f"{prog}: stopped before the first step", file=sys.stderr)
         return 130
-    except (ValueError, LookupError, OSError, TrainingError) as error:
+    except (ValueError, LookupError, OSError, TrainingError, PeerError) as error:
+        message = " ".join(str(error).split())
+        is_news = world.report(message)
         if options.debug_mode:
             raise
-        message = " ".join(str(error).split())
-        print(f"{prog or Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
-        return 1 if isinstance(error, TrainingError) else 2
+        if is_news:
+            place = f"process {world.rank} of {world.size}: " if world.size > 1 else ""
+            print(f"{prog}: error: {place}{message}", file=sys.stderr)
+        return 1 if isinstance(error, TrainingError | PeerError) else 2
+    except Exception as error:
+        world.report(f"{type(error).__name__}: {error}")
+        raise
+
+
+def _run(spec: DatasetSpec, options: Options, world: World) -> int:
+    level = "DEBUG" if options.debug_mode else "INFO" if world.is_first else "ERROR"
+    coloredlogs.install(level=level, fmt="%(asctime)s %(levelname)s %(message)s")
+    with kept_log() as early, world.explained():
+        run = Run(spec, options, world)
+        if not options.dry_run:
+            return run.train(early)
+        if world.is_first:
+            print(json.dumps(run.plan(), indent=1))
+        return 0
 
 
 def resolve(spec: DatasetSpec, options: Options, gpus: int) -> Options:
@@ -76,12 +106,13 @@ def resolve(spec: DatasetSpec, options: Options, gpus: int) -> Options:
 class Run:
     """One run, from its options to its last epoch. What is wrong with the input shows when it is made."""
 
-    def __init__(self, spec: DatasetSpec, options: Options) -> None:
+    def __init__(self, spec: DatasetSpec, options: Options, world: World) -> None:
         torch.manual_seed(options.random_seed)
-        self.options = options = resolve(spec, options, choose_gpus(options.gpus))
+        self.world = world
+        self.device, gpus = choose_device(options.gpus, world)
+        self.options = options = resolve(spec, options, gpus)
         if options.compile and options.gpus > 1:
             raise ValueError(f"--compile: works on one GPU, not {options.gpus}; --gpus 1 chooses one")
-        self.device = torch.device("cuda", 0) if options.gpus else torch.device("cpu")
         self.base = BatchShape(options.batch_size, options.clip_length, options.clip_size)
         self.dataset = open_dataset(
             options.dataset,
@@ -91,6 +122,8 @@ class Run:
             num_classes=options.num_classes,
             max_missing=options.max_missing,
         )
+        check_labels(self.dataset)
+        check_same_videos(self.dataset, world)
         self.steps = plan_epoch(
             len(self.dataset.train),
             self.base,
@@ -99,22 +132,46 @@ class Run:
         )
         check_sizes(self.steps)
         self.folder = results_folder(spec, options)
+        self.disk = FullDisk(self.folder, goes_on=options.on_full_disk == "continue")
         self.state = self._make_state()
+        self.callbacks: list[Callback] = []
         self.options = options = replace(options, channel_order=self.state.normalisation.channel_order)
-        self.trainer = make_trainer(options, self.state, self.device)
-        self.loaders = make_loaders(options, self.dataset, self.base, pin_memory=self.device.type == "cuda")
+        self.trainer = make_trainer(options, self.state, self.device, world)
+        self.saver = Saver(
+            folder=self.folder,
+            options=options,
+            world=world,
+            disk=self.disk,
+            trainer=self.trainer,
+            state=self.state,
+            callbacks=self.callbacks,
+            constant={
+                "options": options.plain(),
+                "classes": list(self.dataset.classes),
+                "dataset": self.dataset.summary(),
+            },
+        )
+        pin_memory = self.device.type == "cuda"
+        self.loaders = make_loaders(options, self.dataset, self.base, world, pin_memory=pin_memory)
 
     def _make_state(self) -> TrainingState:
-        options = self.options
+        options, world = self.options, self.world
         network = create_network(options.network, len(self.dataset.classes), **network_choices(options))
+        if options.sync_batchnorm and world.size > 1:
+            synchronise(network, world)
         scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
-        checkpoint = find_start(self.folder, options, self.dataset)
+        # one process reads, so that all go on from the same file, which other machines may not even see
+        start = world.from_first(find_start(self.folder, options, self.dataset) if world.is_first else None)
         factor = {"fine_tune_factor": options.fine_tune_factor}
-        if checkpoint is not None:
-            return resumed_state(network, scaler, self.device, checkpoint=checkpoint, **factor)
-        weights = {"weights": options.pretrained_3d, "layout": options.pretrained_layout}
-        choices = {"channel_order": options.channel_order, "fine_tune": options.fine_tune}
-        return new_state(network, scaler, self.device, **weights, **choices, **factor)
+        if start is None:
+            weights = {"weights": options.pretrained_3d, "layout": options.pretrained_layout}
+            choices = {"channel_order": options.channel_order, "fine_tune": options.fine_tune}
+            return new_state(network, scaler, self.device, **weights, **choices, **factor)
+        self.disk.last_good = start.path
+        state = resumed_state(network, scaler, self.device, checkpoint=start.content, **factor)
+        if not world.is_first:
+            state.sums.zero_()  # counted by the first process
+        return state
 
     def plan(self) -> dict[str, Any]:
         """What `--dry-run` prints."""
@@ -129,9 +186,11 @@ class Run:
         }
 
     def shared_memory(self) -> int:
-        """Bytes of it that the loaders hold at most."""
-        shapes = [step.shape for step in self.steps]
-        return shared_memory_bytes([*shapes, self.base], self.options.workers)
+        """Bytes of it that the loaders of the processes on this machine hold at most."""
+        training = self.loaders.plan.part
+        shapes = [step.shape._replace(batch=training.largest(step.shape.batch)) for step in self.steps]
+        validation = self.base._replace(batch=training._replace(least=1).largest(self.base.batch))
+        return shared_memory_bytes([*shapes, validation], self.options.workers) * self.world.local_size
 
     def train(self, early: MemoryHandler) -> int:
         """All epochs that are left; the exit status: 0, or 128 and the signal that stopped it.
@@ -139,36 +198,57 @@ class Run:
         What `early` has kept of the log begins the run's own.
         """
         if self.state.epochs_done >= self.options.end_epoch:
+            self.saver.complete_epoch()
             logger.info("%s: the run is complete, %d epochs are done", self.folder, self.state.epochs_done)
             return 0
+        self._preflight()
+        if not self.world.is_first:
+            return self._train()
         self.folder.mkdir(parents=True, exist_ok=True)
         log_file = self.options.log_file or self.folder / "train.log"
-        with logged_to(log_file, early), logging_redirect_tqdm():
+        with logged_to(log_file, early), logging_redirect_tqdm(), self.world.explained():
             return self._train()
 
+    def _preflight(self) -> None:
+        options = self.options
+        check_training_clips(self.loaders.train.dataset, self.base)
+        if not options.skip_bad_samples:
+            check_validation_clip(self.loaders.val.dataset, self.base)
+        check_shared_memory(self.shared_memory())
+        if self.world.is_first:
+            epochs = range(self.state.epochs_done + 1, options.end_epoch + 1)
+            kept = sum(map(self.saver.keeps, epochs)) + 2  # the last and the best
+            check_disk(self.folder, checkpoint_bytes(self.state.network), kept)
+
     def _train(self) -> int:
-        first = self.state.epochs_done + 1
+        options, first = self.options, self.state.epochs_done + 1
+        if self.world.is_first:
+            self._tidy_up(first)
+            self._announce()
+        self.saver.complete_epoch()
+        gate_names = self.state.network.gate_names
+        self.callbacks += make_callbacks(options, self.folder, first, gate_names, self.device, self.world)
+        with StopRequest() as stop:
+            try:
+                for epoch in range(first, options.end_epoch + 1):
+                    self._run_epoch(epoch, stop)
+            except StoppedError as stopped:
+                if self.saver.save_last():
+                    epoch = self.state.epochs_done + 1
+                    logger.warning("stopped in epoch %d; --resume-epoch auto goes on from there", epoch)
+                return 128 + stopped.number
+            finally:
+                for callback in self.callbacks:
+                    callback.close()
+        return 0
+
+    def _tidy_up(self, first: int) -> None:
+        """Leave nothing in the folder that is later than the start, or that a killed run did not finish."""
+        remove_leftovers(self.folder)
         if first > 1:
             set_aside_later(self.folder, self.options.network, self.state.epochs_done, self.state.step)
         cut_results(self.folder, first)
         write_run_file(self.folder, self.options, self.dataset.summary())
-        self._announce()
-        gate_names = self.state.network.gate_names
-        callbacks = make_callbacks(self.options, self.folder, first, gate_names, self.device)
-        self.saved_at = time.monotonic()
-        with StopRequest() as stop:
-            try:
-                for epoch in range(first, self.options.end_epoch + 1):
-                    self._run_epoch(epoch, callbacks, stop)
-            except StoppedError:
-                self._save(last_path(self.folder, self.options.network))
-                stopped = self.state.epochs_done + 1
-                logger.warning("stopped in epoch %d; --resume-epoch auto goes on from there", stopped)
-                return 128 + stop.signal
-            finally:
-                for callback in callbacks:
-                    callback.close()
-        return 0
 
     def _announce(self) -> None:
         options, dataset, network = self.options, self.dataset, self.state.network
@@ -187,39 +267,62 @@ class Run:
             "%d steps an epoch, %d epochs, up to %.0f MB of shared memory",
             *(len(self.steps), options.end_epoch, megabytes),
         )
+        part = self.loaders.plan.part
+        if part.size > 1:
+            takers, largest = part.takers(self.base.batch), part.largest(self.base.batch)
+            logger.info("%d processes, up to %d of %d clips each", part.size, largest, self.base.batch)
+            if takers < part.size:
+                idle = "--batch-size %d: %d of %d processes have nothing to do in a step"
+                logger.warning(idle, self.base.batch, part.size - takers, part.size)
+        elif options.sync_batchnorm:
+            logger.warning("--sync-batchnorm: one process has nothing to synchronise with")
 
-    def _run_epoch(self, epoch: int, callbacks: Sequence[Callback], stop: StopRequest) -> None:
+    def _run_epoch(self, epoch: int, stop: StopRequest) -> None:
         started = time.monotonic()
-        state, trainer = self.state, self.trainer
+        state, trainer, world = self.state, self.trainer, self.world
         self.loaders.plan.set_epoch(epoch, [step.shape for step in self.steps], first_step=state.step)
         for report in trainer.train_epoch(epoch, self.steps, self.loaders.train, first_step=state.step):
-            self._after_step(report, callbacks)
-            stop.check()
+            save_is_due, bad, *asked = world.add(self.saver.is_due(), len(report.bad), *stop.asked())
+            # one process's bad samples are everybody's, as all have to stop at too many
+            self._after_step(report._replace(bad=world.gather(report.bad)) if bad else report)
+            if save_is_due:
+                self.saver.save_last()
+            stop.obey(asked)
         trainer.check_finite()
         validating = time.monotonic()
-        val_sums, unread = trainer.validate(stop.watch(self.loaders.val), self.options.skip_bad_samples)
-        if unread:
-            logger.warning("validation left out %d of %d videos", len(unread), len(self.dataset.val))
+        val_sums, unread = trainer.validate(
+            self._until_stopped(self.loaders.val, stop), self.options.skip_bad_samples
+        )
+        (left_out,) = world.add(len(unread))
+        if left_out:
+            logger.warning("validation left out %d of %d videos", left_out, len(self.dataset.val))
         last = len(self.steps) - 1
         report = EpochReport(
             epoch=epoch,
             learning_rate=trainer.learning_rate.at(epoch, last, last + 1, self.steps[last].phase),
-            train=averages(state.sums),
-            val=averages(val_sums),
+            train=averages(world.sum(state.sums)),
+            val=averages(world.sum(val_sums)),
             train_seconds=validating - started,
             val_seconds=time.monotonic() - validating,
         )
         state.end_epoch()
-        for callback in callbacks:  # the rows first: resuming drops those that no checkpoint has
-            callback.on_epoch(report)
-        self._save_epoch(report)
+        for callback in self.callbacks:  # the rows first: resuming drops those that no checkpoint has
+            with self.disk.met():
+                callback.on_epoch(report)
+        self.saver.save_epoch(epoch, report.val.top1)
 
-    def _after_step(self, report: StepReport, callbacks: Sequence[Callback]) -> None:
+    def _until_stopped(self, batches: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
+        for batch in batches:
+            stop.obey(self.world.add(*stop.asked()))
+            yield batch
+
+    def _after_step(self, report: StepReport) -> None:
         state, options = self.state, self.options
         state.step = report.step + 1
         state.sums += report.sums
-        for callback in callbacks:
-            callback.on_step(report)
+        for callback in self.callbacks:
+            with self.disk.met():
+                callback.on_step(report)
         state.bad_samples += len(report.bad)
         if state.bad_samples > options.max_bad_samples * len(self.dataset.train):
             raise TrainingError(
@@ -229,28 +332,3 @@ class Run:
             )
         if state.step % options.log_interval == 0:
             self.trainer.check_finite()
-        if options.save_minutes and time.monotonic() - self.saved_at > 60 * options.save_minutes:
-            self._save(last_path(self.folder, options.network))
-
-    def _save_epoch(self, report: EpochReport) -> None:
-        is_best = report.val.top1 > self.state.best_top1
-        if is_best:
-            self.state.best_top1 = report.val.top1
-        options = self.options
-        if report.epoch % options.save_frequency == 0 or report.epoch == options.end_epoch:
-            self._save(epoch_path(self.folder, options.network, report.epoch))
-        if is_best:
-            self._save(best_path(self.folder, options.network))
-
-    def _save(self, path: Path) -> None:
-        """A checkpoint: everything needed to continue, to evaluate and to predict (see train.checkpoint)."""
-        self.trainer.check_finite()  # weights after a loss that is no number are worth nothing
-        content = {
-            **self.state.content(),
-            "options": self.options.plain(),
-            "classes": list(self.dataset.classes),
-            "dataset": self.dataset.summary(),
-        }
-        save_checkpoint(path, content)
-        self.saved_at = time.monotonic()
-        logger.info("saved %s", path)

@@ -22,7 +22,8 @@ class TrainingState:
     """Weights, momentum and the place in the run: `step` steps are done of the epoch after `epochs_done`.
 
     `sums` `(4,)` and `bad_samples` are those of that epoch so far, `best_top1` is the best validation's.
-    `normalisation` is what the weights are trained with.
+    `normalisation` is what the weights are trained with. With several processes all have the same but `sums`, which
+    each keeps for its own clips.
     """
 
     network: nn.Module
@@ -41,8 +42,8 @@ class TrainingState:
         self.bad_samples = 0
         self.sums = torch.zeros_like(self.sums)
 
-    def content(self) -> dict[str, Any]:
-        """This state's part of a checkpoint, plain values and tensors (see train.checkpoint.KEYS)."""
+    def content(self, sums: Tensor) -> dict[str, Any]:
+        """This state's part of a checkpoint, plain values and tensors (see train.checkpoint.KEYS); `sums` over all."""
         return {
             "state_dict": self.network.state_dict(),
             "epoch": self.epochs_done,
@@ -52,7 +53,7 @@ class TrainingState:
             "normalisation": self.normalisation.plain(),
             "generators": {"cpu": torch.get_rng_state()},
             "metrics": {
-                "sums": self.sums.tolist(),
+                "sums": sums.tolist(),
                 "bad_samples": self.bad_samples,
                 "best_top1": self.best_top1,
             },

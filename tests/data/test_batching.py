@@ -1,6 +1,8 @@
 """Requests follow from (seed, epoch, video) alone."""
 
-from data.batching import BatchShape, TrainingBatches, ValidationBatches, clip_seed
+import pytest
+
+from data.batching import BatchShape, Part, TrainingBatches, ValidationBatches, clip_seed
 
 SHAPES = [BatchShape(4, 2, 16), BatchShape(2, 4, 32), BatchShape(3, 4, 16)]
 
@@ -44,3 +46,39 @@ def test_validation_sees_each_video_once_in_order() -> None:
     batches = ValidationBatches(10, BatchShape(4, 8, 32))
     assert [[request.index for request in batch] for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert len(batches) == 3
+
+
+@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize("size", range(1, 9))
+def test_parts_share_a_batch_of_any_size(size: int, least: int) -> None:
+    for clips in range(1, 70):
+        taken = [range(clips)[Part(rank, size, least).of(clips)] for rank in range(size)]
+        assert [i for part in taken for i in part] == list(range(clips))  # disjoint and complete
+        lengths = [len(part) for part in taken if part]
+        assert len(taken[0]) > 0
+        assert max(lengths) - min(lengths) <= 1
+        assert min(lengths) >= min(least, clips)
+        assert len(lengths) == Part(0, size, least).takers(clips)
+        assert max(lengths) == Part(0, size, least).largest(clips)
+
+
+def test_clips_are_dealt_as_the_docstring_says() -> None:
+    for least, lengths in ((1, [2, 2, 2, 1]), (2, [3, 2, 2, 0])):
+        assert [len(range(7)[Part(rank, 4, least).of(7)]) for rank in range(4)] == lengths
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_processes_draw_the_batches_of_one_process_between_them(size: int) -> None:
+    """Whatever their number, and each clip with the seed that it has in one process."""
+    parts = []
+    for rank in range(size):
+        batches = TrainingBatches(9, 1, Part(rank, size, 2))
+        batches.set_epoch(3, SHAPES, first_step=1)
+        parts.append(list(batches))
+    assert [[request for part in step for request in part] for step in zip(*parts, strict=True)] == epoch(3)[
+        1:
+    ]
+    shape = BatchShape(4, 8, 32)
+    shared = [list(ValidationBatches(10, shape, Part(rank, size))) for rank in range(size)]
+    whole = list(ValidationBatches(10, shape))
+    assert [[request for part in step for request in part] for step in zip(*shared, strict=True)] == whole

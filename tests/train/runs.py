@@ -1,10 +1,16 @@
 """Small runs for the tests, and what they leave."""
 
 import csv
+import multiprocessing
+import os
+import socket
+import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from data.datasets import OWN
 from train.options import Options
@@ -32,6 +38,62 @@ def train(dataset: Path, results: Path, *words: str) -> int:
     )
 
 
+def _one_of_several(rank: int, port: int, processes: int, log: Path, arguments: tuple[str, ...]) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
+    os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True")
+    with log.open("w", buffering=1) as file, redirect_stderr(file):
+        status = main(OWN, Options(), list(arguments), "train")
+    os._exit(status)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class Together:
+    """Processes of one run, started as torchrun does, each with a log of its standard error."""
+
+    def __init__(self, processes: int, dataset: Path, results: Path, *words: str) -> None:
+        self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        arguments = ("--dataset", str(dataset), "--model-dir", str(results), *SMALL, *words)
+        self.logs = [results.with_name(f"{results.name}.{rank}.log") for rank in range(processes)]
+        fork = multiprocessing.get_context("fork")  # torch is imported already
+        self.processes = [
+            fork.Process(
+                target=_one_of_several, args=(rank, self.store.port, processes, log, arguments), daemon=True
+            )
+            for rank, log in enumerate(self.logs)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def wait_for(self, text: str, rank: int = 0, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not (self.logs[rank].exists() and text in self.logs[rank].read_text()):
+            assert time.monotonic() < deadline, f"{text!r} was never logged"
+            time.sleep(0.02)
+
+    def end(self, seconds: float = 60) -> list[int]:
+        """Their exit statuses, which all have within `seconds`."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0, deadline - time.monotonic()))
+        statuses = [process.exitcode for process in self.processes]
+        for process in self.processes:
+            process.kill()
+        assert None not in statuses, [log.read_text() for log in self.logs]
+        return statuses
+
+    def errors(self) -> list[str]:
+        """What each process says went wrong."""
+        return [
+            " ".join(line for line in log.read_text().splitlines() if "error:" in line) for log in self.logs
+        ]
+
+
 def folder(results: Path) -> Path:
     (path,) = results.iterdir()
     return path
@@ -44,6 +106,12 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def assert_same_weights(one: Path, other: Path) -> None:
     first, second = weights(one), weights(other)
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def assert_close_weights(one: Path, other: Path, within: float) -> None:
+    first, second = weights(one), weights(other)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=within, atol=within, msg=name)
 
 
 def rows(results: Path, split: str) -> list[list[str]]:
@@ -63,3 +131,12 @@ def fails(capsys: pytest.CaptureFixture[str], status: int, *message: str, run: o
     assert "Traceback" not in error
     for part in message:
         assert part in lines[0]
+
+
+def damage(dataset: Path, split: str, row: int = 0) -> str:
+    """Make the store of a row of a label file unreadable; returns its folder."""
+    with (dataset / "labels" / f"{split}.csv").open() as file:
+        video = list(csv.DictReader(file))[row]
+    store = dataset / "jpg" / video["label"] / video["id"]
+    (store / "frames.db").write_bytes(b"damaged" * 1000)
+    return str(store)

@@ -20,8 +20,11 @@ from train.callbacks import (
     SpeedMonitor,
     cut_results,
 )
+from train.distributed import World
 from train.loop import Marks, StepReport
 from train.metrics import Averages
+
+CPU = torch.device("cpu")
 
 
 def report(step: int = 0, clips: int = 10, hits: int = 5, **changes: object) -> StepReport:
@@ -83,7 +86,7 @@ def test_colours(name: str, rate: float, colour: str) -> None:
 
 
 def test_accuracy_is_over_the_clips_of_the_interval() -> None:
-    monitor = AccuracyMonitor(torch.device("cpu"))
+    monitor = AccuracyMonitor(CPU, World())
     monitor.on_step(report(clips=10, hits=10))
     monitor.on_step(report(clips=30, hits=0))
     assert monitor.describe() == "loss 2.0000  top-1 0.250  top-5 1.000"
@@ -92,14 +95,14 @@ def test_accuracy_is_over_the_clips_of_the_interval() -> None:
 
 
 def test_gates_are_averaged_by_stage() -> None:
-    monitor = GateMonitor(["layer1.0", "layer1.1", "layer2.0"])
-    monitor.on_step(report(openings=torch.tensor([1.0, 0.0, 0.2])))
-    monitor.on_step(report(openings=torch.tensor([0.0, 0.0, 0.4])))
+    monitor = GateMonitor(["layer1.0", "layer1.1", "layer2.0"], CPU, World())
+    monitor.on_step(report(clips=1, openings=torch.tensor([1.0, 0.0, 0.2])))
+    monitor.on_step(report(clips=3, openings=torch.tensor([1.0, 0.0, 1.0])))  # summed over three clips
     assert monitor.describe() == "gates layer1 0.25 layer2 0.30"
 
 
 def test_a_line_each_interval_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    log = ProgressLog([AccuracyMonitor(torch.device("cpu")), ShapeMonitor()], interval=3, end_epoch=9)
+    log = ProgressLog([AccuracyMonitor(CPU, World()), ShapeMonitor()], interval=3, end_epoch=9)
     with caplog.at_level(logging.INFO):
         for step in range(4):
             log.on_step(report(step))
@@ -143,6 +146,13 @@ def test_no_epoch_stands_twice_after_resuming(tmp_path: Path) -> None:
                 epochs += [int(row["Epoch"]) for row in csv.DictReader(file)]
         assert epochs == list(range(1, 11))
     assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["t", "t", "v", "v"]
+
+
+def test_half_a_header_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "train_results_s0001.csv").write_text("Epo")
+    cut_results(tmp_path, 1)
+    ResultsTable(tmp_path, 1).on_epoch(epoch(1))
+    assert (tmp_path / "train_results_s0001.csv").read_text().startswith("Epoch,Top1,Top5,Loss,")
 
 
 def test_bad_samples_are_written_with_their_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,5 @@
 """What goes wrong in a run, and what it says then."""
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 
 from data.labels import main as labels_main
 from tests.painting import make_stores
-from tests.train.runs import fails, folder, rows, train
+from tests.train.runs import damage, fails, folder, rows, train
 
 
 @pytest.mark.parametrize(
@@ -65,14 +64,6 @@ def damaged(tmp_path: Path) -> Path:
     make_stores(tmp_path / "set", {name: [f"{i}" for i in range(6)] for name in ("a", "b")}, n_frames=4)
     labels_main(["folders", str(tmp_path / "set"), "--val", "0.34"])
     return tmp_path / "set"
-
-
-def damage(dataset: Path, split: str) -> str:
-    with (dataset / "labels" / f"{split}.csv").open() as file:
-        row = next(csv.DictReader(file))
-    store = dataset / "jpg" / row["label"] / row["id"]
-    (store / "frames.db").write_bytes(b"damaged" * 1000)
-    return str(store)
 
 
 def test_bad_training_samples_are_replaced_up_to_a_limit(

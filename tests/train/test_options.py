@@ -81,6 +81,7 @@ EXAMPLES = {
     "task_name": ["t"],
     "model_dir": ["m"],
     "log_file": ["f"],
+    "on_full_disk": ["continue"],
 }
 
 
@@ -128,6 +129,11 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
         (
             ["--task-name", "a/../b"],
             "argument --task-name: 'a/../b' must be part of a folder's name, without /",
+        ),
+        (["--on-full-disk", "wait"], "argument --on-full-disk: 'wait' is not one of stop, continue"),
+        (
+            ["--sync-batchnorm", "--freeze-batchnorm"],
+            "there is nothing to synchronise with --freeze-batchnorm",
         ),
         (["--random-seed", "9" * 30], "is not a whole number of at least 0"),
         (["--batch-size", "9" * 400], "is not a whole number of at least 1"),

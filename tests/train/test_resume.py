@@ -13,6 +13,7 @@ import torch
 from data.labels import main as labels_main
 from tests.painting import make_stores
 from tests.train.runs import NAME, SMALL, assert_same_weights, fails, folder, rows, train
+from train.interrupt import StoppedError, StopRequest
 
 
 @pytest.mark.parametrize("after", [1, 2])
@@ -70,6 +71,36 @@ def test_best_checkpoint_is_gone_on_from_where_it_is_the_furthest(stores: Path, 
     assert train(stores, tmp_path, *words, "2", "--resume-epoch", "auto") == 0
     assert [row[0] for row in rows(tmp_path, "val")] == ["1", "2"]
     assert (folder(tmp_path) / "val_results_s0002.csv").exists()
+
+
+def test_killed_between_the_best_and_the_epochs_checkpoint_both_are_there_in_the_end(
+    stores: Path, tmp_path: Path
+) -> None:
+    """The best one was once written second, and lost: what resumed had its score already."""
+    assert train(stores, tmp_path, "--end-epoch", "1") == 0
+    (folder(tmp_path) / f"{NAME}_ep-0001.pth").unlink()
+    (folder(tmp_path) / f".{NAME}_ep-0001.pth.123").write_bytes(b"half")
+    for end in ("1", "2"):  # when the run is complete without it, and when it goes on
+        (folder(tmp_path) / f"{NAME}_ep-0001.pth").unlink(missing_ok=True)
+        assert train(stores, tmp_path, "--end-epoch", end, "--resume-epoch", "auto") == 0
+        best, after = (folder(tmp_path) / f"{NAME}_{name}.pth" for name in ("best", "ep-0001"))
+        if end == "1":
+            assert_same_weights(best, after)
+        assert after.exists()
+    assert list(folder(tmp_path).glob(".*")) == []
+
+
+def test_second_signal_leaves_at_once_but_an_echo_does_not() -> None:
+    """Launchers pass on what batch systems have sent to all processes already."""
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked() == [True, False]
+        with pytest.raises(StoppedError):
+            stop.obey(stop.asked())
+        time.sleep(1.1)
+        with pytest.raises(SystemExit, match=str(128 + signal.SIGINT)):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_checkpoints_that_cannot_be_read_are_no_fresh_start(

@@ -61,12 +61,26 @@ def one_epoch(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--clip-gradient 0.01", "--frame-sampling normal", "--flip False", "--augment imgaug",
         "--lr-schedule cosine", "--warmup-epochs 1", "--pool soft", "--short-side 40", "--train-frame-interval 1",
         "--lr-base 0.02", "--batch-size 6", "--clip-length 2", "--short-cycles", "--random-seed 9",
+        "--freeze-batchnorm",
     ],
 )  # fmt: skip
 def test_flag_changes_what_is_learned(stores: Path, one_epoch: Path, tmp_path: Path, words: str) -> None:
     """Half of the original's flags had no effect."""
     assert train(stores, tmp_path, "--end-epoch", "1", *words.split()) == 0
     assert rows(tmp_path, "val") != rows(one_epoch, "val")
+
+
+def test_frozen_norms_keep_the_statistics_of_the_weights(
+    stores: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    start = folder(undisturbed) / f"{NAME}_ep-0003.pth"
+    words = ["--pretrained-3d", str(start), "--freeze-batchnorm", "--end-epoch", "1", "--lr-base", "1e-5"]
+    assert train(stores, tmp_path, *words) == 0
+    before, after = weights(start), weights(folder(tmp_path) / f"{NAME}_ep-0001.pth")
+    statistics = [name for name in before if "running_" in name or "num_batches" in name]
+    assert len(statistics) > 100
+    assert [name for name in statistics if not torch.equal(before[name], after[name])] == []
+    assert not torch.equal(before["stem.1.weight"], after["stem.1.weight"])
 
 
 def test_best_checkpoint_is_of_the_best_epoch(undisturbed: Path) -> None:

@@ -1,0 +1,41 @@
+"""Files are whole, whatever interrupts their writing."""
+
+from pathlib import Path
+
+import pytest
+
+from data.files import append_whole, remove_leftovers, write_whole
+
+
+def test_lines_are_added_below_one_header(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    for number in range(3):
+        append_whole(path, "number\n", f"{number}\n")
+    assert path.read_text() == "number\n0\n1\n2\n"
+
+
+@pytest.mark.parametrize("torn", ["", "num", "number\n", "number\n0", "number\n" + "x" * 5000])
+def test_half_a_line_is_dropped(tmp_path: Path, torn: str) -> None:
+    """What a kill leaves."""
+    path = tmp_path / "table.csv"
+    path.write_text(torn)
+    append_whole(path, "number\n", "1\n")
+    assert path.read_text() == "number\n1\n"
+
+
+def test_leftovers_of_killed_writers_go_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".net_last.pth.123", ".run.json.7"):
+        (tmp_path / name).touch()
+    for name in ("net_last.pth", ".hidden", "net_ep-0001.pth.123", ".cache.d"):
+        (tmp_path / name).touch()
+    write_whole(tmp_path / "run.json", "{}")
+    assert remove_leftovers(tmp_path) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "net_last.pth", ".hidden", "net_ep-0001.pth.123", ".cache.d", "run.json",
+    }  # fmt: skip
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"Is a directory: .*folder"):
+        append_whole(tmp_path / "folder", "", "line\n")

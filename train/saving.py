@@ -1,0 +1,84 @@
+"""When a run writes which checkpoint."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from train.callbacks import Callback
+from train.checkpoint import best_path, epoch_path, last_path, save_checkpoint
+from train.disk import FullDisk
+from train.distributed import World
+from train.loop import Trainer, TrainingError
+from train.options import Options
+from train.state import TrainingState
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Saver:
+    """Writes the checkpoints of a run. All its processes call, the first one writes.
+
+    `constant` is what every checkpoint has besides the state (see train.checkpoint.KEYS).
+    """
+
+    folder: Path
+    options: Options
+    world: World
+    disk: FullDisk
+    trainer: Trainer
+    state: TrainingState
+    callbacks: Sequence[Callback]
+    constant: dict[str, Any]
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def is_due(self) -> bool:
+        """Whether it is time for one within an epoch, by the clock of the first process."""
+        minutes = self.options.save_minutes
+        return self.world.is_first and minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
+
+    def keeps(self, epoch: int) -> bool:
+        """Whether there is one after an epoch."""
+        return epoch % self.options.save_frequency == 0 or epoch == self.options.end_epoch
+
+    def save_last(self) -> bool:
+        """The one within an epoch; whether it was written."""
+        return self._save(last_path(self.folder, self.options.network))
+
+    def save_epoch(self, epoch: int, top1: float) -> None:
+        """Those after an epoch. The best first: a kill between the two leaves what `complete_epoch` goes on from."""
+        if top1 > self.state.best_top1:
+            self.state.best_top1 = top1
+            self._save(best_path(self.folder, self.options.network))
+        if self.keeps(epoch):
+            path = epoch_path(self.folder, self.options.network, epoch)
+            if not self._save(path) and epoch == self.options.end_epoch:
+                raise TrainingError(f"{path}: the result of the last epoch could not be written")
+
+    def complete_epoch(self) -> None:
+        """Write the one after the epoch before this start, where it should be there and only the best one is."""
+        state, options = self.state, self.options
+        if options.resume_epoch != "auto" or state.step or not state.epochs_done:
+            return
+        path = epoch_path(self.folder, options.network, state.epochs_done)
+        if self.keeps(state.epochs_done) and not self.world.from_first(path.exists()):
+            self._save(path)
+
+    def _save(self, path: Path) -> bool:
+        """Everything needed to continue, to evaluate and to predict. False where a full disk is gone on with."""
+        self.trainer.check_finite()  # weights after a loss that is no number are worth nothing
+        sums = self.world.sum(self.state.sums)
+        self.saved_at = time.monotonic()
+        if not self.world.is_first:
+            return True
+        with self.disk.met():
+            for callback in self.callbacks:
+                callback.on_save()
+            save_checkpoint(path, {**self.state.content(sums), **self.constant})
+            self.disk.last_good = path
+            logger.info("saved %s", path)
+            return True
+        return False
