@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 from data.batching import BatchShape, TrainingBatches, ValidationBatches
 from data.labels import Dataset
 from data.video_iterator import Batch, TrainingClips, ValidationClips, make_loader
+from network import create_network
+from train.batchnorm import group_norms
 from train.callbacks import (
     AccuracyMonitor,
     BadSampleLog,
@@ -28,8 +30,13 @@ from train.callbacks import (
 from train.devices import Replicas
 from train.loop import Trainer
 from train.lr_scheduler import LearningRate
+from train.multigrid import cycle_shapes, with_equal_operations
 from train.normalisation import Normalisation
-from train.options import Options
+from train.options import Options, network_choices
+from train.plan import Operations
+from train.recompute import recompute_blocks
+from train.regularisation import Regularisation
+from train.schedule import Schedule
 from train.state import TrainingState
 
 
@@ -68,24 +75,62 @@ def make_loaders(options: Options, dataset: Dataset, base: BatchShape, pin_memor
     )
 
 
+def make_network(options: Options, num_classes: int) -> nn.Module:
+    """The network with new weights, as training wants it; its weights' names are the plain network's."""
+    network = create_network(options.network, num_classes, **network_choices(options))
+    if options.bn_group is not None:
+        group_norms(network, options.bn_group)
+    if options.checkpoint_activations:
+        recompute_blocks(network)
+    if options.channels_last:
+        network.to(memory_format=torch.channels_last_3d)
+    return network
+
+
+def make_learning_rate(options: Options) -> LearningRate:
+    return LearningRate(
+        base=options.lr_base,
+        schedule=options.lr_schedule,
+        steps=options.lr_steps,
+        factor=options.lr_factor,
+        end_epoch=options.end_epoch,
+        warmup_epochs=options.warmup_epochs,
+    )
+
+
+def make_schedule(options: Options, n_clips: int, operations: Operations) -> Schedule:
+    """The shapes of every epoch's steps."""
+    base = BatchShape(options.batch_size, options.clip_length, options.clip_size)
+    phases = cycle_shapes(base, long_cycles=options.long_cycles, short_cycles=options.short_cycles)
+    if options.batch_rule == "flops":
+        phases = with_equal_operations(phases, operations)
+    stages = make_learning_rate(options).stages() if options.long_cycle_span == "stage" else ()
+    return Schedule(n_clips, phases, stages)
+
+
 def make_trainer(
     options: Options, state: TrainingState, normalisation: Normalisation, device: torch.device
 ) -> Trainer:
+    # a run has few shapes: the time to try algorithms for each comes back
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    network = _wrapped(state.network, options.compile, options.gpus)
     return Trainer(
-        network=_wrapped(state.network, options.compile, options.gpus),
+        network=network,
+        average=state.average,
+        validated=_wrapped(state.average.network, options.compile, options.gpus) if options.ema else network,
         optimiser=state.optimiser,
         scaler=state.scaler,
-        learning_rate=LearningRate(
-            base=options.lr_base,
-            schedule=options.lr_schedule,
-            steps=options.lr_steps,
-            factor=options.lr_factor,
-            end_epoch=options.end_epoch,
-            warmup_epochs=options.warmup_epochs,
-        ),
+        learning_rate=make_learning_rate(options),
         normalisation=normalisation,
+        regularisation=Regularisation(
+            label_smoothing=options.label_smoothing,
+            mixup=options.mixup,
+            cutmix=options.cutmix,
+            seed=options.random_seed,
+        ),
         device=device,
         precision=options.precision,
+        accumulate=options.accumulate,
         clip_gradient=options.clip_gradient,
         watch_gates=bool(options.gates),
     )

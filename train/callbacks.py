@@ -91,13 +91,13 @@ class SpeedMonitor(Monitor):
     def rates(self) -> dict[str, float]:
         """Clips a second since the last `describe`."""
         if self.steps and not isinstance(self.steps[-1].marks.backward, float):
-            self.steps[-1].marks.backward.synchronize()
+            self.steps[-1].marks.passes()[-1][-1].synchronize()
         clips = sum(report.shape.batch for report in self.steps)
         marks = [report.marks for report in self.steps]
         seconds = {
             "r": sum(mark.waited for mark in marks),
-            "f": sum(seconds_between(mark.begin, mark.forward) for mark in marks),
-            "b": sum(seconds_between(mark.forward, mark.backward) for mark in marks),
+            "f": sum(seconds_between(begin, end) for mark in marks for begin, end, _ in mark.passes()),
+            "b": sum(seconds_between(begin, end) for mark in marks for _, begin, end in mark.passes()),
         }
         return {name: clips / max(elapsed, 1e-9) for name, elapsed in seconds.items()}
 

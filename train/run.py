@@ -18,18 +18,17 @@ from data.batching import BatchShape
 from data.datasets import DatasetSpec
 from data.labels import open_dataset
 from data.video_iterator import shared_memory_bytes
-from network import create_network
-from train.build import make_callbacks, make_loaders, make_trainer
+from network.operations import count_operations
+from train.build import make_callbacks, make_loaders, make_network, make_schedule, make_trainer
 from train.callbacks import Callback, EpochReport, cut_results
 from train.checkpoint import best_path, epoch_path, last_path, save_checkpoint, set_aside_later
 from train.devices import choose_gpus
 from train.interrupt import StoppedError, StopRequest
 from train.loop import StepReport, TrainingError
 from train.metrics import averages
-from train.multigrid import plan_epoch
 from train.normalisation import Normalisation
 from train.options import Options, network_choices, parse_options
-from train.plan import check_sizes, compute_ratio, describe_steps
+from train.plan import PhaseRow, check_sizes, describe_rows, describe_steps, phase_rows
 from train.results import find_start, kept_log, logged_to, results_folder, write_run_file
 from train.state import TrainingState, new_state, resumed_state
 
@@ -63,12 +62,16 @@ def main(
 
 def resolve(spec: DatasetSpec, options: Options, gpus: int) -> Options:
     """Options with every default that depends on the data set or the machine filled in."""
+    precision = options.precision or ("fp16" if gpus else "fp32")
     return replace(
         options,
         network=options.network.lower(),
         gpus=gpus,
         num_classes=options.num_classes or spec.num_classes.get(options.variant),
-        precision=options.precision or ("fp16" if gpus else "fp32"),
+        precision=precision,
+        channels_last=(gpus > 0 and precision != "fp32")
+        if options.channels_last is None
+        else options.channels_last,
         flip=spec.flip if options.flip is None else options.flip,
         short_side=options.short_side or spec.short_side,
     )
@@ -92,13 +95,9 @@ class Run:
             num_classes=options.num_classes,
             max_missing=options.max_missing,
         )
-        self.steps = plan_epoch(
-            len(self.dataset.train),
-            self.base,
-            long_cycles=options.long_cycles,
-            short_cycles=options.short_cycles,
-        )
-        check_sizes(self.steps)
+        self.schedule = make_schedule(options, len(self.dataset.train), self._operations)
+        self.shapes = self.schedule.shapes(options.end_epoch)
+        check_sizes(self.shapes)
         self.folder = results_folder(spec, options)
         self.state = self._make_state()
         self.normalisation = Normalisation(channel_order=options.channel_order)
@@ -107,31 +106,45 @@ class Run:
 
     def _make_state(self) -> TrainingState:
         options = self.options
-        network = create_network(options.network, len(self.dataset.classes), **network_choices(options))
+        network = make_network(options, len(self.dataset.classes))
         scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
         checkpoint = find_start(self.folder, options, self.dataset)
-        factor = {"fine_tune_factor": options.fine_tune_factor}
+        updates = {
+            "fine_tune_factor": options.fine_tune_factor,
+            "optimiser": options.optimiser,
+            "ema": options.ema,
+        }
         if checkpoint is not None:
-            return resumed_state(network, scaler, self.device, checkpoint=checkpoint, **factor)
+            return resumed_state(network, scaler, self.device, checkpoint=checkpoint, **updates)
         weights = {"weights": options.pretrained_3d, "fine_tune": options.fine_tune}
-        return new_state(network, scaler, self.device, **weights, **factor)
+        return new_state(network, scaler, self.device, **weights, **updates)
+
+    def _operations(self, length: int, size: int) -> int:
+        """Those of one clip's forward pass."""
+        choices = network_choices(self.options)
+        return count_operations(self.options.network, len(self.dataset.classes), length, size, **choices)
 
     def plan(self) -> dict[str, Any]:
-        """What `--dry-run` prints."""
-        choices = network_choices(self.options)
-        classes = len(self.dataset.classes)
+        """What `--dry-run` prints: the steps of the first epoch to train, the ratio of the whole run."""
+        epoch = self.state.epochs_done + 1
         return {
             "options": self.options.plain(),
             "dataset": self.dataset.summary(),
-            "steps": describe_steps(self.steps, self.state.epochs_done + 1, self.trainer.learning_rate),
-            "compute_ratio": compute_ratio(self.steps, self.base, self.options.network, classes, choices),
+            "steps": describe_steps(self.schedule.epoch(epoch), epoch, self.trainer.learning_rate),
+            "compute_ratio": self._compute_ratio(self._phase_rows()),
             "shared_memory_bytes": self.shared_memory(),
         }
 
+    def _phase_rows(self) -> list[PhaseRow]:
+        return phase_rows(self.schedule, self.trainer.learning_rate, self._operations)
+
+    def _compute_ratio(self, rows: Sequence[PhaseRow]) -> float:
+        clips = len(self.dataset.train) * self.options.end_epoch
+        return sum(row.operations for row in rows) / (clips * self._operations(*self.base[1:]))
+
     def shared_memory(self) -> int:
         """Bytes of it that the loaders hold at most."""
-        shapes = [step.shape for step in self.steps]
-        return shared_memory_bytes([*shapes, self.base], self.options.workers)
+        return shared_memory_bytes([*self.shapes, self.base], self.options.workers)
 
     def train(self, early: MemoryHandler) -> int:
         """All epochs that are left; the exit status: 0, or 128 and the signal that stopped it.
@@ -183,16 +196,22 @@ class Run:
             "%s: %.2f million parameters, on %s in %s",
             *(options.network, parameters, self.device, options.precision),
         )
+        steps = sum(len(self.schedule.epoch(epoch)) for epoch in range(1, options.end_epoch + 1))
         logger.info(
-            "%d steps an epoch, %d epochs, up to %.0f MB of shared memory",
-            *(len(self.steps), options.end_epoch, megabytes),
+            "%d steps in %d epochs, up to %.0f MB of shared memory", steps, options.end_epoch, megabytes
         )
+        if options.long_cycles or options.short_cycles:
+            rows = self._phase_rows()
+            logger.info("operations of the run to those without cycles: %.3f", self._compute_ratio(rows))
+            for line in describe_rows(rows, self.schedule.phases):
+                logger.info("%s", line)
 
     def _run_epoch(self, epoch: int, callbacks: Sequence[Callback], stop: StopRequest) -> None:
         started = time.monotonic()
         state, trainer = self.state, self.trainer
-        self.loaders.plan.set_epoch(epoch, [step.shape for step in self.steps], first_step=state.step)
-        for report in trainer.train_epoch(epoch, self.steps, self.loaders.train, first_step=state.step):
+        steps = self.schedule.epoch(epoch)
+        self.loaders.plan.set_epoch(epoch, [step.shape for step in steps], first_step=state.step)
+        for report in trainer.train_epoch(epoch, steps, self.loaders.train, first_step=state.step):
             self._after_step(report, callbacks)
             stop.check()
         trainer.check_finite()
@@ -200,10 +219,10 @@ class Run:
         val_sums, unread = trainer.validate(stop.watch(self.loaders.val), self.options.skip_bad_samples)
         if unread:
             logger.warning("validation left out %d of %d videos", len(unread), len(self.dataset.val))
-        last = len(self.steps) - 1
+        last = len(steps) - 1
         report = EpochReport(
             epoch=epoch,
-            learning_rate=trainer.learning_rate.at(epoch, last, last + 1, self.steps[last].phase),
+            learning_rate=trainer.learning_rate.at(epoch, last, last + 1, steps[last].phase),
             train=averages(state.sums),
             val=averages(val_sums),
             train_seconds=validating - started,

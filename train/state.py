@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from network.weights import load_matching, read_tensors_file, state_dict_of
+from train.average import WeightAverage
 from train.metrics import zero_sums
 from train.optimiser import make_optimiser, parameter_roles, restore_optimiser, saved_roles
 
@@ -24,6 +25,7 @@ class TrainingState:
     """
 
     network: nn.Module
+    average: WeightAverage
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     sums: Tensor
@@ -41,7 +43,7 @@ class TrainingState:
     def content(self) -> dict[str, Any]:
         """This state's part of a checkpoint, plain values and tensors (see train.checkpoint.KEYS)."""
         return {
-            "state_dict": self.network.state_dict(),
+            **self.average.content(),
             "epoch": self.epochs_done,
             "step": self.step,
             "optimiser": self.optimiser.state_dict(),
@@ -63,6 +65,8 @@ def new_state(
     weights: Path | None,
     fine_tune: bool,
     fine_tune_factor: float,
+    optimiser: str,
+    ema: float,
 ) -> TrainingState:
     """A state before the first step, its network on `device`, filled from a file of weights if one is given."""
     filled: list[str] = []
@@ -71,8 +75,14 @@ def new_state(
         logger.info("%s: %s", weights, report)
         filled = report.loaded
     network.to(device)
-    optimiser = make_optimiser(network, parameter_roles(network, filled, fine_tune), fine_tune_factor)
-    return TrainingState(network, optimiser, scaler, zero_sums(device))
+    roles = parameter_roles(network, filled, fine_tune)
+    return TrainingState(
+        network=network,
+        average=WeightAverage(network, ema),
+        optimiser=make_optimiser(network, roles, fine_tune_factor, optimiser),
+        scaler=scaler,
+        sums=zero_sums(device),
+    )
 
 
 def resumed_state(
@@ -82,22 +92,30 @@ def resumed_state(
     *,
     checkpoint: Mapping[str, Any],
     fine_tune_factor: float,
+    optimiser: str,
+    ema: float,
 ) -> TrainingState:
     """The state that a checkpoint holds, on `device`; ValueError where its weights are another network's."""
+    trained = checkpoint.get("trained")
     try:
-        network.load_state_dict(checkpoint["state_dict"])
+        network.load_state_dict((trained or checkpoint)["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"the checkpoint does not fit the network: {error}") from None
     network.to(device)
-    optimiser = make_optimiser(network, saved_roles(checkpoint["optimiser"]), fine_tune_factor)
-    restore_optimiser(optimiser, checkpoint["optimiser"])
+    average = WeightAverage(network, ema)
+    if trained:
+        average.restore(checkpoint["state_dict"], trained["averaged_steps"])
+    roles = saved_roles(checkpoint["optimiser"])
+    restored = make_optimiser(network, roles, fine_tune_factor, optimiser)
+    restore_optimiser(restored, checkpoint["optimiser"])
     if checkpoint["scaler"]:  # empty where the run so far was not in fp16
         scaler.load_state_dict(checkpoint["scaler"])
     torch.set_rng_state(checkpoint["generators"]["cpu"])
     metrics = checkpoint["metrics"]
     return TrainingState(
         network=network,
-        optimiser=optimiser,
+        average=average,
+        optimiser=restored,
         scaler=scaler,
         sums=torch.tensor(metrics["sums"], dtype=torch.float64, device=device),
         epochs_done=checkpoint["epoch"],
