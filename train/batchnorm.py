@@ -30,8 +30,7 @@ class GroupedBatchNorm3d(nn.BatchNorm3d):
             F.batch_norm(part, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
             for part, mean, variance in zip(x.tensor_split(groups), means, variances, strict=True)
         ]
-        if self.track_running_stats:
-            self._track(means.mean(dim=0), variances.mean(dim=0))
+        self._track(means.mean(dim=0), variances.mean(dim=0))
         return torch.cat(parts)
 
     @torch.no_grad()

@@ -29,16 +29,16 @@ class _Recomputed:
 
 @contextmanager
 def statistics_untouched(module: nn.Module) -> Iterator[None]:
-    """Within, batch norms normalise by the batch as ever, but leave their running statistics alone."""
+    """Within, batch norms normalise by the batch as ever, but their running statistics and counters stay."""
     norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
-    before = [norm.track_running_stats for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, torch.zeros_like(norm.num_batches_tracked)
     try:
         yield
     finally:
-        for norm, tracked in zip(norms, before, strict=True):
-            norm.track_running_stats = tracked
+        for norm, (momentum, counter) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 def recompute_blocks(network: nn.Module) -> None:
