@@ -14,7 +14,7 @@ from data.batching import BatchShape, TrainingBatches, ValidationBatches
 from data.labels import Dataset
 from data.video_iterator import Batch, TrainingClips, ValidationClips, make_loader
 from network import create_network
-from train.batchnorm import group_norms
+from train.batch_groups import group_norms
 from train.callbacks import (
     AccuracyMonitor,
     BadSampleLog,

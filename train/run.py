@@ -95,7 +95,7 @@ class Run:
             num_classes=options.num_classes,
             max_missing=options.max_missing,
         )
-        self.schedule = make_schedule(options, len(self.dataset.train), self._operations)
+        self.schedule = make_schedule(options, len(self.dataset.train), self.operations)
         self.shapes = self.schedule.shapes(options.end_epoch)
         check_sizes(self.shapes)
         self.folder = results_folder(spec, options)
@@ -119,7 +119,7 @@ class Run:
         weights = {"weights": options.pretrained_3d, "fine_tune": options.fine_tune}
         return new_state(network, scaler, self.device, **weights, **updates)
 
-    def _operations(self, length: int, size: int) -> int:
+    def operations(self, length: int, size: int) -> int:
         """Those of one clip's forward pass."""
         choices = network_choices(self.options)
         return count_operations(self.options.network, len(self.dataset.classes), length, size, **choices)
@@ -136,11 +136,11 @@ class Run:
         }
 
     def _phase_rows(self) -> list[PhaseRow]:
-        return phase_rows(self.schedule, self.trainer.learning_rate, self._operations)
+        return phase_rows(self.schedule, self.trainer.learning_rate, self.operations)
 
     def _compute_ratio(self, rows: Sequence[PhaseRow]) -> float:
         clips = len(self.dataset.train) * self.options.end_epoch
-        return sum(row.operations for row in rows) / (clips * self._operations(*self.base[1:]))
+        return sum(row.operations for row in rows) / (clips * self.operations(*self.base[1:]))
 
     def shared_memory(self) -> int:
         """Bytes of it that the loaders hold at most."""

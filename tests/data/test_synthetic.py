@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data.synthetic import MOTIONS, main, pose_at, render
+from data.motions import MOTIONS, pose_at, render
+from data.synthetic import main
 
 
 def videos(motion: str, count: int, n_frames: int = 9) -> np.ndarray:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from network import create_network
-from train.batchnorm import group_norms
+from train.batch_groups import group_norms
 from train.recompute import recompute_blocks
 
 

@@ -82,7 +82,7 @@ def test_schedule_is_printed_before_training(
     assert float(lines[first].split()[-1]) < 0.9
     table = [line.split() for line in lines[first + 1 : first + 7]]
     assert table[0] == ["epochs", "steps", "rate", "compute", "batches"]
-    assert table[1] == ["1-3", "3", "0.01", table[1][3], "16x1x22x22"]
+    assert table[1] == ["1-2", "2", "0.01", table[1][3], "16x1x22x22"]
     assert table[5] == ["6", "6", "0.000125", table[5][3], "2x4x32x32"]
     assert sum(float(row[3].rstrip("%")) for row in table[1:6]) == pytest.approx(100, abs=0.3)
     assert not any("step 1/" in line for line in lines[: first + 6])

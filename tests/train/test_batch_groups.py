@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from network import create_network
-from train.batchnorm import GroupedBatchNorm3d, group_norms
+from train.batch_groups import GroupedBatchNorm3d, group_norms
 
 
 def grouped(group: int) -> tuple[nn.BatchNorm3d, nn.BatchNorm3d]:
