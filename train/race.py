@@ -1,21 +1,20 @@
 """Multigrid against plain training: the same network, motions and seed, to the same accuracy, by the clock."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data.batching import BatchShape, ClipRequest, TrainingBatches, ValidationBatches
 from data.motions import MOTIONS, render
-from data.video_iterator import Batch, Sample, make_loader
+from data.video_iterator import Sample, make_loader
 from data.video_sampler import center_clip, random_clip
 from train.build import make_schedule
-from train.loop import Trainer
 from train.measure import make_measured, operations_of
 from train.metrics import averages
 from train.options import Options
@@ -73,13 +72,14 @@ class Motions(Dataset[Sample]):
 
 
 class Lap(NamedTuple):
-    """After an epoch: seconds, steps and clips of training so far, validation top-1."""
+    """After an epoch: seconds, steps and clips of training so far, validation top-1, and that of its training."""
 
     epoch: int
     seconds: float
     steps: int
     clips: int
     top1: float
+    train_top1: float
 
 
 class Result(NamedTuple):
@@ -124,20 +124,15 @@ def run_variant(
     for epoch in range(1, options.end_epoch + 1):
         steps = schedule.epoch(epoch)
         plan.set_epoch(epoch, [step.shape for step in steps])
-        seconds += _train(trainer, epoch, steps, loader)
+        started = time.perf_counter()
+        trained = sum((report.sums for report in trainer.train_epoch(epoch, steps, loader)), start=0)
+        train_top1 = averages(trained).top1  # also waits for a GPU
+        seconds += time.perf_counter() - started
         steps_done += len(steps)
         clips_done += len(train)
-        sums, _ = trainer.validate(val_loader, skip_bad_samples=False)
-        laps.append(Lap(epoch, seconds, steps_done, clips_done, averages(sums).top1))
+        validated, _ = trainer.validate(val_loader, skip_bad_samples=False)
+        laps.append(Lap(epoch, seconds, steps_done, clips_done, averages(validated).top1, train_top1))
         on_lap(variant, laps[-1])
         if laps[-1].top1 >= target:
             break
     return Result(variant, options.end_epoch, laps[-1].top1 >= target, laps)
-
-
-def _train(trainer: Trainer, epoch: int, steps: Sequence, loader: DataLoader[Batch]) -> float:
-    started = time.perf_counter()
-    for _ in trainer.train_epoch(epoch, steps, loader):
-        pass
-    trainer.check_finite()  # also waits for a GPU
-    return time.perf_counter() - started

@@ -209,9 +209,11 @@ class Run:
     def _run_epoch(self, epoch: int, callbacks: Sequence[Callback], stop: StopRequest) -> None:
         started = time.monotonic()
         state, trainer = self.state, self.trainer
+        waited = 0.0
         steps = self.schedule.epoch(epoch)
         self.loaders.plan.set_epoch(epoch, [step.shape for step in steps], first_step=state.step)
         for report in trainer.train_epoch(epoch, steps, self.loaders.train, first_step=state.step):
+            waited += report.marks.waited
             self._after_step(report, callbacks)
             stop.check()
         trainer.check_finite()
@@ -227,6 +229,7 @@ class Run:
             val=averages(val_sums),
             train_seconds=validating - started,
             val_seconds=time.monotonic() - validating,
+            waited_seconds=waited,
         )
         state.end_epoch()
         for callback in callbacks:  # the rows first: resuming drops those that no checkpoint has
