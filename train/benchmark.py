@@ -35,11 +35,11 @@ from train.measure import (
     LoadingTime,
     StepTime,
     matrix_peak,
-    operations_of,
     time_loading,
     time_steps,
 )
 from train.options import PRECISIONS, Options, parse_options, positive, share
+from train.plan import operations_of
 from train.race import VARIANTS, Lap, Motions, Result, run_variant, variant_options
 from train.run import resolve
 

@@ -1,7 +1,7 @@
 """The real training step, timed: that of the run's own trainer, on clips in memory and through the loader."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ import torch
 from data.batching import BatchShape
 from data.datasets import OWN
 from data.video_iterator import Batch
-from network.operations import count_operations
 from train.build import make_network, make_schedule, make_trainer
 from train.loop import AUTOCAST, Trainer
 from train.lr_scheduler import LearningRate
 from train.multigrid import Step
 from train.normalisation import Normalisation
-from train.options import Options, network_choices
+from train.options import Options
+from train.plan import operations_of
 from train.run import Run
 from train.state import new_state
 
@@ -52,16 +52,6 @@ class LoadingTime(NamedTuple):
     steps: int
     seconds: float
     waited: float
-
-
-def operations_of(options: Options, num_classes: int) -> Callable[[int, int], int]:
-    """(length, size) -> floating-point operations of one clip's forward pass."""
-    choices = network_choices(options)
-
-    def operations(length: int, size: int) -> int:
-        return count_operations(options.network, num_classes, length, size, **choices)
-
-    return operations
 
 
 def make_measured(options: Options, num_classes: int) -> Trainer:

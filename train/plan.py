@@ -7,14 +7,26 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from data.batching import BatchShape
+from network.operations import count_operations
 from train.loop import describe
 from train.lr_scheduler import LearningRate
 from train.multigrid import Phases, Step
+from train.options import Options, network_choices
 from train.schedule import Schedule
 
 MIN_SIZE = 16  # pixels; below that, maps vanish within a network
 
 Operations = Callable[[int, int], int]  # (length, size) -> those of one clip's forward pass
+
+
+def operations_of(options: Options, num_classes: int) -> Operations:
+    """Those of the network that is trained."""
+    choices = network_choices(options)
+
+    def operations(length: int, size: int) -> int:
+        return count_operations(options.network, num_classes, length, size, **choices)
+
+    return operations
 
 
 def check_sizes(shapes: Iterable[BatchShape]) -> None:

@@ -15,9 +15,10 @@ from data.motions import MOTIONS, render
 from data.video_iterator import Sample, make_loader
 from data.video_sampler import center_clip, random_clip
 from train.build import make_schedule
-from train.measure import make_measured, operations_of
+from train.measure import make_measured
 from train.metrics import averages
 from train.options import Options
+from train.plan import operations_of
 
 INTERVAL = 2  # from frame to frame of a clip at the base length
 STRETCH = 1.5  # epochs with cycles to those without, as published

@@ -18,7 +18,6 @@ from data.batching import BatchShape
 from data.datasets import DatasetSpec
 from data.labels import open_dataset
 from data.video_iterator import shared_memory_bytes
-from network.operations import count_operations
 from train.build import make_callbacks, make_loaders, make_network, make_schedule, make_trainer
 from train.callbacks import Callback, EpochReport, cut_results
 from train.checkpoint import best_path, epoch_path, last_path, save_checkpoint, set_aside_later
@@ -27,8 +26,8 @@ from train.interrupt import StoppedError, StopRequest
 from train.loop import StepReport, TrainingError
 from train.metrics import averages
 from train.normalisation import Normalisation
-from train.options import Options, network_choices, parse_options
-from train.plan import PhaseRow, check_sizes, describe_rows, describe_steps, phase_rows
+from train.options import Options, parse_options
+from train.plan import PhaseRow, check_sizes, describe_rows, describe_steps, operations_of, phase_rows
 from train.results import find_start, kept_log, logged_to, results_folder, write_run_file
 from train.state import TrainingState, new_state, resumed_state
 
@@ -95,6 +94,7 @@ class Run:
             num_classes=options.num_classes,
             max_missing=options.max_missing,
         )
+        self.operations = operations_of(options, len(self.dataset.classes))
         self.schedule = make_schedule(options, len(self.dataset.train), self.operations)
         self.shapes = self.schedule.shapes(options.end_epoch)
         check_sizes(self.shapes)
@@ -118,11 +118,6 @@ class Run:
             return resumed_state(network, scaler, self.device, checkpoint=checkpoint, **updates)
         weights = {"weights": options.pretrained_3d, "fine_tune": options.fine_tune}
         return new_state(network, scaler, self.device, **weights, **updates)
-
-    def operations(self, length: int, size: int) -> int:
-        """Those of one clip's forward pass."""
-        choices = network_choices(self.options)
-        return count_operations(self.options.network, len(self.dataset.classes), length, size, **choices)
 
     def plan(self) -> dict[str, Any]:
         """What `--dry-run` prints: the steps of the first epoch to train, the ratio of the whole run."""

@@ -10,8 +10,9 @@ import torch
 from data.batching import ClipRequest
 from data.motions import MOTIONS
 from train.benchmark import main
-from train.measure import Combination, StepTime, matrix_peak, operations_of, time_steps
+from train.measure import Combination, StepTime, matrix_peak, time_steps
 from train.options import Options
+from train.plan import operations_of
 from train.race import Motions, variant_options
 
 SMALL = [
