@@ -14,7 +14,7 @@ from network import create_network, list_networks
 from train.options import parse_options
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```\n(.*?)```", README.read_text("utf-8"), flags=re.DOTALL)
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 TRAINING = [line for line in LINES if line.startswith("python train_")]
 MODULES = [line for line in LINES if " -m " in line]

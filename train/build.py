@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader
 from data.batching import BatchShape, Part, TrainingBatches, ValidationBatches
 from data.labels import Dataset
 from data.video_iterator import Batch, TrainingClips, ValidationClips, make_loader
+from network import create_network
+from train.batch_groups import group_norms
+from train.batch_norm import synchronise
 from train.callbacks import (
     AccuracyMonitor,
     BadSampleLog,
@@ -26,10 +29,15 @@ from train.callbacks import (
     TensorBoardLog,
 )
 from train.devices import Replicas
-from train.distributed import Shared, World
+from train.distributed import Evaluated, Shared, World
 from train.loop import Trainer
 from train.lr_scheduler import LearningRate
-from train.options import Options
+from train.multigrid import cycle_shapes, with_equal_operations
+from train.options import Options, network_choices
+from train.plan import Operations
+from train.recompute import recompute_blocks
+from train.regularisation import Regularisation
+from train.schedule import Schedule
 from train.state import TrainingState
 
 
@@ -76,22 +84,68 @@ def make_loaders(
     )
 
 
-def make_trainer(options: Options, state: TrainingState, device: torch.device, world: World) -> Trainer:
+def make_network(options: Options, num_classes: int, world: World | None = None) -> nn.Module:
+    """The network with new weights, as training wants it; its weights' names are the plain network's."""
+    network = create_network(options.network, num_classes, **network_choices(options))
+    if options.sync_batchnorm and world is not None and world.size > 1:
+        synchronise(network, world)
+    if options.bn_group is not None:
+        group_norms(network, options.bn_group)
+    if options.checkpoint_activations:
+        recompute_blocks(network)
+    if options.channels_last:
+        network.to(memory_format=torch.channels_last_3d)
+    return network
+
+
+def make_learning_rate(options: Options) -> LearningRate:
+    return LearningRate(
+        base=options.lr_base,
+        schedule=options.lr_schedule,
+        steps=options.lr_steps,
+        factor=options.lr_factor,
+        end_epoch=options.end_epoch,
+        warmup_epochs=options.warmup_epochs,
+    )
+
+
+def make_schedule(options: Options, n_clips: int, operations: Operations) -> Schedule:
+    """The shapes of every epoch's steps."""
+    base = BatchShape(options.batch_size, options.clip_length, options.clip_size)
+    phases = cycle_shapes(base, long_cycles=options.long_cycles, short_cycles=options.short_cycles)
+    if options.batch_rule == "flops":
+        phases = with_equal_operations(phases, operations)
+    stages = make_learning_rate(options).stages() if options.long_cycle_span == "stage" else ()
+    return Schedule(n_clips, phases, stages)
+
+
+def make_trainer(
+    options: Options, state: TrainingState, device: torch.device, world: World | None = None
+) -> Trainer:
+    world = world or World()
+    # a run has few shapes: the time to try algorithms for each comes back
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    network = _wrapped(state.network, options)
+    if world.size > 1:
+        sizes = {"classes": state.network.fc.out_features, "gates": len(state.network.gate_names)}
+        network = Shared(network, world, device, **sizes, synchronised=options.sync_batchnorm)
     return Trainer(
-        network=_wrapped(state.network, options, device, world),
+        network=network,
+        average=state.average,
+        validated=Evaluated(_wrapped(state.average.network, options), world) if options.ema else network,
         optimiser=state.optimiser,
         scaler=state.scaler,
-        learning_rate=LearningRate(
-            base=options.lr_base,
-            schedule=options.lr_schedule,
-            steps=options.lr_steps,
-            factor=options.lr_factor,
-            end_epoch=options.end_epoch,
-            warmup_epochs=options.warmup_epochs,
-        ),
+        learning_rate=make_learning_rate(options),
         normalisation=state.normalisation,
+        regularisation=Regularisation(
+            label_smoothing=options.label_smoothing,
+            mixup=options.mixup,
+            cutmix=options.cutmix,
+            seed=options.random_seed,
+        ),
         device=device,
         precision=options.precision,
+        accumulate=options.accumulate,
         clip_gradient=options.clip_gradient,
         watch_gates=bool(options.gates),
         freeze_batchnorm=options.freeze_batchnorm,
@@ -99,25 +153,13 @@ def make_trainer(options: Options, state: TrainingState, device: torch.device, w
     )
 
 
-def _wrapped(network: nn.Module, options: Options, device: torch.device, world: World) -> nn.Module:
-    wrapped = network
+def _wrapped(network: nn.Module, options: Options) -> nn.Module:
     if options.compile:
         # blocks share their code, and each meets every shape of the cycles: more variants than torch expects
         torch._dynamo.config.recompile_limit = 1024
         torch._dynamo.config.accumulated_recompile_limit = 4096
-        wrapped = torch.compile(network)
-    if options.gpus > 1:
-        wrapped = Replicas(wrapped, options.gpus)
-    if world.size > 1:
-        wrapped = Shared(
-            wrapped,
-            world,
-            device,
-            classes=network.fc.out_features,
-            gates=len(network.gate_names),
-            synchronised=options.sync_batchnorm,
-        )
-    return wrapped
+        network = torch.compile(network)
+    return Replicas(network, options.gpus) if options.gpus > 1 else network
 
 
 def make_callbacks(

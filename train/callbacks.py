@@ -20,7 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class EpochReport(NamedTuple):
-    """What an epoch came to. `learning_rate` is that of its last step, `seconds` those of training and validation."""
+    """What an epoch came to. `learning_rate` is that of its last step, `seconds` those of training and validation.
+
+    `waited_seconds` of training the loop waited for clips.
+    """
 
     epoch: int
     learning_rate: float
@@ -28,6 +31,7 @@ class EpochReport(NamedTuple):
     val: Averages
     train_seconds: float
     val_seconds: float
+    waited_seconds: float = 0.0
 
 
 class Callback:
@@ -99,13 +103,13 @@ class SpeedMonitor(Monitor):
     def rates(self) -> dict[str, float]:
         """Clips a second since the last `describe`."""
         if self.steps and not isinstance(self.steps[-1].marks.backward, float):
-            self.steps[-1].marks.backward.synchronize()
+            self.steps[-1].marks.passes()[-1][-1].synchronize()
         clips = sum(report.shape.batch for report in self.steps)
         marks = [report.marks for report in self.steps]
         seconds = {
             "r": sum(mark.waited for mark in marks),
-            "f": sum(seconds_between(mark.begin, mark.forward) for mark in marks),
-            "b": sum(seconds_between(mark.forward, mark.backward) for mark in marks),
+            "f": sum(seconds_between(begin, end) for mark in marks for begin, end, _ in mark.passes()),
+            "b": sum(seconds_between(begin, end) for mark in marks for _, begin, end in mark.passes()),
         }
         return {name: clips / max(elapsed, 1e-9) for name, elapsed in seconds.items()}
 
@@ -174,13 +178,14 @@ class ProgressLog(Callback):
 
     def on_epoch(self, report: EpochReport) -> None:
         self.close()
-        for name, result, seconds in (
-            ("train", report.train, report.train_seconds),
-            ("val", report.val, report.val_seconds),
+        waiting = f", {report.waited_seconds / report.train_seconds:.1%} of it waiting for clips"
+        for name, result, seconds, remark in (
+            ("train", report.train, report.train_seconds, waiting),
+            ("val", report.val, report.val_seconds, ""),
         ):
             logger.info(
-                "epoch %d/%d %s  loss %.4f  top-1 %.3f  top-5 %.3f  (%.1f s)",
-                *(report.epoch, self.end_epoch, name, result.loss, result.top1, result.top5, seconds),
+                "epoch %d/%d %s  loss %.4f  top-1 %.3f  top-5 %.3f  (%.1f s%s)",
+                *(report.epoch, self.end_epoch, name, result.loss, result.top1, result.top5, seconds, remark),
             )
 
     def close(self) -> None:

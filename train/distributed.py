@@ -54,6 +54,10 @@ class World:
         self._store = store
         self._groups: dict[int, dist.ProcessGroup] = {}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "World":
+        """Itself: what is copied for averaging still runs in these processes."""
+        return self
+
     @property
     def is_first(self) -> bool:
         """Whether this is the process that writes and logs."""
@@ -231,6 +235,23 @@ class Shared(nn.Module):
         if self.synchronised:
             self.world.count_takers(len(clips) > 0)
         return self.parallel(clips, **options)
+
+
+class Evaluated(nn.Module):
+    """A network that is not trained, such as an average: `eval()` gives all processes the first one's statistics."""
+
+    def __init__(self, network: nn.Module, world: World) -> None:
+        super().__init__()
+        self.network = network
+        self.world = world
+
+    def eval(self) -> "Evaluated":
+        if self.world.size > 1:
+            self.world.copy_from_first(self.network.buffers())
+        return super().eval()
+
+    def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
+        return self.network(clips, **options)
 
 
 class _Part(nn.Module):

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,12 +12,15 @@ from torch import Tensor, nn
 
 from data.batching import BatchShape
 from data.video_iterator import BadSample, Batch
+from train.average import WeightAverage
 from train.batch_norm import freeze
+from train.devices import replica_count
 from train.lr_scheduler import LearningRate
 from train.metrics import batch_sums, zero_sums
 from train.multigrid import Step
 from train.normalisation import Normalisation
 from train.optimiser import set_learning_rate
+from train.regularisation import Regularisation, mixed_sums
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +36,24 @@ def unreadable_in_validation(sample: BadSample) -> TrainingError:
     return TrainingError(f"validation: {sample.reason}; --skip-bad-samples goes on without such videos")
 
 
+Mark = float | torch.cuda.Event  # seconds; on a GPU, what it has reached
+
+
 class Marks(NamedTuple):
-    """Times within a step, in order: seconds, or events on a GPU. `waited`: seconds the loop waited for the batch."""
+    """Times within a step, in order. `waited`: seconds the loop waited for the batch.
+
+    A batch that goes through in parts has one forward and one backward pass a part, `(begin, forward, backward)`: the
+    first is this one's, the others are `further`.
+    """
 
     waited: float
-    begin: "float | torch.cuda.Event"
-    forward: "float | torch.cuda.Event"
-    backward: "float | torch.cuda.Event"
+    begin: Mark
+    forward: Mark
+    backward: Mark
+    further: Sequence[tuple[Mark, Mark, Mark]] = ()
+
+    def passes(self) -> list[tuple[Mark, Mark, Mark]]:
+        return [(self.begin, self.forward, self.backward), *self.further]
 
 
 class StepReport(NamedTuple):
@@ -64,15 +79,21 @@ class Trainer:
 
     With several `processes` each computes its part of a batch, and the average of their gradients is the gradient of
     the mean loss over the batch.
+    `average` follows its weights; `validated` is the average's network, wrapped likewise. A batch goes through in
+    `accumulate` parts, or fewer where a part would be a single clip.
     """
 
     network: nn.Module
+    average: WeightAverage
+    validated: nn.Module
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     learning_rate: LearningRate
     normalisation: Normalisation
+    regularisation: Regularisation
     device: torch.device
     precision: str
+    accumulate: int
     clip_gradient: float | None
     watch_gates: bool
     freeze_batchnorm: bool = False
@@ -96,7 +117,7 @@ class Trainer:
                 )
             rate = self.learning_rate.at(epoch, step, len(steps), phase)
             set_learning_rate(self.optimiser, rate)
-            sums, openings, marks = self._update(batch, shape.batch, waited)
+            sums, openings, marks = self._update(batch, shape.batch, epoch, step, waited)
             place = f"epoch {epoch}, step {step + 1}, batch {describe(shape)}, learning rate {rate:.4g}"
             self.unchecked.append((place, sums))
             if self.device.type == "cpu":
@@ -104,39 +125,62 @@ class Trainer:
             yield StepReport(epoch, step, len(steps), shape, rate, sums, openings, marks, batch.bad)
             asked = time.perf_counter()
 
-    def _update(self, batch: Batch, clips: int, waited: float) -> tuple[Tensor, Tensor, Marks]:
-        """Train with this process's part of a batch of `clips` clips."""
+    def _update(
+        self, batch: Batch, clips: int, epoch: int, step: int, waited: float
+    ) -> tuple[Tensor, Tensor, Marks]:
+        """Train with this process's part of a batch of `clips` clips, which may be none."""
         begin = self.mark()
-        logits, openings, labels = self._forward(batch)
-        total = nn.functional.cross_entropy(logits, labels, reduction="sum")  # 0 where this process sits out
-        forward = self.mark()
+        mixed = self.regularisation.mix(*self._on_device(batch), epoch, step)
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(total * (self.processes / clips)).backward()
+        sums, openings, passes = zero_sums(self.device), [], []
+        parts = list(mixed.parts(self._part_size(len(mixed.labels))))
+        for number, part in enumerate(parts, start=1):
+            with self._gradients_kept(last=number == len(parts)):
+                logits, opening = self._forward(self.network, part.clips)
+                loss = self.regularisation.loss(logits, part)  # 0 where this process sits out
+                forward = self.mark()
+                self.scaler.scale(loss * (self.processes / clips)).backward()
+            sums += mixed_sums(logits.detach(), part, loss.detach() / max(len(part.labels), 1))
+            openings.append(opening.detach())
+            passes.append((begin, forward, begin := self.mark()))
+        self._apply_gradient()
+        passes[-1] = (*passes[-1][:2], self.mark())  # the last backward pass has the update
+        return sums, torch.cat(openings).sum(dim=0), Marks(waited, *passes[0], passes[1:])
+
+    def _part_size(self, clips: int) -> int:
+        return max(1, -(-clips // replica_count(clips, self.accumulate)))
+
+    def _gradients_kept(self, last: bool) -> AbstractContextManager:
+        """Within, gradients of several processes stay their own until the last part of a batch adds them all up."""
+        return nullcontext() if last or self.processes == 1 else self.network.parallel.no_sync()
+
+    def _apply_gradient(self) -> None:
         if self.clip_gradient is not None:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_gradient)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        marks = Marks(waited, begin, forward, self.mark())
-        loss = total.detach() / max(len(labels), 1)
-        return batch_sums(logits.detach(), labels, loss), openings.detach().sum(dim=0), marks
+        self.average.update()
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits in fp32 `(B, classes)`, openings of the gates `(B, gates)`, labels, on the device."""
+    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The network's input `(B, 3, T, H, W)` and labels."""
         clips = self.normalisation(batch.clips.to(self.device, non_blocking=True))
-        labels = batch.labels.to(self.device, non_blocking=True)
+        return clips, batch.labels.to(self.device, non_blocking=True)
+
+    def _forward(self, network: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits in fp32 `(B, classes)`, openings of the gates `(B, gates)`."""
         dtype = AUTOCAST[self.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
             if self.watch_gates:
-                logits, openings = self.network(clips, return_gates=True)
+                logits, openings = network(clips, return_gates=True)
             else:
-                logits, openings = self.network(clips), clips.new_zeros(len(labels), 0)
-        return logits.float(), openings, labels
+                logits, openings = network(clips), clips.new_zeros(len(clips), 0)
+        return logits.float(), openings
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], skip_bad_samples: bool) -> tuple[Tensor, list[BadSample]]:
         """Sums `(4,)` over all clips, and what could not be read: an error unless it may be skipped."""
-        self.network.eval()
+        self.validated.eval()
         sums = zero_sums(self.device)
         bad: list[BadSample] = []
         for batch in batches:
@@ -144,7 +188,8 @@ class Trainer:
             if batch.bad and not skip_bad_samples:
                 raise unreadable_in_validation(batch.bad[0])
             if len(batch.labels):
-                logits, _, labels = self._forward(batch)
+                clips, labels = self._on_device(batch)
+                logits, _ = self._forward(self.validated, clips)
                 sums += batch_sums(logits, labels, nn.functional.cross_entropy(logits, labels))
         return sums, bad
 
@@ -166,7 +211,7 @@ class Trainer:
                 f"{place}: the loss is not finite; a lower --lr-base or --clip-gradient may help"
             )
 
-    def mark(self) -> "float | torch.cuda.Event":
+    def mark(self) -> Mark:
         """This moment, on a GPU that of the work queued so far; nothing waits."""
         if self.device.type == "cpu":
             return time.perf_counter()
@@ -175,7 +220,7 @@ class Trainer:
         return event
 
 
-def seconds_between(earlier: "float | torch.cuda.Event", later: "float | torch.cuda.Event") -> float:
+def seconds_between(earlier: Mark, later: Mark) -> float:
     """Between two marks; those of a GPU must have happened."""
     return later - earlier if isinstance(earlier, float) else earlier.elapsed_time(later) / 1000
 

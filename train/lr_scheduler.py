@@ -21,6 +21,11 @@ class LearningRate:
     end_epoch: int
     warmup_epochs: float
 
+    def stages(self) -> tuple[int, ...]:
+        """The last epoch of each stretch between two falls: steps 15 30 of 40 epochs -> 15, 30, 40. A cosine is one."""
+        falls = self.steps if self.schedule == "step" else ()
+        return (*(last for last in falls if last < self.end_epoch), self.end_epoch)
+
     def at(self, epoch: int, step: int, n_steps: int, phase: int) -> float:
         """The rate of step `step`, from 0, of `n_steps` in epoch `epoch`, from 1; `phase` of the long cycle, from 0."""
         done = epoch - 1 + step / n_steps  # epochs, in fractions

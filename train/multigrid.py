@@ -1,16 +1,21 @@
-"""Long and short cycles as arithmetic: which shapes an epoch's steps have.
+"""Long and short cycles as arithmetic: which shapes there are, and how an epoch's clips are dealt to them.
 
-*A multigrid method for efficiently training video models* (Wu et al., CVPR 2020), in the form of the SRTG and MTNet
-codebase: the long cycle runs once an epoch, the short cycle within each of its phases.
+*A multigrid method for efficiently training video models* (Wu et al., CVPR 2020), with the shapes of the SRTG and
+MTNet codebase. How long each phase of the long cycle lasts is train/schedule.py's.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from data.batching import BatchShape
 
 SHORT_PERIOD = 3
+BATCH_RULES = ("volume", "flops")
+
+Phases = tuple[
+    tuple[BatchShape, ...], ...
+]  # of the long cycle, coarse to fine; each goes round its short shapes
 
 
 class Step(NamedTuple):
@@ -50,8 +55,32 @@ def short_shape(shape: BatchShape, position: int, short_cycles: bool) -> BatchSh
     return BatchShape(4 * batch, length, even_size(size / 2))
 
 
-def plan_epoch(n_clips: int, base: BatchShape, *, long_cycles: bool, short_cycles: bool) -> list[Step]:
-    """The steps of an epoch, in order; their batches sum to `n_clips`.
+def cycle_shapes(base: BatchShape, *, long_cycles: bool, short_cycles: bool) -> Phases:
+    """All shapes of a run as published: batches grow as clips shrink, by the volume of clips."""
+    period = SHORT_PERIOD if short_cycles else 1
+    return tuple(
+        tuple(short_shape(shape, position, short_cycles) for position in range(period))
+        for shape in long_shapes(base, long_cycles)
+    )
+
+
+def with_equal_operations(phases: Phases, operations: Callable[[int, int], int]) -> Phases:
+    """The same shapes, each batch as large as costs no more than the base shape's, the last phase's first.
+
+    `operations(length, size)` are those of one clip. At least one clip is left in a batch.
+    """
+    base = phases[-1][0]
+    budget = base.batch * operations(base.length, base.size)
+    return tuple(
+        tuple(
+            shape._replace(batch=max(1, budget // operations(shape.length, shape.size))) for shape in shapes
+        )
+        for shapes in phases
+    )
+
+
+def plan_epoch(n_clips: int, phases: Phases) -> list[Step]:
+    """An epoch that goes through all phases, in order; the batches sum to `n_clips`.
 
     Planned in rounds, each of which gives every phase one more step at its next short shape, until the clips run out.
     So the phases have equal numbers of steps, up to one, and only the last batch planned is smaller; it may end any
@@ -60,33 +89,57 @@ def plan_epoch(n_clips: int, base: BatchShape, *, long_cycles: bool, short_cycle
 
     Raises ValueError for a set of one clip where batches are larger.
     """
-    if n_clips == 1 and base.batch > 1:
-        raise ValueError("the training set has 1 clip, a batch norm needs at least 2")
-    phases: list[list[BatchShape]] = [[] for _ in long_shapes(base, long_cycles)]
-    planned: list[tuple[int, int]] = []  # (phase, step within it), in the order of planning
+    planned: list[Step] = []  # in the order of planning
     left = n_clips
     while left:
-        phase = len(planned) % len(phases)
-        position = len(phases[phase])
-        shape = short_shape(long_shapes(base, long_cycles)[phase], position, short_cycles)
-        shape = shape._replace(batch=min(shape.batch, left))
-        left -= shape.batch
-        phases[phase].append(shape)
-        planned.append((phase, position))
-    if base.batch > 1:
-        _lend_to_single(phases, planned)
-    return [Step(phase, shape) for phase, shapes in enumerate(phases) for shape in shapes]
+        rounds, phase = divmod(len(planned), len(phases))
+        left -= _plan_step(planned, phases, phase, rounds, left)
+    return sorted(_without_single(planned, phases), key=lambda step: step.phase)
 
 
-def _lend_to_single(phases: list[list[BatchShape]], planned: Sequence[tuple[int, int]]) -> None:
-    if len(planned) < 2:
-        return
-    (lender, i), (single, j) = planned[-2:]
-    if phases[single][j].batch != 1:
-        return
-    if phases[lender][i].batch > 2:
-        phases[single][j] = phases[single][j]._replace(batch=2)
-        phases[lender][i] = phases[lender][i]._replace(batch=phases[lender][i].batch - 1)
-    else:  # two clips are not enough for two batches
-        phases[lender][i] = phases[lender][i]._replace(batch=phases[lender][i].batch + 1)
-        phases[single].pop()
+def plan_parts(n_clips: int, phases: Phases, parts: Sequence[tuple[int, int]]) -> list[Step]:
+    """An epoch that goes through some phases: `parts` has pairs (phase, clips drawn at its end), the last `n_clips`.
+
+    A phase ends with the batch whose end is nearest to the part's; each starts its short cycle anew. The last batch of
+    the epoch is smaller, and lends or borrows, as in `plan_epoch`. Two clips to a batch, the change after 3 of 9:
+
+    >>> plan_parts(9, ((BatchShape(4, 2, 16),), (BatchShape(2, 4, 16),)), [(0, 3), (1, 9)])
+    [Step(phase=0, shape=BatchShape(batch=4, length=2, size=16)), \
+Step(phase=1, shape=BatchShape(batch=2, length=4, size=16)), \
+Step(phase=1, shape=BatchShape(batch=3, length=4, size=16))]
+    """
+    planned: list[Step] = []
+    drawn = 0
+    for phase, end in parts:
+        position = 0
+        while drawn < end and (end == n_clips or end - drawn >= _shape(phases, phase, position).batch / 2):
+            drawn += _plan_step(planned, phases, phase, position, n_clips - drawn)
+            position += 1
+    return _without_single(planned, phases)
+
+
+def _shape(phases: Phases, phase: int, position: int) -> BatchShape:
+    return phases[phase][position % len(phases[phase])]
+
+
+def _plan_step(planned: list[Step], phases: Phases, phase: int, position: int, left: int) -> int:
+    """Append a step of at most `left` clips; returns how many."""
+    shape = _shape(phases, phase, position)
+    planned.append(Step(phase, shape._replace(batch=min(shape.batch, left))))
+    return planned[-1].shape.batch
+
+
+def _without_single(planned: list[Step], phases: Phases) -> list[Step]:
+    """Where the last batch is a single clip and none of this run is meant to be."""
+    if phases[-1][0].batch == 1 or planned[-1].shape.batch > 1:
+        return planned
+    if len(planned) == 1:
+        raise ValueError("the training set has 1 clip, a batch norm needs at least 2")
+    *others, lender, single = planned
+    if lender.shape.batch > 2:
+        return [*others, _resized(lender, -1), _resized(single, 1)]
+    return [*others, _resized(lender, 1)]  # two clips are not enough for two batches
+
+
+def _resized(step: Step, by: int) -> Step:
+    return step._replace(shape=step.shape._replace(batch=step.shape.batch + by))

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+OPTIMISERS = ("sgd", "adamw")
 MOMENTUM = 0.9
-WEIGHT_DECAY = 1e-4
+MOMENTS = {"sgd": 1, "adamw": 2}  # tensors that it keeps for each parameter
+WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 0.05}
 RECURRENT_FACTOR = 0.5
 
 # the roles of parameters: new ones train at the full rate
@@ -34,8 +36,14 @@ def _role(name: str, filled: Collection[str], recurrent: Collection[str]) -> str
     return RECURRENT if name in recurrent else FILLED
 
 
-def make_optimiser(network: nn.Module, roles: Mapping[str, str], fine_tune_factor: float) -> torch.optim.SGD:
-    """SGD with Nesterov momentum 0.9 and weight decay 1e-4; a group a role, with its `lr_factor` and its `names`."""
+def make_optimiser(
+    network: nn.Module, roles: Mapping[str, str], fine_tune_factor: float, kind: str = "sgd"
+) -> torch.optim.Optimizer:
+    """A group a role, with its `lr_factor` and its `names`.
+
+    "sgd": Nesterov momentum 0.9, weight decay 1e-4. "adamw": PyTorch's moments, weight decay 0.05 (Loshchilov &
+    Hutter, ICLR 2019). On a GPU each updates all weights in one kernel, which also spares fp16 a wait a step.
+    """
     factors = {NEW: 1.0, RECURRENT: RECURRENT_FACTOR, FILLED: fine_tune_factor}
     parameters = dict(network.named_parameters())
     groups = []
@@ -44,7 +52,14 @@ def make_optimiser(network: nn.Module, roles: Mapping[str, str], fine_tune_facto
         if names:
             members = [parameters[name] for name in names]
             groups.append({"params": members, "role": role, "names": names, "lr_factor": factor})
-    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY)
+    common = {
+        "lr": 0.0,
+        "weight_decay": WEIGHT_DECAY[kind],
+        "fused": next(iter(parameters.values())).is_cuda,
+    }
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, **common)
+    return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, **common)
 
 
 def saved_roles(optimiser_state: Mapping[str, Any]) -> dict[str, str]:
@@ -53,7 +68,7 @@ def saved_roles(optimiser_state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Take momentum from a checkpoint; rates and factors stay those of this run's options."""
+    """Take momentum, or moments, from a checkpoint; rates and factors stay those of this run's options."""
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": saved["state"], "param_groups": groups})
 

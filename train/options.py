@@ -15,6 +15,9 @@ from data.datasets import DatasetSpec
 from data.video_sampler import START_DISTRIBUTIONS
 from network.layouts import LAYOUTS
 from train.lr_scheduler import SCHEDULES
+from train.multigrid import BATCH_RULES
+from train.optimiser import OPTIMISERS
+from train.schedule import SPANS
 
 PLACES = ("start", "top", "mid", "end", "skip", "final")
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -69,6 +72,8 @@ not_negative = _number(int, "a whole number of at least 0", lambda value: value 
 amount = _number(float, "a number of at least 0", lambda value: value >= 0)
 above_zero = _number(float, "a number above 0", lambda value: value > 0)
 share = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+part = _number(float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
+two_or_more = _number(int, "a whole number of at least 2", lambda value: value >= 2)
 
 
 def _cores(at_most: int) -> int:
@@ -150,6 +155,17 @@ class Options:
     batch_size: int = _option(32, positive, "clips of a batch at the base shape")
     long_cycles: bool = _option(False, _boolean, "multigrid's long cycle")
     short_cycles: bool = _option(False, _boolean, "multigrid's short cycle")
+    long_cycle_span: str = _option(
+        "epoch", _choice(*SPANS), "the long cycle runs once an epoch, or once a stage of the learning rate"
+    )
+    batch_rule: str = _option(
+        "volume",
+        _choice(*BATCH_RULES),
+        "cycles size batches by clips' volume, or by the network's operations: flops",
+    )
+    accumulate: int = _option(
+        1, positive, "parts that a batch goes through the network in, one after the other"
+    )
     lr_base: float = _option(
         0.1, above_zero, "learning rate; with long cycles that of the first, coarsest phase"
     )
@@ -159,7 +175,21 @@ class Options:
     lr_factor: float = _option(0.1, above_zero, "what it falls by")
     lr_schedule: str = _option("step", _choice(*SCHEDULES), "step, or cosine down to 0 at the end")
     warmup_epochs: float = _option(0.0, amount, "epochs over which the learning rate rises from 0")
+    optimiser: str = _option("sgd", _choice(*OPTIMISERS), "sgd with Nesterov momentum, or adamw")
     clip_gradient: float | None = _option(None, above_zero, "largest norm of the gradient")
+    bn_group: int | None = _option(
+        None,
+        two_or_more,
+        "clips that share batch-norm statistics, of batches of any size (default: the batch)",
+    )
+    label_smoothing: float = _option(0.0, part, "share of a label that is spread over all classes")
+    mixup: float = _option(
+        0.0, amount, "mix clips in pairs: parameter of the beta distribution of shares; 0 is off"
+    )
+    cutmix: float = _option(0.0, amount, "swap boxes of clips in pairs: parameter as for --mixup; 0 is off")
+    ema: float = _option(
+        0.0, part, "validate a moving average of the weights that keeps this share a step; 0 is off"
+    )
     end_epoch: int = _option(100, positive, "last epoch")
     random_seed: int = _option(1, not_negative, "everything random follows from it")
     freeze_batchnorm: bool = _option(
@@ -172,6 +202,12 @@ class Options:
     gpus: int | None = _option(None, not_negative, "GPUs to use in one process (default: all); 0 is the CPU")
     precision: str | None = _option(
         None, _choice(*PRECISIONS), "fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU)"
+    )
+    channels_last: bool | None = _option(
+        None, _boolean, "channels last in the memory of weights (default: on a GPU in half precision)"
+    )
+    checkpoint_activations: bool = _option(
+        False, _boolean, "compute each block again in the backward pass: less memory, a third more time"
     )
     compile: bool = _option(False, _boolean, "compile the network: slow to start, faster after")
     # what it leaves
@@ -265,6 +301,7 @@ def parse_options(
 
 def _contradiction(options: Options) -> str | None:
     """What single values cannot show."""
+    cycles = options.long_cycles or options.short_cycles
     complaints = {
         "the following arguments are required: --dataset": options.dataset is None,
         f"argument --lr-steps: {' '.join(map(str, options.lr_steps))} must rise": any(
@@ -278,6 +315,19 @@ def _contradiction(options: Options) -> str | None:
         ),
         f"argument --task-name: {options.task_name!r} must be part of a folder's name, without /": (
             "/" in options.task_name or "\0" in options.task_name
+        ),
+        "argument --long-cycle-span: stage needs --long-cycles": (
+            options.long_cycle_span == "stage" and not options.long_cycles
+        ),
+        "argument --batch-rule: flops needs --long-cycles or --short-cycles": (
+            options.batch_rule == "flops" and not cycles
+        ),
+        "argument --compile: does not work with --checkpoint-activations, leave one of them out": (
+            options.compile and options.checkpoint_activations
+        ),
+        "argument --sync-batchnorm: works without --bn-group, --accumulate and --checkpoint-activations": (
+            options.sync_batchnorm
+            and (options.bn_group is not None or options.accumulate > 1 or options.checkpoint_activations)
         ),
         "argument --sync-batchnorm: there is nothing to synchronise with --freeze-batchnorm": (
             options.sync_batchnorm and options.freeze_batchnorm

@@ -73,9 +73,9 @@ def check_shared_memory(needed: int, folder: Path = SHARED_MEMORY) -> None:
         )
 
 
-def checkpoint_bytes(network: nn.Module) -> int:
-    """What a checkpoint takes: weights and buffers, and a momentum for each parameter."""
-    tensors = [*network.state_dict().values(), *network.parameters()]
+def checkpoint_bytes(network: nn.Module, *, moments: int, averaged: bool) -> int:
+    """What a checkpoint takes: weights and buffers, twice if `averaged`, and the optimiser's moments."""
+    tensors = [*network.state_dict().values()] * (1 + averaged) + [*network.parameters()] * moments
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

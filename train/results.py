@@ -79,11 +79,15 @@ def find_start(folder: Path, options: Options, dataset: Dataset) -> Start | None
 
 
 def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: Dataset) -> None:
-    names = ["network", *NETWORK_CHOICES]
+    names = ["network", *NETWORK_CHOICES, "optimiser"]
     if content["step"]:  # the plan of an epoch that has begun must stay as it was
         names += ["batch_size", "clip_length", "clip_size", "long_cycles", "short_cycles", "random_seed"]
+        names += ["long_cycle_span", "batch_rule"]
+        if options.long_cycle_span == "stage":
+            names += ["lr_steps", "lr_schedule", "end_epoch"]
+    now_plain, defaults = options.plain(), Options().plain()
     for name in names:
-        before, now = content["options"].get(name), getattr(options, name)
+        before, now = content["options"].get(name, defaults[name]), now_plain[name]
         if before != now:
             raise ValueError(f"{path}: was written with --{name.replace('_', '-')} {before}, not {now}")
     before = content["normalisation"]["channel_order"]

@@ -19,9 +19,7 @@ from data.datasets import DatasetSpec
 from data.files import remove_leftovers
 from data.labels import open_dataset
 from data.video_iterator import Batch, shared_memory_bytes
-from network import create_network
-from train.batch_norm import synchronise
-from train.build import make_callbacks, make_loaders, make_trainer
+from train.build import make_callbacks, make_loaders, make_network, make_schedule, make_trainer
 from train.callbacks import Callback, EpochReport, cut_results
 from train.checkpoint import set_aside_later
 from train.devices import choose_device
@@ -30,9 +28,9 @@ from train.distributed import PeerError, World, join
 from train.interrupt import StoppedError, StopRequest
 from train.loop import StepReport, TrainingError
 from train.metrics import averages
-from train.multigrid import plan_epoch
-from train.options import Options, network_choices, parse_options
-from train.plan import check_sizes, compute_ratio, describe_steps
+from train.optimiser import MOMENTS
+from train.options import Options, parse_options
+from train.plan import PhaseRow, check_sizes, describe_rows, describe_steps, operations_of, phase_rows
 from train.preflight import (
     check_disk,
     check_labels,
@@ -92,12 +90,16 @@ def _run(spec: DatasetSpec, options: Options, world: World) -> int:
 
 def resolve(spec: DatasetSpec, options: Options, gpus: int) -> Options:
     """Options with every default that depends on the data set or the machine filled in."""
+    precision = options.precision or ("fp16" if gpus else "fp32")
     return replace(
         options,
         network=options.network.lower(),
         gpus=gpus,
         num_classes=options.num_classes or spec.num_classes.get(options.variant),
-        precision=options.precision or ("fp16" if gpus else "fp32"),
+        precision=precision,
+        channels_last=(gpus > 0 and precision != "fp32")
+        if options.channels_last is None
+        else options.channels_last,
         flip=spec.flip if options.flip is None else options.flip,
         short_side=options.short_side or spec.short_side,
     )
@@ -124,13 +126,10 @@ class Run:
         )
         check_labels(self.dataset)
         check_same_videos(self.dataset, world)
-        self.steps = plan_epoch(
-            len(self.dataset.train),
-            self.base,
-            long_cycles=options.long_cycles,
-            short_cycles=options.short_cycles,
-        )
-        check_sizes(self.steps)
+        self.operations = operations_of(options, len(self.dataset.classes))
+        self.schedule = make_schedule(options, len(self.dataset.train), self.operations)
+        self.shapes = self.schedule.shapes(options.end_epoch)
+        check_sizes(self.shapes)
         self.folder = results_folder(spec, options)
         self.disk = FullDisk(self.folder, goes_on=options.on_full_disk == "continue")
         self.state = self._make_state()
@@ -156,39 +155,47 @@ class Run:
 
     def _make_state(self) -> TrainingState:
         options, world = self.options, self.world
-        network = create_network(options.network, len(self.dataset.classes), **network_choices(options))
-        if options.sync_batchnorm and world.size > 1:
-            synchronise(network, world)
+        network = make_network(options, len(self.dataset.classes), world)
         scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
         # one process reads, so that all go on from the same file, which other machines may not even see
         start = world.from_first(find_start(self.folder, options, self.dataset) if world.is_first else None)
-        factor = {"fine_tune_factor": options.fine_tune_factor}
+        updates = {
+            "fine_tune_factor": options.fine_tune_factor,
+            "optimiser": options.optimiser,
+            "ema": options.ema,
+        }
         if start is None:
             weights = {"weights": options.pretrained_3d, "layout": options.pretrained_layout}
             choices = {"channel_order": options.channel_order, "fine_tune": options.fine_tune}
-            return new_state(network, scaler, self.device, **weights, **choices, **factor)
+            return new_state(network, scaler, self.device, **weights, **choices, **updates)
         self.disk.last_good = start.path
-        state = resumed_state(network, scaler, self.device, checkpoint=start.content, **factor)
+        state = resumed_state(network, scaler, self.device, checkpoint=start.content, **updates)
         if not world.is_first:
             state.sums.zero_()  # counted by the first process
         return state
 
     def plan(self) -> dict[str, Any]:
-        """What `--dry-run` prints."""
-        choices = network_choices(self.options)
-        classes = len(self.dataset.classes)
+        """What `--dry-run` prints: the steps of the first epoch to train, the ratio of the whole run."""
+        epoch = self.state.epochs_done + 1
         return {
             "options": self.options.plain(),
             "dataset": self.dataset.summary(),
-            "steps": describe_steps(self.steps, self.state.epochs_done + 1, self.trainer.learning_rate),
-            "compute_ratio": compute_ratio(self.steps, self.base, self.options.network, classes, choices),
+            "steps": describe_steps(self.schedule.epoch(epoch), epoch, self.trainer.learning_rate),
+            "compute_ratio": self._compute_ratio(self._phase_rows()),
             "shared_memory_bytes": self.shared_memory(),
         }
+
+    def _phase_rows(self) -> list[PhaseRow]:
+        return phase_rows(self.schedule, self.trainer.learning_rate, self.operations)
+
+    def _compute_ratio(self, rows: Sequence[PhaseRow]) -> float:
+        clips = len(self.dataset.train) * self.options.end_epoch
+        return sum(row.operations for row in rows) / (clips * self.operations(*self.base[1:]))
 
     def shared_memory(self) -> int:
         """Bytes of it that the loaders of the processes on this machine hold at most."""
         training = self.loaders.plan.part
-        shapes = [step.shape._replace(batch=training.largest(step.shape.batch)) for step in self.steps]
+        shapes = [shape._replace(batch=training.largest(shape.batch)) for shape in self.shapes]
         validation = self.base._replace(batch=training._replace(least=1).largest(self.base.batch))
         return shared_memory_bytes([*shapes, validation], self.options.workers) * self.world.local_size
 
@@ -218,7 +225,9 @@ class Run:
         if self.world.is_first:
             epochs = range(self.state.epochs_done + 1, options.end_epoch + 1)
             kept = sum(map(self.saver.keeps, epochs)) + 2  # the last and the best
-            check_disk(self.folder, checkpoint_bytes(self.state.network), kept)
+            moments, averaged = MOMENTS[self.options.optimiser], bool(self.options.ema)
+            size = checkpoint_bytes(self.state.network, moments=moments, averaged=averaged)
+            check_disk(self.folder, size, kept)
 
     def _train(self) -> int:
         options, first = self.options, self.state.epochs_done + 1
@@ -263,10 +272,15 @@ class Run:
             "%s: %.2f million parameters, on %s in %s",
             *(options.network, parameters, self.device, options.precision),
         )
+        steps = sum(len(self.schedule.epoch(epoch)) for epoch in range(1, options.end_epoch + 1))
         logger.info(
-            "%d steps an epoch, %d epochs, up to %.0f MB of shared memory",
-            *(len(self.steps), options.end_epoch, megabytes),
+            "%d steps in %d epochs, up to %.0f MB of shared memory", steps, options.end_epoch, megabytes
         )
+        if options.long_cycles or options.short_cycles:
+            rows = self._phase_rows()
+            logger.info("operations of the run to those without cycles: %.3f", self._compute_ratio(rows))
+            for line in describe_rows(rows, self.schedule.phases):
+                logger.info("%s", line)
         part = self.loaders.plan.part
         if part.size > 1:
             takers, largest = part.takers(self.base.batch), part.largest(self.base.batch)
@@ -280,8 +294,11 @@ class Run:
     def _run_epoch(self, epoch: int, stop: StopRequest) -> None:
         started = time.monotonic()
         state, trainer, world = self.state, self.trainer, self.world
-        self.loaders.plan.set_epoch(epoch, [step.shape for step in self.steps], first_step=state.step)
-        for report in trainer.train_epoch(epoch, self.steps, self.loaders.train, first_step=state.step):
+        waited = 0.0
+        steps = self.schedule.epoch(epoch)
+        self.loaders.plan.set_epoch(epoch, [step.shape for step in steps], first_step=state.step)
+        for report in trainer.train_epoch(epoch, steps, self.loaders.train, first_step=state.step):
+            waited += report.marks.waited
             save_is_due, bad, *asked = world.add(self.saver.is_due(), len(report.bad), *stop.asked())
             # one process's bad samples are everybody's, as all have to stop at too many
             self._after_step(report._replace(bad=world.gather(report.bad)) if bad else report)
@@ -296,14 +313,15 @@ class Run:
         (left_out,) = world.add(len(unread))
         if left_out:
             logger.warning("validation left out %d of %d videos", left_out, len(self.dataset.val))
-        last = len(self.steps) - 1
+        last = len(steps) - 1
         report = EpochReport(
             epoch=epoch,
-            learning_rate=trainer.learning_rate.at(epoch, last, last + 1, self.steps[last].phase),
+            learning_rate=trainer.learning_rate.at(epoch, last, last + 1, steps[last].phase),
             train=averages(world.sum(state.sums)),
             val=averages(world.sum(val_sums)),
             train_seconds=validating - started,
             val_seconds=time.monotonic() - validating,
+            waited_seconds=waited,
         )
         state.end_epoch()
         for callback in self.callbacks:  # the rows first: resuming drops those that no checkpoint has

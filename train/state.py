@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from network.weights import load_weights
+from train.average import WeightAverage
 from train.metrics import zero_sums
 from train.normalisation import Normalisation
 from train.optimiser import make_optimiser, parameter_roles, restore_optimiser, saved_roles
@@ -27,6 +28,7 @@ class TrainingState:
     """
 
     network: nn.Module
+    average: WeightAverage
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     normalisation: Normalisation
@@ -45,7 +47,7 @@ class TrainingState:
     def content(self, sums: Tensor) -> dict[str, Any]:
         """This state's part of a checkpoint, plain values and tensors (see train.checkpoint.KEYS); `sums` over all."""
         return {
-            "state_dict": self.network.state_dict(),
+            **self.average.content(),
             "epoch": self.epochs_done,
             "step": self.step,
             "optimiser": self.optimiser.state_dict(),
@@ -70,6 +72,8 @@ def new_state(
     channel_order: str | None,
     fine_tune: bool,
     fine_tune_factor: float,
+    optimiser: str,
+    ema: float,
 ) -> TrainingState:
     """A state before the first step, its network on `device`, filled from a file of weights if one is given.
 
@@ -84,8 +88,15 @@ def new_state(
         normalisation = Normalisation.of(report.normalisation) if report.normalisation else normalisation
     normalisation = replace(normalisation, channel_order=channel_order or normalisation.channel_order)
     network.to(device)
-    optimiser = make_optimiser(network, parameter_roles(network, filled, fine_tune), fine_tune_factor)
-    return TrainingState(network, optimiser, scaler, normalisation, zero_sums(device))
+    roles = parameter_roles(network, filled, fine_tune)
+    return TrainingState(
+        network=network,
+        average=WeightAverage(network, ema),
+        optimiser=make_optimiser(network, roles, fine_tune_factor, optimiser),
+        scaler=scaler,
+        normalisation=normalisation,
+        sums=zero_sums(device),
+    )
 
 
 def resumed_state(
@@ -95,22 +106,30 @@ def resumed_state(
     *,
     checkpoint: Mapping[str, Any],
     fine_tune_factor: float,
+    optimiser: str,
+    ema: float,
 ) -> TrainingState:
     """The state that a checkpoint holds, on `device`; ValueError where its weights are another network's."""
+    trained = checkpoint.get("trained")
     try:
-        network.load_state_dict(checkpoint["state_dict"])
+        network.load_state_dict((trained or checkpoint)["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"the checkpoint does not fit the network: {error}") from None
     network.to(device)
-    optimiser = make_optimiser(network, saved_roles(checkpoint["optimiser"]), fine_tune_factor)
-    restore_optimiser(optimiser, checkpoint["optimiser"])
+    average = WeightAverage(network, ema)
+    if trained:
+        average.restore(checkpoint["state_dict"], trained["averaged_steps"])
+    roles = saved_roles(checkpoint["optimiser"])
+    restored = make_optimiser(network, roles, fine_tune_factor, optimiser)
+    restore_optimiser(restored, checkpoint["optimiser"])
     if checkpoint["scaler"]:  # empty where the run so far was not in fp16
         scaler.load_state_dict(checkpoint["scaler"])
     torch.set_rng_state(checkpoint["generators"]["cpu"])
     metrics = checkpoint["metrics"]
     return TrainingState(
         network=network,
-        optimiser=optimiser,
+        average=average,
+        optimiser=restored,
         scaler=scaler,
         normalisation=Normalisation.of(checkpoint["normalisation"]),
         sums=torch.tensor(metrics["sums"], dtype=torch.float64, device=device),

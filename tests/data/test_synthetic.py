@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data.synthetic import MOTIONS, main, pose_at, render
+from data.frame_store import FrameStore
+from data.motions import MOTIONS, pose_at, render, write_motion_set
+from data.synthetic import main
 
 
 def videos(motion: str, count: int, n_frames: int = 9) -> np.ndarray:
@@ -69,3 +71,12 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str], argum
         main([str(tmp_path), *arguments])
     assert stopped.value.code == 2
     assert f"{arguments[0]} {arguments[1]}: must be at least" in capsys.readouterr().err
+
+
+def test_set_without_files_of_video(tmp_path: Path) -> None:
+    write_motion_set(tmp_path, 5, n_frames=4, height=32, seed=1)
+    assert len((tmp_path / "labels/train.csv").read_text().splitlines()) == 1 + 8 * 4
+    assert (tmp_path / "labels/val.csv").read_text().splitlines()[1] == "left,left_00004"
+    frames = FrameStore(tmp_path / "jpg/left/left_00004").read([0, 3])
+    original = render("left", np.random.default_rng((1, 0, 4)), 4, 32)[[0, 3]]
+    assert np.abs(frames.astype(int) - original).mean() < 8

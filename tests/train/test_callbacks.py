@@ -106,7 +106,7 @@ def test_a_line_each_interval_and_at_the_end(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.INFO):
         for step in range(4):
             log.on_step(report(step))
-        log.on_epoch(epoch(1))
+        log.on_epoch(epoch(1)._replace(waited_seconds=0.246))
     log.close()
     assert [record.message.split("  ")[0] for record in caplog.records] == [
         "epoch 1/9 step 3/4",
@@ -115,6 +115,7 @@ def test_a_line_each_interval_and_at_the_end(caplog: pytest.LogCaptureFixture) -
         "epoch 1/9 val",
     ]
     assert "batch 10x16x112x112  lr 0.05" in caplog.text
+    assert "(12.3 s, 2.0% of it waiting for clips)" in caplog.text
 
 
 def test_table_has_a_row_an_epoch_readable_after_each(tmp_path: Path) -> None:

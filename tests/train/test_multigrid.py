@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 
 from data.batching import BatchShape
-from train.multigrid import even_size, long_shapes, plan_epoch, short_shape
+from train.multigrid import cycle_shapes, even_size, long_shapes, plan_epoch, short_shape
 
 BASE = BatchShape(48, 16, 224)
 
 
 def plan(n_clips: int, base: BatchShape = BASE, long: bool = True, short: bool = True) -> list:
-    return plan_epoch(n_clips, base, long_cycles=long, short_cycles=short)
+    return plan_epoch(n_clips, cycle_shapes(base, long_cycles=long, short_cycles=short))
 
 
 def all_shapes(base: BatchShape, long: bool, short: bool) -> list[BatchShape]:

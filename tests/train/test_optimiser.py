@@ -54,6 +54,12 @@ def test_settings(network: nn.Module) -> None:
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 1e-4)
 
 
+def test_settings_of_adamw(network: nn.Module) -> None:
+    optimiser = make_optimiser(network, parameter_roles(network, [], False), 0.6, "adamw")
+    assert isinstance(optimiser, torch.optim.AdamW)
+    assert optimiser.param_groups[0]["weight_decay"] == 0.05
+
+
 def test_roles_and_momentum_survive_saving_and_factors_are_the_new_runs() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     roles = {"0.weight": FILLED, "0.bias": RECURRENT, "1.weight": NEW, "1.bias": NEW}

@@ -76,6 +76,10 @@ EXAMPLES = {
     "resume_epoch": ["auto"],
     "lr_steps": ["7"],
     "lr_schedule": ["cosine"],
+    "long_cycle_span": ["stage"],
+    "batch_rule": ["flops"],
+    "optimiser": ["adamw"],
+    "bn_group": ["8"],
     "precision": ["bf16"],
     "network": ["r3d_18"],
     "task_name": ["t"],
@@ -92,12 +96,22 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
     )
     words = ["400"] if option.name == "variant" else EXAMPLES.get(option.name)
     if words is None:
-        words = ["True"] if isinstance(option.default, bool) or option.name == "flip" else ["0.5"]
+        words = (
+            ["True"]
+            if isinstance(option.default, bool) or option.name in ("flip", "channels_last")
+            else ["0.5"]
+        )
         if isinstance(option.default, int) and not isinstance(option.default, bool):
             words = ["9"]
         if option.name in ("gpus", "short_side"):
             words = ["3"]
-    extra = ["--pretrained-3d", "x"] if option.name in ("fine_tune", "pretrained_layout") else []
+    needs = {
+        "fine_tune": ["--pretrained-3d", "x"],
+        "pretrained_layout": ["--pretrained-3d", "x"],
+        "long_cycle_span": ["--long-cycles"],
+        "batch_rule": ["--long-cycles"],
+    }
+    extra = needs.get(option.name, [])
     before = parse(*extra, spec=spec)
     after = parse(flag, *words, *extra, spec=spec)
     changed = [
@@ -125,6 +139,17 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
         (["--max-missing", "2"], "argument --max-missing: '2' is not a number from 0 to 1"),
         (["--resume-epoch", "last"], "argument --resume-epoch: 'last' is not a whole number of at least 1"),
         (["--resume-epoch", "1"], "argument --resume-epoch: 1 is the first epoch"),
+        (["--ema", "1"], "argument --ema: '1' is not a number from 0 to below 1"),
+        (["--label-smoothing", "1"], "argument --label-smoothing: '1' is not a number from 0 to below 1"),
+        (["--mixup", "-1"], "argument --mixup: '-1' is not a number of at least 0"),
+        (["--bn-group", "1"], "argument --bn-group: '1' is not a whole number of at least 2"),
+        (["--accumulate", "0"], "argument --accumulate: '0' is not a whole number of at least 1"),
+        (["--optimiser", "adam"], "argument --optimiser: 'adam' is not one of sgd, adamw"),
+        (["--batch-rule", "time"], "argument --batch-rule: 'time' is not one of volume, flops"),
+        (["--batch-rule", "flops"], "argument --batch-rule: flops needs --long-cycles or --short-cycles"),
+        (["--long-cycle-span", "run"], "argument --long-cycle-span: 'run' is not one of epoch, stage"),
+        (["--long-cycle-span", "stage"], "argument --long-cycle-span: stage needs --long-cycles"),
+        (["--compile", "--checkpoint-activations"], "argument --compile: does not work with --checkpoint"),
         (["--fine-tune"], "argument --fine-tune: needs the weights to start from, --pretrained-3d FILE"),
         (
             ["--task-name", "a/../b"],

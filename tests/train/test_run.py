@@ -61,7 +61,8 @@ def one_epoch(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--clip-gradient 0.01", "--frame-sampling normal", "--flip False", "--augment imgaug",
         "--lr-schedule cosine", "--warmup-epochs 1", "--pool soft", "--short-side 40", "--train-frame-interval 1",
         "--lr-base 0.02", "--batch-size 6", "--clip-length 2", "--short-cycles", "--random-seed 9",
-        "--freeze-batchnorm",
+        "--bn-group 2", "--ema 0.9", "--optimiser adamw", "--label-smoothing 0.1", "--mixup 0.4", "--cutmix 1",
+        "--accumulate 2", "--freeze-batchnorm",
     ],
 )  # fmt: skip
 def test_flag_changes_what_is_learned(stores: Path, one_epoch: Path, tmp_path: Path, words: str) -> None:
