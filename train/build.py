@@ -125,6 +125,8 @@ def make_trainer(
     world = world or World()
     # a run has few shapes: the time to try algorithms for each comes back
     torch.backends.cudnn.benchmark = device.type == "cuda"
+    # oneDNN's bf16 gradients of small maps are wrong on some CPUs (torch 2.13 reads memory that nobody set)
+    torch.backends.mkldnn.enabled = device.type != "cpu" or options.precision != "bf16"
     network = _wrapped(state.network, options)
     if world.size > 1:
         sizes = {"classes": state.network.fc.out_features, "gates": len(state.network.gate_names)}

@@ -11,6 +11,7 @@ from data.batching import BatchShape
 from data.datasets import OWN
 from data.video_iterator import Batch
 from train.build import make_network, make_schedule, make_trainer
+from train.distributed import World
 from train.loop import AUTOCAST, Trainer
 from train.lr_scheduler import LearningRate
 from train.multigrid import Step
@@ -145,7 +146,7 @@ def time_loading(options: Options, clips: int) -> list[LoadingTime]:
 
     The first step, whose clips nobody could read ahead, is left out.
     """
-    run = Run(OWN, options)
+    run = Run(OWN, options, World())
     schedule = make_schedule(run.options, min(clips, len(run.dataset.train)), run.operations)
     steps = schedule.epoch(1)
     run.loaders.plan.set_epoch(1, [step.shape for step in steps])

@@ -29,7 +29,7 @@ from tests.train.runs import (
 )
 from train.batch_norm import synchronise
 from train.distributed import Shared, World, join
-from train.multigrid import plan_epoch
+from train.multigrid import cycle_shapes, plan_epoch
 
 ODD = ["--batch-size", "5", "--end-epoch", "2", "--save-frequency", "2"]  # 12 training videos as 5, 5 and 2
 
@@ -68,6 +68,19 @@ def test_several_processes_learn_what_one_does(
     assert logs[1:] == [""] * (processes - 1)  # the first process alone logs
 
 
+def test_parts_of_parts_and_averages(stores: Path, alone: Path, tmp_path: Path) -> None:
+    """Of 5 clips one process accumulates over 3 and 2, two over 3 and 2 of theirs; all of them validate the average."""
+    words = [*ODD, "--freeze-batchnorm", "--accumulate", "2", "--ema", "0.5"]
+    assert train(stores, tmp_path / "one", *words) == 0
+    together = Together(2, stores, tmp_path / "two", *words)
+    assert together.end() == [0, 0]
+    assert_close_weights(final(tmp_path / "one"), final(tmp_path / "two"), within=1e-5)
+    assert_same_rows(tmp_path / "one", tmp_path / "two")
+    trained = torch.load(final(tmp_path / "one"), weights_only=True)["trained"]["state_dict"]
+    plain = torch.load(final(alone), weights_only=True)["state_dict"]
+    assert all(torch.allclose(trained[name], plain[name], atol=1e-5) for name in plain)
+
+
 def test_processes_that_would_get_a_single_clip_sit_out(stores: Path, tmp_path: Path) -> None:
     """Batches of 5, 5 and 2 clips: for three processes whose norms need two each 3, 2 and 0, then 2, 0 and 0.
 
@@ -85,14 +98,13 @@ def test_processes_that_would_get_a_single_clip_sit_out(stores: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("processes", range(1, 9))
-@pytest.mark.parametrize("cycles", itertools.product([False, True], repeat=2))
+@pytest.mark.parametrize("cycles", list(itertools.product([False, True], repeat=2)))
 def test_every_step_of_every_plan_can_be_shared(processes: int, cycles: tuple[bool, bool]) -> None:
     for n_clips, batch, length in itertools.product((1, 2, 3, 17, 100, 1001, 10_000), (1, 2, 5, 48), (1, 16)):
         if n_clips == 1 and batch > 1:
             continue
-        steps = plan_epoch(
-            n_clips, BatchShape(batch, length, 224), long_cycles=cycles[0], short_cycles=cycles[1]
-        )
+        base = BatchShape(batch, length, 224)
+        steps = plan_epoch(n_clips, cycle_shapes(base, long_cycles=cycles[0], short_cycles=cycles[1]))
         for clips in {step.shape.batch for step in steps}:
             parts = [range(clips)[Part(rank, processes, least=2).of(clips)] for rank in range(processes)]
             assert [i for part in parts for i in part] == list(range(clips))

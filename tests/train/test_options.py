@@ -160,6 +160,16 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
             ["--sync-batchnorm", "--freeze-batchnorm"],
             "there is nothing to synchronise with --freeze-batchnorm",
         ),
+        (
+            ["--sync-batchnorm", "--accumulate", "2"],
+            "--sync-batchnorm: works without --bn-group, --accumulate",
+        ),
+        (["--sync-batchnorm", "--bn-group", "2"], "--sync-batchnorm: works without --bn-group, --accumulate"),
+        (
+            ["--pretrained-layout", "imagenet"],
+            "argument --pretrained-layout: needs the weights to start from",
+        ),
+        (["--pretrained-layout", "caffe"], "'caffe' is not one of auto, own, torchvision, imagenet"),
         (["--random-seed", "9" * 30], "is not a whole number of at least 0"),
         (["--batch-size", "9" * 400], "is not a whole number of at least 1"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
