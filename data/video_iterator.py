@@ -5,6 +5,8 @@ transformed, and stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalisati
 (train/loop.py).
 """
 
+import logging
+import os
 import signal
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,7 +22,11 @@ from data.labels import VideoList
 from data.video_sampler import center_clip, random_clip
 from data.video_transforms import training_clip, validation_clip
 
-PREFETCH = 2  # batches a worker holds ready
+logger = logging.getLogger(__name__)
+
+PREFETCH = 2  # batches a worker holds ready, where shared memory allows
+SHARED_MEMORY = 2 * 10**9  # bytes of it that a loader takes at most
+SHARED_MEMORY_FOLDER = "/dev/shm"
 MAX_REPLACEMENTS = 100  # unreadable videos in a row before a clip is given up
 
 
@@ -147,7 +153,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def make_loader(
-    clips: Dataset[Sample], batches: Sampler[list[ClipRequest]], *, workers: int, pin_memory: bool
+    clips: Dataset[Sample],
+    batches: Sampler[list[ClipRequest]],
+    *,
+    workers: int,
+    pin_memory: bool,
+    prefetch: int = PREFETCH,
 ) -> DataLoader[Batch]:
     """One loader for all shapes of all epochs: requests carry the shapes. 0 workers read in this process."""
     return DataLoader(
@@ -155,7 +166,7 @@ def make_loader(
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
-        prefetch_factor=PREFETCH if workers else None,
+        prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
         worker_init_fn=_prepare_worker,
@@ -171,7 +182,36 @@ def _prepare_worker(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int) -> int:
+def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int, prefetch: int = PREFETCH) -> int:
     """What batches in flight hold of /dev/shm at most: a worker its prefetched ones, and the consumer one."""
     largest = max(shape.batch * shape.length * shape.size**2 * 3 for shape in shapes)
-    return (workers * PREFETCH + 1) * largest if workers else 0
+    return (workers * prefetch + 1) * largest if workers else 0
+
+
+def fitting_prefetch(shapes: Sequence[BatchShape], workers: int, free: int | None = None) -> int:
+    """How many batches a worker may hold ready, 1 to PREFETCH, within SHARED_MEMORY and the `free` bytes of /dev/shm.
+
+    Warns where the machine has too little; raises ValueError where one batch a worker is too much for it.
+    """
+    if free is None:
+        disk = os.statvfs(SHARED_MEMORY_FOLDER)
+        free = disk.f_bavail * disk.f_frsize
+    least = shared_memory_bytes(shapes, workers, 1)
+    if least > free:
+        raise ValueError(
+            f"{workers} workers need {least / 1e6:.0f} MB of {SHARED_MEMORY_FOLDER}, which has "
+            f"{free / 1e6:.0f} MB free: lower --workers or --batch-size, or make it larger"
+        )
+    wanted = [
+        count
+        for count in range(PREFETCH, 0, -1)
+        if shared_memory_bytes(shapes, workers, count) <= SHARED_MEMORY
+    ]
+    prefetch = max(wanted, default=1)
+    while shared_memory_bytes(shapes, workers, prefetch) > free:
+        prefetch -= 1
+        logger.warning(
+            "%s has %.0f MB free: workers hold %d batches ready, not %d",
+            *(SHARED_MEMORY_FOLDER, free / 1e6, prefetch, prefetch + 1),
+        )
+    return prefetch

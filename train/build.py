@@ -41,7 +41,9 @@ class Loaders(NamedTuple):
     val: DataLoader[Batch]
 
 
-def make_loaders(options: Options, dataset: Dataset, base: BatchShape, pin_memory: bool) -> Loaders:
+def make_loaders(
+    options: Options, dataset: Dataset, base: BatchShape, *, prefetch: int, pin_memory: bool
+) -> Loaders:
     training = TrainingClips(
         dataset.train,
         intervals=options.train_frame_interval,
@@ -58,12 +60,13 @@ def make_loaders(options: Options, dataset: Dataset, base: BatchShape, pin_memor
     plan = TrainingBatches(len(training), options.random_seed)
     return Loaders(
         plan=plan,
-        train=make_loader(training, plan, workers=options.workers, pin_memory=pin_memory),
+        train=make_loader(training, plan, workers=options.workers, pin_memory=pin_memory, prefetch=prefetch),
         val=make_loader(
             validation,
             ValidationBatches(len(validation), base),
             workers=options.workers,
             pin_memory=pin_memory,
+            prefetch=prefetch,
         ),
     )
 

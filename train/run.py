@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from data.batching import BatchShape
 from data.datasets import DatasetSpec
 from data.labels import open_dataset
-from data.video_iterator import shared_memory_bytes
+from data.video_iterator import fitting_prefetch, shared_memory_bytes
 from network import create_network
 from train.build import make_callbacks, make_loaders, make_trainer
 from train.callbacks import Callback, EpochReport, cut_results
@@ -103,7 +103,11 @@ class Run:
         self.state = self._make_state()
         self.normalisation = Normalisation(channel_order=options.channel_order)
         self.trainer = make_trainer(options, self.state, self.normalisation, self.device)
-        self.loaders = make_loaders(options, self.dataset, self.base, pin_memory=self.device.type == "cuda")
+        self.prefetch = fitting_prefetch(self._shapes(), options.workers)
+        pin_memory = self.device.type == "cuda"
+        self.loaders = make_loaders(
+            options, self.dataset, self.base, prefetch=self.prefetch, pin_memory=pin_memory
+        )
 
     def _make_state(self) -> TrainingState:
         options = self.options
@@ -130,8 +134,10 @@ class Run:
 
     def shared_memory(self) -> int:
         """Bytes of it that the loaders hold at most."""
-        shapes = [step.shape for step in self.steps]
-        return shared_memory_bytes([*shapes, self.base], self.options.workers)
+        return shared_memory_bytes(self._shapes(), self.options.workers, self.prefetch)
+
+    def _shapes(self) -> list[BatchShape]:
+        return [*(step.shape for step in self.steps), self.base]
 
     def train(self, early: MemoryHandler) -> int:
         """All epochs that are left; the exit status: 0, or 128 and the signal that stopped it.
