@@ -16,7 +16,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -51,6 +51,10 @@ class FrameStore:
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Frames by index, counted from 0, in the order asked, repeats allowed: uint8 `(T, H, W, 3)`, BGR."""
+        return self.fetch(indices).decode()
+
+    def fetch(self, indices: Sequence[int]) -> "EncodedFrames":
+        """The same frames, not yet decoded."""
         wanted = [int(index) for index in indices]
         if not wanted:
             raise FrameStoreError(f"{self.path}: no frames were asked for")
@@ -59,11 +63,7 @@ class FrameStore:
             raise FrameStoreError(
                 f"{self.path}: frame {outside[0]} was asked for, has 0 to {self.n_frames - 1}"
             )
-        images = {index: self._decode(index, jpeg) for index, jpeg in self._fetch(sorted(set(wanted)))}
-        sizes = {image.shape for image in images.values()}
-        if len(sizes) > 1:
-            raise FrameStoreError(f"{self.path}: frames differ in size, {sorted(sizes)}")
-        return np.stack([images[index] for index in wanted])
+        return EncodedFrames(self.path, wanted, dict(self._fetch(sorted(set(wanted)))))
 
     def _read_count(self) -> int:
         try:
@@ -110,12 +110,6 @@ class FrameStore:
             return dict(enumerate(row_id for _, row_id in sorted(numbered.items())))
         return {number - 1: row_id for number, row_id in numbered.items()}
 
-    def _decode(self, index: int, jpeg: bytes) -> np.ndarray:
-        try:
-            return simplejpeg.decode_jpeg(jpeg, colorspace="BGR")
-        except (ValueError, TypeError) as error:
-            raise FrameStoreError(f"{self.path}: frame {index} does not decode, {error}") from error
-
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         """Read-only and immutable, so that nothing is locked or written, also on read-only disks."""
@@ -129,6 +123,71 @@ class FrameStore:
                 yield connection
         except sqlite3.Error as error:
             raise FrameStoreError(f"{self.path}: {error}") from error
+
+
+class EncodedFrames:
+    """Frames of a clip as JPEGs, in the order asked, `height` x `width` pixels each.
+
+    Raises FrameStoreError, here and where they are decoded, for what is no JPEG or of another size than the first.
+    """
+
+    def __init__(self, path: Path, indices: Sequence[int], jpegs: Mapping[int, bytes]) -> None:
+        self.path = path
+        self.indices = indices
+        self.jpegs = jpegs
+        first = indices[0]
+        with self._named(first):
+            self.height, self.width, _, _ = simplejpeg.decode_jpeg_header(jpegs[first])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def decode(self) -> np.ndarray:
+        """All of them: uint8 `(T, H, W, 3)`, BGR."""
+        frames = np.empty((len(self), self.height, self.width, 3), np.uint8)
+        for index, places in self._places().items():
+            self._decode(index, frames[places[0]], halved=False)
+            frames[places[1:]] = frames[places[0]]
+        return frames
+
+    def decode_each(self, halved: bool) -> Iterator[tuple[list[int], np.ndarray]]:
+        """(places in the clip, frame) of each frame, which is overwritten by the next: it saves touching new memory.
+
+        `halved` frames have `ceil(H / 2)` x `ceil(W / 2)` pixels, each the mean of four: libjpeg's inverse transform at
+        4/8, which costs less than a whole one. Its 2/8 would alias, and 5/8 to 7/8 cost more than 8/8.
+        """
+        height, width = (self.height + halved) >> halved, (self.width + halved) >> halved
+        frame = np.empty((height, width, 3), np.uint8)
+        for index, places in self._places().items():
+            self._decode(index, frame, halved)
+            yield places, frame
+
+    def _places(self) -> dict[int, list[int]]:
+        """Where each frame stands in the clip."""
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(self.indices):
+            places.setdefault(index, []).append(place)
+        return places
+
+    def _decode(self, index: int, frame: np.ndarray, halved: bool) -> None:
+        """Straight into `frame`, which is contiguous."""
+        height, width, _ = frame.shape
+        scaled = {"min_height": height, "min_width": width, "min_factor": 2} if halved else {}
+        with self._named(index):
+            size = simplejpeg.decode_jpeg_header(self.jpegs[index])[:2]
+            if size != (self.height, self.width):
+                sizes = sorted([(self.height, self.width), size])
+                raise FrameStoreError(f"{self.path}: frames differ in size, {sizes}")
+            simplejpeg.decode_jpeg(self.jpegs[index], colorspace="BGR", buffer=frame, **scaled)
+
+    @contextmanager
+    def _named(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except FrameStoreError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise FrameStoreError(f"{self.path}: frame {index} does not decode, {error}") from error
 
 
 def has_store(folder: Path) -> bool:

@@ -5,8 +5,11 @@ transformed, and stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalisati
 (train/loop.py).
 """
 
+import logging
+import shutil
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -20,7 +23,11 @@ from data.labels import VideoList
 from data.video_sampler import center_clip, random_clip
 from data.video_transforms import training_clip, validation_clip
 
-PREFETCH = 2  # batches a worker holds ready
+logger = logging.getLogger(__name__)
+
+PREFETCH = 2  # batches a worker holds ready, where shared memory allows
+SHARED_MEMORY = 2 * 10**9  # bytes of it that a loader takes at most
+SHARED_MEMORY_FOLDER = "/dev/shm"
 MAX_REPLACEMENTS = 100  # unreadable videos in a row before a clip is given up
 
 
@@ -148,7 +155,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def make_loader(
-    clips: Dataset[Sample], batches: Sampler[list[ClipRequest]], *, workers: int, pin_memory: bool
+    clips: Dataset[Sample],
+    batches: Sampler[list[ClipRequest]],
+    *,
+    workers: int,
+    pin_memory: bool,
+    prefetch: int = PREFETCH,
 ) -> DataLoader[Batch]:
     """One loader for all shapes of all epochs: requests carry the shapes. 0 workers read in this process."""
     return DataLoader(
@@ -156,7 +168,7 @@ def make_loader(
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
-        prefetch_factor=PREFETCH if workers else None,
+        prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
         worker_init_fn=_prepare_worker,
@@ -172,7 +184,37 @@ def _prepare_worker(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int) -> int:
+def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int, prefetch: int = PREFETCH) -> int:
     """What batches in flight hold of /dev/shm at most: a worker its prefetched ones, and the consumer one."""
     largest = max(shape.batch * shape.length * shape.size**2 * 3 for shape in shapes)
-    return (workers * PREFETCH + 1) * largest if workers else 0
+    return (workers * prefetch + 1) * largest if workers else 0
+
+
+def fitting_prefetch(
+    shapes: Sequence[BatchShape], workers: int, *, processes: int = 1, free: int | None = None
+) -> int:
+    """How many batches a worker may hold ready: as many as fit, with those of all `processes` on this machine.
+
+    At most PREFETCH, within SHARED_MEMORY, and within the `free` bytes of /dev/shm: with a warning where the machine
+    has too little, and a ValueError where it has not enough for one batch a worker.
+    """
+    if free is None:
+        folder = Path(SHARED_MEMORY_FOLDER)
+        free = shutil.disk_usage(folder).free if folder.is_dir() else SHARED_MEMORY  # Linux, or another
+
+    def needed(prefetch: int) -> int:
+        return processes * shared_memory_bytes(shapes, workers, prefetch)
+
+    if needed(1) > free:
+        raise ValueError(
+            f"{workers} workers need {needed(1) / 1e6:.0f} MB of {SHARED_MEMORY_FOLDER}, which has "
+            f"{free / 1e6:.0f} MB free: lower --workers or --batch-size, or make it larger (docker run --shm-size)"
+        )
+    wanted = max((count for count in range(1, PREFETCH + 1) if needed(count) <= SHARED_MEMORY), default=1)
+    prefetch = max(count for count in range(1, wanted + 1) if needed(count) <= free)
+    if prefetch < wanted:
+        logger.warning(
+            "%s has %.0f MB free: workers hold %d batches ready, not %d",
+            *(SHARED_MEMORY_FOLDER, free / 1e6, prefetch, wanted),
+        )
+    return prefetch

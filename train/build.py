@@ -1,7 +1,7 @@
 """The parts of a run, made from its options; train/run.py puts them together."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,14 @@ from torch.utils.data import DataLoader
 
 from data.batching import BatchShape, Part, TrainingBatches, ValidationBatches
 from data.labels import Dataset
-from data.video_iterator import Batch, TrainingClips, ValidationClips, make_loader
+from data.video_iterator import (
+    Batch,
+    TrainingClips,
+    ValidationClips,
+    fitting_prefetch,
+    make_loader,
+    shared_memory_bytes,
+)
 from network import create_network
 from train.batch_groups import group_norms
 from train.batch_norm import synchronise
@@ -42,11 +49,15 @@ from train.state import TrainingState
 
 
 class Loaders(NamedTuple):
-    """Batches of clips; `plan` says which ones training gets in an epoch."""
+    """Batches of clips; `plan` says which ones training gets in an epoch.
+
+    `shared_memory`: bytes of it that the loaders of all processes on this machine hold at most.
+    """
 
     plan: TrainingBatches
     train: DataLoader[Batch]
     val: DataLoader[Batch]
+    shared_memory: int
 
 
 def least_part(options: Options) -> int:
@@ -55,7 +66,13 @@ def least_part(options: Options) -> int:
 
 
 def make_loaders(
-    options: Options, dataset: Dataset, base: BatchShape, world: World, pin_memory: bool
+    options: Options,
+    dataset: Dataset,
+    base: BatchShape,
+    shapes: Iterable[BatchShape],
+    world: World,
+    *,
+    pin_memory: bool,
 ) -> Loaders:
     training = TrainingClips(
         dataset.train,
@@ -72,15 +89,16 @@ def make_loaders(
     )
     part = Part(world.rank, world.size, least_part(options))
     plan = TrainingBatches(len(training), options.random_seed, part)
+    validation_part = part._replace(least=1)
+    parts = [shape._replace(batch=part.largest(shape.batch)) for shape in shapes]
+    parts.append(base._replace(batch=validation_part.largest(base.batch)))
+    prefetch = fitting_prefetch(parts, options.workers, processes=world.local_size)
+    settings = {"workers": options.workers, "pin_memory": pin_memory, "prefetch": prefetch}
     return Loaders(
         plan=plan,
-        train=make_loader(training, plan, workers=options.workers, pin_memory=pin_memory),
-        val=make_loader(
-            validation,
-            ValidationBatches(len(validation), base, part._replace(least=1)),
-            workers=options.workers,
-            pin_memory=pin_memory,
-        ),
+        train=make_loader(training, plan, **settings),
+        val=make_loader(validation, ValidationBatches(len(validation), base, validation_part), **settings),
+        shared_memory=shared_memory_bytes(parts, options.workers, prefetch) * world.local_size,
     )
 
 

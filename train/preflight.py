@@ -61,18 +61,6 @@ def _first_clip(clips: TrainingClips | ValidationClips, shape: BatchShape, index
     return clips[ClipRequest(index, shape.length, shape.size, seed=0)]
 
 
-def check_shared_memory(needed: int, folder: Path = SHARED_MEMORY) -> None:
-    """ValueError where batches on their way, `needed` bytes at most, do not fit."""
-    if not folder.is_dir():  # no Linux
-        return
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise ValueError(
-            f"{folder}: has {free / 1e6:.0f} MB free, batches on their way take {needed / 1e6:.0f} MB; "
-            "enlarge it (docker run --shm-size), or use fewer --workers or a smaller --batch-size"
-        )
-
-
 def checkpoint_bytes(network: nn.Module, *, moments: int, averaged: bool) -> int:
     """What a checkpoint takes: weights and buffers, twice if `averaged`, and the optimiser's moments."""
     tensors = [*network.state_dict().values()] * (1 + averaged) + [*network.parameters()] * moments

@@ -18,7 +18,7 @@ from data.batching import BatchShape
 from data.datasets import DatasetSpec
 from data.files import remove_leftovers
 from data.labels import open_dataset
-from data.video_iterator import Batch, shared_memory_bytes
+from data.video_iterator import Batch
 from train.build import make_callbacks, make_loaders, make_network, make_schedule, make_trainer
 from train.callbacks import Callback, EpochReport, cut_results
 from train.checkpoint import set_aside_later
@@ -35,7 +35,6 @@ from train.preflight import (
     check_disk,
     check_labels,
     check_same_videos,
-    check_shared_memory,
     check_training_clips,
     check_validation_clip,
     checkpoint_bytes,
@@ -151,7 +150,9 @@ class Run:
             },
         )
         pin_memory = self.device.type == "cuda"
-        self.loaders = make_loaders(options, self.dataset, self.base, world, pin_memory=pin_memory)
+        self.loaders = make_loaders(
+            options, self.dataset, self.base, self.shapes, world, pin_memory=pin_memory
+        )
 
     def _make_state(self) -> TrainingState:
         options, world = self.options, self.world
@@ -182,7 +183,7 @@ class Run:
             "dataset": self.dataset.summary(),
             "steps": describe_steps(self.schedule.epoch(epoch), epoch, self.trainer.learning_rate),
             "compute_ratio": self._compute_ratio(self._phase_rows()),
-            "shared_memory_bytes": self.shared_memory(),
+            "shared_memory_bytes": self.loaders.shared_memory,
         }
 
     def _phase_rows(self) -> list[PhaseRow]:
@@ -191,13 +192,6 @@ class Run:
     def _compute_ratio(self, rows: Sequence[PhaseRow]) -> float:
         clips = len(self.dataset.train) * self.options.end_epoch
         return sum(row.operations for row in rows) / (clips * self.operations(*self.base[1:]))
-
-    def shared_memory(self) -> int:
-        """Bytes of it that the loaders of the processes on this machine hold at most."""
-        training = self.loaders.plan.part
-        shapes = [shape._replace(batch=training.largest(shape.batch)) for shape in self.shapes]
-        validation = self.base._replace(batch=training._replace(least=1).largest(self.base.batch))
-        return shared_memory_bytes([*shapes, validation], self.options.workers) * self.world.local_size
 
     def train(self, early: MemoryHandler) -> int:
         """All epochs that are left; the exit status: 0, or 128 and the signal that stopped it.
@@ -221,7 +215,6 @@ class Run:
         check_training_clips(self.loaders.train.dataset, self.base)
         if not options.skip_bad_samples:
             check_validation_clip(self.loaders.val.dataset, self.base)
-        check_shared_memory(self.shared_memory())
         if self.world.is_first:
             epochs = range(self.state.epochs_done + 1, options.end_epoch + 1)
             kept = sum(map(self.saver.keeps, epochs)) + 2  # the last and the best
@@ -263,7 +256,7 @@ class Run:
         options, dataset, network = self.options, self.dataset, self.state.network
         videos = (len(dataset.train), len(dataset.val))
         parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-        megabytes = self.shared_memory() / 1e6
+        megabytes = self.loaders.shared_memory / 1e6
         logger.info(
             "%s: %d classes, %d training and %d validation videos",
             *(options.dataset, len(dataset.classes), *videos),

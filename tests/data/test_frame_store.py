@@ -89,6 +89,25 @@ def test_rows_that_stand_twice_are_one_frame(tmp_path: Path) -> None:
     assert indices_of(store.read([0, 1, 2])) == [0, 1, 2]
 
 
+def test_halved_frames_are_the_means_of_four_pixels_and_say_where_they_belong(tmp_path: Path) -> None:
+    write_frame_store(tmp_path / "video", painted_jpegs(5, size=101))
+    store = FrameStore(tmp_path / "video")
+    whole = store.read([4, 2, 4])[:, :100, :100].reshape(3, 50, 2, 50, 2, 3).mean(axis=(2, 4))
+    seen = []
+    for places, frame in store.fetch([4, 2, 4]).decode_each(halved=True):
+        assert frame.shape == (51, 51, 3)
+        assert np.abs(frame[:50, :50] - whole[places[0]]).mean() < 2
+        seen.append((places, read_paint(frame)[0]))
+    assert seen == [([0, 2], 4), ([1], 2)]
+
+
+@pytest.mark.parametrize("halved", [False, True])
+def test_frames_of_two_sizes_are_an_error(tmp_path: Path, halved: bool) -> None:
+    write_frame_store(tmp_path / "video", painted_jpegs(1) + painted_jpegs(1, size=60))
+    with pytest.raises(FrameStoreError, match=r"frames differ in size, \[\(50, 50\), \(60, 60\)\]"):
+        list(FrameStore(tmp_path / "video").fetch([0, 1]).decode_each(halved))
+
+
 @pytest.mark.parametrize("video_id", ODD_IDS)
 def test_odd_ids(tmp_path: Path, video_id: str) -> None:
     """HMDB-51 has ids with #; unquoted, they end an SQLite address."""

@@ -15,6 +15,7 @@ from data.video_iterator import (
     Batch,
     TrainingClips,
     ValidationClips,
+    fitting_prefetch,
     make_loader,
     shared_memory_bytes,
 )
@@ -169,6 +170,20 @@ def test_clips_cost_their_own_pixels_of_shared_memory() -> None:
     assert shared_memory_bytes(shapes, workers=8) < 2 * 2**30
     assert shared_memory_bytes(shapes, workers=0) == 0
     assert shared_memory_bytes(shapes[:1], workers=1) == 3 * 48 * 16 * 224 * 224 * 3
+
+
+def test_fewer_batches_are_held_ready_where_shared_memory_is_small(caplog: pytest.LogCaptureFixture) -> None:
+    shapes = [BatchShape(48, 16, 224), BatchShape(1536, 4, 80)]
+    one, two = (shared_memory_bytes(shapes, 4, prefetch) for prefetch in (1, 2))
+    assert [fitting_prefetch(shapes, 4, free=free) for free in (10 * two, two)] == [2, 2]
+    assert caplog.text == ""
+    assert fitting_prefetch(shapes, 4, free=two - 1) == 1
+    assert "workers hold 1 batches ready, not 2" in caplog.text
+    with pytest.raises(ValueError, match="4 workers need .* lower --workers"):
+        fitting_prefetch(shapes, 4, free=one - 1)
+    assert shared_memory_bytes(shapes, 8, fitting_prefetch(shapes, 8, free=10**12)) < 2e9
+    assert fitting_prefetch(shapes, 0, free=0) == 2
+    assert fitting_prefetch(shapes, 4, processes=2, free=2 * two - 1) == 1
 
 
 def test_frames_of_a_short_video_are_looped(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from network import create_network
 from tests.painting import make_stores
 from tests.train.runs import NAME, damage, fails, folder, train
 from train.checkpoint import epoch_path
-from train.preflight import check_disk, check_labels, check_shared_memory, checkpoint_bytes
+from train.preflight import check_disk, check_labels, checkpoint_bytes
 
 
 @pytest.fixture
@@ -56,14 +56,6 @@ def test_labels_out_of_range(label: int) -> None:
     check_labels(Dataset(classes=("a", "b", "c"), train=good, val=good))
     with pytest.raises(ValueError, match=f"jpg/a/1: its val label is {label}, must be 0 to 2"):
         check_labels(Dataset(classes=("a", "b", "c"), train=good, val=videos([0, label])))
-
-
-def test_shared_memory_that_does_not_suffice() -> None:
-    check_shared_memory(0)
-    with pytest.raises(
-        ValueError, match=r"/dev/shm: has \d+ MB free, batches on their way take 1000000000 MB; .*"
-    ):
-        check_shared_memory(10**15)
 
 
 def test_disk_that_is_too_small(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -193,7 +193,8 @@ def test_plan_of_both_cycles_for_5040_clips(tmp_path: Path, capsys: pytest.Captu
     by_rate = [sum(abs(step["lr"] - 0.8 / 2**phase) < 1e-9 for step in steps) for phase in range(4)]
     assert sum(by_rate) == len(steps)
     assert max(by_rate) - min(by_rate) <= 1
-    assert plan["shared_memory_bytes"] == 17 * max(b * t * s * s * 3 for b, t, s in shapes)
+    # 17 of the largest batches would be more than 2 GB; nine are held
+    assert plan["shared_memory_bytes"] == 9 * max(b * t * s * s * 3 for b, t, s in shapes)
     # a step costs about as much at any shape, and 14 steps stand for 105
     assert len(steps) / 105 < 1.3 * plan["compute_ratio"] < 1.5 * len(steps) / 105
 
