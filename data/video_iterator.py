@@ -101,22 +101,53 @@ class TrainingClips(Dataset[Sample]):
         return Sample(None, -1, request.index, bad)
 
     def _clip(self, index: int, request: ClipRequest) -> torch.Tensor:
-        generator = np.random.default_rng(request.seed)
-        store = FrameStore(self.videos.folder(index))
-        speed = (1.0, max(1.0, self.base_length / request.length))
-        indices = random_clip(
-            store.n_frames, request.length, self.intervals, generator, speed=speed, starts=self.frame_sampling
-        )
-        clip = training_clip(
-            store.read(indices),
+        clip = read_training_clip(
+            self.videos.folder(index),
+            length=request.length,
             size=request.size,
+            seed=request.seed,
+            base_length=self.base_length,
+            intervals=self.intervals,
             clip_size=self.clip_size,
             short_side=self.short_side,
             augment=self.augment,
             flip=self.flip,
-            generator=generator,
+            frame_sampling=self.frame_sampling,
         )
         return torch.from_numpy(clip)
+
+
+def read_training_clip(
+    folder: Path,
+    *,
+    length: int,
+    size: int,
+    seed: int,
+    base_length: int,
+    intervals: Sequence[int],
+    clip_size: int,
+    short_side: int,
+    augment: str,
+    flip: bool,
+    frame_sampling: str = "uniform",
+) -> np.ndarray:
+    """All that a worker does for one clip: uint8 `(length, size, size, 3)`, BGR, a function of its arguments.
+
+    Raises FrameStoreError where the store in `folder` cannot be read.
+    """
+    generator = np.random.default_rng(seed)
+    store = FrameStore(folder)
+    speed = (1.0, max(1.0, base_length / length))
+    indices = random_clip(store.n_frames, length, intervals, generator, speed=speed, starts=frame_sampling)
+    return training_clip(
+        store.fetch(indices),
+        size=size,
+        clip_size=clip_size,
+        short_side=short_side,
+        augment=augment,
+        flip=flip,
+        generator=generator,
+    )
 
 
 class ValidationClips(Dataset[Sample]):

@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 import torch
 
+from data import fused
+from data.frame_store import EncodedFrames
+
 
 def _restore_numpy_names() -> None:
     if not hasattr(np, "sctypes"):  # gone in NumPy 2.0
@@ -46,72 +49,110 @@ Values = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Operation:
-    """An augmentation: `draw` its values once for a clip, `augmenter` builds imgaug's form of it for those values."""
+    """An augmentation: `draw` its values once for a clip, and its forms for those values in both engines.
+
+    `augmenter` builds imgaug's. Of the fused engine (data/fused.py) `warp` moves pixels, `painter` changes colours.
+    """
 
     name: str
     draw: Callable[[np.random.Generator], Values]
     augmenter: Callable[..., iaa.Augmenter]
+    painter: Callable[..., fused.Painter | None] = fused.no_painter
+    warp: Callable[..., np.ndarray] | None = None
+
+
+class _GivenPerspective(iaa.PerspectiveTransform):
+    """With a given matrix, at full size: imgaug's own draws one, and resamples twice."""
+
+    def __init__(self, *offsets: float) -> None:
+        super().__init__(scale=0.01, keep_size=False)
+        self.offsets = offsets
+
+    def _draw_samples(self, shapes: list[tuple[int, ...]], random_state: iaa.iarandom.RNG) -> object:
+        samples = super()._draw_samples(shapes, random_state)
+        sides = [shape[0] for shape in shapes]
+        samples.matrices = [fused.perspective(*self.offsets, clip_size=side) for side in sides]
+        samples.max_heights = samples.max_widths = sides
+        return samples
 
 
 def _seed(generator: np.random.Generator) -> int:
     return int(generator.integers(2**31))
 
 
+def _draw_perspective(generator: np.random.Generator) -> Values:
+    """How far each corner moves inwards, x and y, in shares of the side."""
+    scale = generator.uniform(0.02, 0.05)
+    return tuple(np.abs(generator.normal(0, scale, size=8)).clip(max=0.4))
+
+
 # In the order in which they are applied. Frames are BGR.
 AUGMENTATIONS = (
     Operation(
         "blur",
-        lambda g: (g.choice((0.1, 0.2, 0.3)),),
-        lambda sigma: iaa.GaussianBlur(sigma),
+        draw=lambda g: (g.choice((0.1, 0.2, 0.3)),),
+        augmenter=lambda sigma: iaa.GaussianBlur(sigma),
     ),
     Operation(
         "add",
-        lambda g: tuple(g.integers(-5, 15, size=3, endpoint=True)),
-        lambda *per_channel: iaa.Add(
+        draw=lambda g: tuple(g.integers(-5, 15, size=3, endpoint=True)),
+        augmenter=lambda *per_channel: iaa.Add(
             DeterministicList([int(value) for value in per_channel]), per_channel=True
         ),
+        painter=fused.added,
     ),
     Operation(
         "noise",
-        lambda g: (76.5, _seed(g)),
-        lambda scale, seed: iaa.AdditiveGaussianNoise(scale=scale, seed=seed),
+        draw=lambda g: (76.5, _seed(g)),
+        augmenter=lambda scale, seed: iaa.AdditiveGaussianNoise(scale=scale, seed=seed),
+        painter=fused.noise,
     ),
     Operation(
         "colour",
-        lambda g: (g.uniform(1.2, 1.6),),
-        lambda factor: iaa.WithColorspace(
+        draw=lambda g: (g.uniform(1.2, 1.6),),
+        augmenter=lambda factor: iaa.WithColorspace(
             "RGB", from_colorspace="BGR", children=iaa.pillike.EnhanceColor(factor)
         ),
+        painter=fused.coloured,
     ),
     Operation(
         "motion_blur",
-        lambda g: (g.choice((3, 5, 7)), g.uniform(0, 360), g.uniform(-1, 1)),
-        lambda kernel, angle, direction: iaa.MotionBlur(k=int(kernel), angle=angle, direction=direction),
+        draw=lambda g: (g.choice((3, 5, 7)), g.uniform(0, 360), g.uniform(-1, 1)),
+        augmenter=lambda kernel, angle, direction: iaa.MotionBlur(
+            k=int(kernel), angle=angle, direction=direction
+        ),
+        painter=fused.motion_blurred,
     ),
     Operation(
         "hue_saturation",
-        lambda g: (g.integers(-16, 16, endpoint=True),),
-        lambda value: iaa.AddToHueAndSaturation(int(value), from_colorspace="BGR"),
+        draw=lambda g: (g.integers(-16, 16, endpoint=True),),
+        augmenter=lambda value: iaa.AddToHueAndSaturation(int(value), from_colorspace="BGR"),
+        painter=fused.hue_shifted,
     ),
     Operation(
         "contrast",
-        lambda g: (g.uniform(0.85, 1.115),),
-        lambda alpha: iaa.LinearContrast(alpha),
+        draw=lambda g: (g.uniform(0.85, 1.115),),
+        augmenter=lambda alpha: iaa.LinearContrast(alpha),
+        painter=fused.contrasted,
     ),
     Operation(
         "perspective",
-        lambda g: (g.uniform(0.02, 0.05), _seed(g)),
-        lambda scale, seed: iaa.PerspectiveTransform(scale=scale, seed=seed),
+        draw=_draw_perspective,
+        augmenter=_GivenPerspective,
+        warp=fused.perspective,
     ),
     Operation(
         "rotation",
-        lambda g: (g.uniform(-10, 10),),
-        lambda degrees: iaa.Rotate(degrees),
+        draw=lambda g: (g.uniform(-10, 10),),
+        augmenter=lambda degrees: iaa.Rotate(degrees),
+        warp=fused.rotation,
     ),
 )
 
+Drawn = Sequence[tuple[Operation, Values]]
 
-def draw_augmentations(generator: np.random.Generator) -> list[tuple[Operation, Values]]:
+
+def draw_augmentations(generator: np.random.Generator) -> Drawn:
     """The operations a clip gets, with their values, in order."""
     if generator.random() >= CLIP_PROBABILITY:
         return []
@@ -119,7 +160,7 @@ def draw_augmentations(generator: np.random.Generator) -> list[tuple[Operation, 
     return [(operation, operation.draw(generator)) for operation in chosen]
 
 
-def augment_with_imgaug(frames: np.ndarray, drawn: Sequence[tuple[Operation, Values]]) -> np.ndarray:
+def augment_with_imgaug(frames: np.ndarray, drawn: Drawn) -> np.ndarray:
     """The drawn operations on every frame `(T, H, W, 3)`, by imgaug."""
     if not drawn:
         return frames
@@ -133,7 +174,7 @@ def _augment_alike(frames: np.ndarray, augmenter: iaa.Augmenter) -> np.ndarray:
 
 
 def training_clip(
-    frames: np.ndarray,
+    frames: EncodedFrames,
     *,
     size: int,
     clip_size: int,
@@ -142,22 +183,59 @@ def training_clip(
     flip: bool,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Short side to `short_side`, a random square of `clip_size`, augmentation, perhaps a mirror, then `size`.
+    """A random square of `clip_size` of frames with a short side of `short_side`, augmented, perhaps mirrored.
 
-    `frames` and the result are uint8 `(T, H, W, 3)`. A smaller `size` sees the same field of view at lower resolution.
-    `augment` is "imgaug" or "none"; "none" keeps the crop and the mirror.
+    uint8 `(T, size, size, 3)`: a smaller `size` sees the same field of view at lower resolution. `augment` is an
+    engine: "fused", which decodes and resamples no more than `size` needs, "imgaug", or "none", which keeps the crop
+    and the mirror. With the same generator all of them see the same square.
     """
-    frames = scale_short_side(frames, max(short_side, clip_size))
-    height, width = frames.shape[1:3]
-    top = int(generator.integers(height - clip_size, endpoint=True))
-    left = int(generator.integers(width - clip_size, endpoint=True))
-    frames = frames[:, top : top + clip_size, left : left + clip_size]
+    window = _draw_window(frames, size, clip_size, max(short_side, clip_size), generator)
     mirrored = flip and generator.random() < FLIP_PROBABILITY
+    drawn = draw_augmentations(generator) if augment != "none" else []
     if augment == "imgaug":
-        frames = augment_with_imgaug(np.ascontiguousarray(frames), draw_augmentations(generator))
-    if mirrored:
-        frames = frames[:, :, ::-1]
-    return resize(frames, size, size)
+        return _clip_by_imgaug(frames.decode(), window, drawn, mirrored, clip_size, size)
+    return _clip_by_fusing(frames, window, drawn, mirrored, clip_size, size)
+
+
+def _draw_window(
+    frames: EncodedFrames, size: int, clip_size: int, short_side: int, generator: np.random.Generator
+) -> fused.Window:
+    """The square of the source; on even pixels if it is halved in decoding."""
+    side = max(1, round(min(frames.height, frames.width) * clip_size / short_side))
+    top = int(generator.integers(frames.height - side, endpoint=True))
+    left = int(generator.integers(frames.width - side, endpoint=True))
+    if side >= 2 * size:
+        top, left, side = (value - value % 2 for value in (top, left, side))
+    return top, left, side
+
+
+def _clip_by_imgaug(
+    frames: np.ndarray, window: fused.Window, drawn: Drawn, mirrored: bool, clip_size: int, size: int
+) -> np.ndarray:
+    top, left, side = window
+    crop = resize(frames[:, top : top + side, left : left + side], clip_size, clip_size)
+    crop = augment_with_imgaug(crop, drawn)
+    return resize(crop[:, :, ::-1] if mirrored else crop, size, size)
+
+
+def _clip_by_fusing(
+    frames: EncodedFrames, window: fused.Window, drawn: Drawn, mirrored: bool, clip_size: int, size: int
+) -> np.ndarray:
+    halved = window[2] >= 2 * size
+    if halved:
+        window = tuple(value // 2 for value in window)
+    painters = (operation.painter(*values, size=size, shrink=clip_size / size) for operation, values in drawn)
+    out = np.empty((len(frames), size, size, 3), np.uint8)
+    fused.fuse(
+        frames.decode_each(halved),
+        out,
+        window=window,
+        warps=[operation.warp(*values, clip_size=clip_size) for operation, values in drawn if operation.warp],
+        clip_size=clip_size,
+        painters=[painter for painter in painters if painter is not None],
+        mirrored=mirrored,
+    )
+    return out
 
 
 def validation_clip(frames: np.ndarray, *, size: int, short_side: int) -> np.ndarray:
@@ -175,11 +253,10 @@ def scale_short_side(frames: np.ndarray, short_side: int) -> np.ndarray:
 
 
 def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`(T, H, W, 3)` at another size; area averaging where it shrinks, as linear sampling aliases there."""
+    """`(T, H, W, 3)` at another size, by the method that `fused.resize_method` says."""
     if frames.shape[1:3] == (height, width):
         return np.ascontiguousarray(frames)
-    shrinks = height < frames.shape[1] and width < frames.shape[2]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    method = fused.resize_method(min(frames.shape[1:3]), min(height, width))
     resized = np.empty((len(frames), height, width, 3), np.uint8)
     for source, target in zip(frames, resized, strict=True):
         cv2.resize(np.ascontiguousarray(source), (width, height), dst=target, interpolation=method)

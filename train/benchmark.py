@@ -29,7 +29,7 @@ from data.datasets import OWN
 from data.motions import MOTIONS, write_motion_set
 from train.build import make_schedule
 from train.devices import choose_gpus
-from train.loop import describe
+from train.loop import TrainingError, describe
 from train.measure import (
     Combination,
     LoadingTime,
@@ -111,12 +111,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     options = parse_options(OWN, RACE if arguments.multigrid_race else SMALL, rest, parser.prog)
     options = resolve(OWN, options, min(1, choose_gpus(options.gpus)))
+    if options.checkpoint_activations and "compiled" in arguments.modes:
+        parser.error(
+            "argument --checkpoint-activations: does not work with --modes compiled; --modes eager does"
+        )
     device = torch.cuda.get_device_name() if options.gpus else f"CPU, {torch.get_num_threads()} threads"
     print(f"{device}, torch {torch.__version__}, {options.network}")
     content: dict[str, Any] = {"device": device, "torch": torch.__version__, "options": options.plain()}
     try:
         content |= _race(options, arguments) if arguments.multigrid_race else _steps(options, arguments)
-    except (ValueError, LookupError, OSError) as error:
+    except (ValueError, LookupError, OSError, TrainingError) as error:
         parser.error(str(error))
     if arguments.json:
         arguments.json.write_text(json.dumps(content, indent=1) + "\n")
@@ -155,17 +159,16 @@ def _describe_step(combination: Combination, row: StepTime, peak: float) -> str:
 
 
 def _loading(options: Options, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    if options.dataset != SMALL.dataset:
-        rows = time_loading(options, arguments.loader_clips)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        # nothing is saved, and no run that has been elsewhere is in the way
+        options = replace(options, model_dir=Path(folder) / "results", resume_epoch=None)
+        if options.dataset == SMALL.dataset:
             root = Path(folder) / "motions"
             per_class = -(-arguments.loader_clips * 5 // (4 * len(MOTIONS)))
             length = options.val_frame_interval * options.clip_length
             write_motion_set(root, per_class, length, options.short_side, options.random_seed)
-            rows = time_loading(
-                replace(options, dataset=root, model_dir=Path(folder)), arguments.loader_clips
-            )
+            options = replace(options, dataset=root)
+        rows = time_loading(options, arguments.loader_clips)
     print(f"\nsteps through the loader, {options.workers} workers, in {options.precision}")
     print(f"{'batch':>16} {'steps':>6} {'ms':>9} {'clips/s':>9} {'waiting':>8}")
     for row in rows:

@@ -172,7 +172,8 @@ def _own_session(store: dist.Store, rank: int, size: int) -> dist.Store:
 
     The first process opens a session; each of the others waits for one that nobody of its rank has entered.
     """
-    sessions = dist.PrefixStore(f"sessions of {size}", store)
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    sessions = dist.PrefixStore(f"sessions of {size} after {restarts} restarts", store)
     if rank == 0:
         return dist.PrefixStore(str(sessions.add("last", 1)), sessions)
     deadline = time.monotonic() + PATIENCE

@@ -149,6 +149,8 @@ def time_loading(options: Options, clips: int) -> list[LoadingTime]:
     run = Run(OWN, options, World())
     schedule = make_schedule(run.options, min(clips, len(run.dataset.train)), run.operations)
     steps = schedule.epoch(1)
+    if len(steps) < 2:
+        raise ValueError(f"--loader-clips {clips}: is a single step at these shapes, needs at least two")
     run.loaders.plan.set_epoch(1, [step.shape for step in steps])
     rows: dict[BatchShape, LoadingTime] = {}
     before = None

@@ -122,7 +122,9 @@ class Options:
     frame_sampling: str = _option(
         "uniform", _choice(*START_DISTRIBUTIONS), "where clips start: uniform, or normal about the middle"
     )
-    augment: str = _option("imgaug", _choice("imgaug", "none"), "engine of the augmentations: imgaug or none")
+    augment: str = _option(
+        "fused", _choice("fused", "imgaug", "none"), "engine of the augmentations: fused, imgaug or none"
+    )
     flip: bool | None = _option(None, _boolean, "mirror half of the clips (default: the data set's)")
     channel_order: str | None = _option(
         None,
@@ -324,6 +326,9 @@ def _contradiction(options: Options) -> str | None:
         ),
         "argument --compile: does not work with --checkpoint-activations, leave one of them out": (
             options.compile and options.checkpoint_activations
+        ),
+        "argument --bn-group: there is nothing to group with --freeze-batchnorm": (
+            options.bn_group is not None and options.freeze_batchnorm
         ),
         "argument --sync-batchnorm: works without --bn-group, --accumulate and --checkpoint-activations": (
             options.sync_batchnorm

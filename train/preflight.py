@@ -67,15 +67,15 @@ def checkpoint_bytes(network: nn.Module, *, moments: int, averaged: bool) -> int
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def check_disk(folder: Path, size: int, checkpoints: int) -> None:
+def check_disk(folder: Path, size: int, checkpoints: int, *, goes_on: bool = False) -> None:
     """ValueError where not even two checkpoints of `size` bytes fit, a new one beside an old; a warning where not all.
 
-    `checkpoints`: how many the run will write and keep.
+    `checkpoints`: how many the run will write and keep. `goes_on`: with a full disk too, so there is only the warning.
     """
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     numbers = f"{folder}: {free / 1e6:.0f} MB are free"
-    if free < 2 * size:
+    if free < 2 * size and not goes_on:
         raise ValueError(
             f"{numbers}, a checkpoint takes {size / 1e6:.0f} MB and is written beside the one before"
         )

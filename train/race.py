@@ -23,7 +23,7 @@ from train.plan import operations_of
 INTERVAL = 2  # from frame to frame of a clip at the base length
 STRETCH = 1.5  # epochs with cycles to those without, as published
 
-VARIANTS: dict[str, dict[str, bool | str]] = {
+VARIANTS: dict[str, dict[str, bool | str]] = {  # besides NO_CYCLES
     "none": {},
     "short": {"short_cycles": True},
     "long-epoch": {"long_cycles": True},
@@ -31,6 +31,7 @@ VARIANTS: dict[str, dict[str, bool | str]] = {
     "both-epoch": {"long_cycles": True, "short_cycles": True},
     "both-stage": {"long_cycles": True, "short_cycles": True, "long_cycle_span": "stage"},
 }
+NO_CYCLES: dict[str, bool | str] = {"long_cycles": False, "short_cycles": False, "long_cycle_span": "epoch"}
 
 
 class Motions(Dataset[Sample]):
@@ -98,7 +99,7 @@ def variant_options(options: Options, variant: str, epochs: int) -> Options:
     long = bool(cycles.get("long_cycles"))
     return replace(
         options,
-        **cycles,
+        **(NO_CYCLES | cycles),
         lr_base=options.lr_base * (8 if long else 1),
         end_epoch=round(epochs * STRETCH) if cycles else epochs,
     )

@@ -45,6 +45,8 @@ class Regularisation:
     def mix(self, clips: Tensor, labels: Tensor, epoch: int, step: int) -> Mixed:
         """Clips `(B, 3, T, H, W)` and labels `(B,)` of a step, on any device; nothing waits for it."""
         generator = np.random.default_rng((self.seed, epoch, step))
+        if not len(labels):  # this process sits out
+            return Mixed(clips, labels, labels, 1.0)
         if self.mixup and (not self.cutmix or generator.random() < 0.5):
             share = float(generator.beta(self.mixup, self.mixup))
             return Mixed(clips.lerp(clips.flip(0), 1 - share), labels, labels.flip(0), share)

@@ -220,7 +220,7 @@ class Run:
             kept = sum(map(self.saver.keeps, epochs)) + 2  # the last and the best
             moments, averaged = MOMENTS[self.options.optimiser], bool(self.options.ema)
             size = checkpoint_bytes(self.state.network, moments=moments, averaged=averaged)
-            check_disk(self.folder, size, kept)
+            check_disk(self.folder, size, kept, goes_on=self.disk.goes_on)
 
     def _train(self) -> int:
         options, first = self.options, self.state.epochs_done + 1

@@ -75,3 +75,19 @@ def test_roles_and_momentum_survive_saving_and_factors_are_the_new_runs() -> Non
         for p, q in zip(one["params"], other["params"], strict=True):
             assert torch.equal(first.state[p]["momentum_buffer"], second.state[q]["momentum_buffer"])
     assert [group["lr_factor"] for group in second.param_groups] == [1.0, 0.5, 0.3]
+
+
+def test_momentum_takes_the_layout_of_its_parameters() -> None:
+    """Saved channels-last and resumed contiguous, or the reverse: fused kernels refuse other strides."""
+    layouts = (torch.channels_last_3d, torch.contiguous_format)
+    for before, after in (layouts, layouts[::-1]):
+        first = nn.Conv3d(3, 4, 3).to(memory_format=before)
+        optimiser = make_optimiser(first, parameter_roles(first, [], False), 0.6)
+        first(torch.ones(1, 3, 3, 3, 3)).sum().backward()
+        optimiser.step()
+        second = nn.Conv3d(3, 4, 3).to(memory_format=after)
+        resumed = make_optimiser(second, parameter_roles(second, [], False), 0.6)
+        restore_optimiser(resumed, optimiser.state_dict())
+        momentum = resumed.state[second.weight]["momentum_buffer"]
+        assert momentum.stride() == second.weight.stride()
+        assert torch.equal(momentum, optimiser.state[first.weight]["momentum_buffer"])

@@ -135,7 +135,7 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
         (["--short-cycles", "maybe"], "argument --short-cycles: 'maybe' is not one of True, False"),
         (["--gates", "hard"], "argument --gates: 'hard' is not one of False, True, soft"),
         (["--precision", "fp8"], "argument --precision: 'fp8' is not one of fp32, fp16, bf16"),
-        (["--augment", "all"], "argument --augment: 'all' is not one of imgaug, none"),
+        (["--augment", "all"], "argument --augment: 'all' is not one of fused, imgaug, none"),
         (["--max-missing", "2"], "argument --max-missing: '2' is not a number from 0 to 1"),
         (["--resume-epoch", "last"], "argument --resume-epoch: 'last' is not a whole number of at least 1"),
         (["--resume-epoch", "1"], "argument --resume-epoch: 1 is the first epoch"),
@@ -164,6 +164,7 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
             ["--sync-batchnorm", "--accumulate", "2"],
             "--sync-batchnorm: works without --bn-group, --accumulate",
         ),
+        (["--freeze-batchnorm", "--bn-group", "2"], "argument --bn-group: there is nothing to group"),
         (["--sync-batchnorm", "--bn-group", "2"], "--sync-batchnorm: works without --bn-group, --accumulate"),
         (
             ["--pretrained-layout", "imagenet"],

@@ -82,6 +82,15 @@ def test_hits_count_by_the_share_of_their_label() -> None:
     assert top1 == pytest.approx(0.75 + 0.75 + 1 + 0.25)
 
 
+def test_a_process_without_clips_mixes_nothing() -> None:
+    """It sits out a step: its clips have no size to cut boxes of."""
+    none = torch.empty(0, 3, 0, 0, 0)
+    for mixing in (Regularisation(mixup=1.0), Regularisation(cutmix=1.0)):
+        mixed = mixing.mix(none, LABELS[:0], 1, 0)
+        assert mixed.clips is none
+        assert mixing.loss(torch.zeros(0, 7), mixed) == 0
+
+
 def test_nothing_is_done_by_default() -> None:
     clips = painted()
     mixed = Regularisation().mix(clips, LABELS, 1, 0)

@@ -1,0 +1,355 @@
+"""python -m data.benchmark [--videos FOLDER] [--quality 3] [--rounds 15] [--json FILE]
+
+How fast clips are read, augmentations and all, beside the original's recipe on the same frames: clips a second of one
+process on one core, and how many times the recipe's. Frames are 360 lines high.
+
+Variants take turns, a few clips each; ratios are taken turn by turn, and medians and quartiles of them reported. Makes
+its own videos where none are given.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from data.baseline import (
+    augmented_clip,
+    fetch_from_files,
+    fetch_from_store,
+    write_jpeg_files,
+    write_original_store,
+)
+from data.command_line import OneLineParser
+from data.convert import Job, convert_video, ffmpeg_binary, read_jpegs
+from data.frame_store import FrameStore, write_frame_store
+from data.video_iterator import Sample, make_loader, read_training_clip
+from data.video_sampler import random_clip
+
+SHAPES = ((4, 80), (8, 112), (16, 158), (16, 224))  # frames, pixels: those of multigrid at 16 x 224
+INTERVAL, CLIP_SIZE, SHORT_SIDE, LINES = 2, 224, 294, 360
+CLIPS_A_TURN = 4
+
+Reader = Callable[[int], object]  # seed -> clip
+
+
+class Ratio(NamedTuple):
+    """Of two rates, turn by turn: the median and the quartiles; and clips a second of the first."""
+
+    times: float
+    low: float
+    high: float
+    clips_per_second: float
+
+
+def reader(
+    folders: Sequence[Path],
+    length: int,
+    size: int,
+    interval: int = INTERVAL,
+    clip_size: int = CLIP_SIZE,
+    short_side: int = SHORT_SIDE,
+    augment: str = "fused",
+) -> Callable[[int], np.ndarray]:
+    """`seed` -> uint8 `(length, size, size, 3)`: exactly what a training worker does for a clip of the stores."""
+
+    def read(seed: int) -> np.ndarray:
+        return read_training_clip(
+            Path(folders[seed % len(folders)]),
+            length=length,
+            size=size,
+            seed=seed,
+            base_length=length,
+            intervals=[interval],
+            clip_size=clip_size,
+            short_side=short_side,
+            augment=augment,
+            flip=True,
+        )
+
+    return read
+
+
+class Sources(NamedTuple):
+    """The same frames in each form, a folder (or file) a video; `frames` of each."""
+
+    videos: list[Path]
+    stores: list[Path]
+    originals: list[Path]
+    files: list[Path]
+    frames: list[int]
+
+
+def make_videos(folder: Path, count: int = 6, seconds: int = 10, lines: int = LINES) -> list[Path]:
+    """Moving fractals, as full of detail as real frames."""
+    paths = [folder / f"video{i}.mp4" for i in range(count)]
+    for i, path in enumerate(paths):
+        size = f"{lines * 4 // 3 // 2 * 2}x{lines}"
+        source = f"mandelbrot=size={size}:rate=30:start_scale={3 - i / 4}:end_scale=0.05:end_pts=400"
+        command = [
+            ffmpeg_binary(),
+            "-loglevel",
+            "error",
+            "-y",
+            "-f",
+            "lavfi",
+            "-i",
+            source,
+            "-t",
+            str(seconds),
+        ]
+        subprocess.run([*command, "-pix_fmt", "yuv420p", str(path)], check=True)
+    return paths
+
+
+def jpegs_of(video: Path, quality: int | None) -> list[bytes]:
+    """All frames, LINES high; quality None is ffmpeg's default."""
+    command = [ffmpeg_binary(), "-loglevel", "error", "-i", str(video), "-vf", f"scale=-2:{LINES}"]
+    command += ["-q:v", str(quality)] if quality else []
+    with subprocess.Popen([*command, "-f", "mpjpeg", "-"], stdout=subprocess.PIPE) as process:
+        return list(read_jpegs(process.stdout))
+
+
+def prepare(videos: Sequence[Path], folder: Path, quality: int | None) -> Sources:
+    """Write every form below `folder`."""
+    sources = Sources([], [], [], [], [])
+    for i, video in enumerate(videos):
+        jpegs = jpegs_of(video, quality)
+        store, original, files = (folder / form / f"v{i}" for form in ("stores", "originals", "files"))
+        write_frame_store(store, jpegs)
+        write_original_store(original, jpegs)
+        write_jpeg_files(files, jpegs)
+        for column, value in zip(sources, (video, store, original, files, len(jpegs)), strict=True):
+            column.append(value)
+    return sources
+
+
+def variants(sources: Sources, length: int, size: int) -> dict[str, Reader]:
+    """Everything that is timed at one shape, the baseline first."""
+
+    def indices(seed: int) -> tuple[int, list[int], np.random.Generator]:
+        which, generator = seed % len(sources.frames), np.random.default_rng(seed)
+        return which, random_clip(sources.frames[which], length, [INTERVAL], generator), generator
+
+    def original(folders: list[Path], fetch: Callable[[Path, list[int]], list[bytes]]) -> Reader:
+        def read(seed: int) -> np.ndarray:
+            which, chosen, generator = indices(seed)
+            return augmented_clip(
+                fetch(folders[which], chosen),
+                size=size,
+                clip_size=CLIP_SIZE,
+                short_side=SHORT_SIDE,
+                generator=generator,
+            )
+
+        return read
+
+    def decode_alone(seed: int) -> None:
+        which, chosen, _ = indices(seed)
+        frames = FrameStore(sources.stores[which]).fetch(chosen)
+        side = min(frames.height, frames.width) * CLIP_SIZE / SHORT_SIDE
+        for _ in frames.decode_each(halved=side >= 2 * size):
+            pass
+
+    def decode_video(seed: int) -> list[np.ndarray]:
+        which, chosen, _ = indices(seed)
+        capture = cv2.VideoCapture(str(sources.videos[which]))
+        capture.set(cv2.CAP_PROP_POS_FRAMES, chosen[0])
+        frames = [capture.read()[1] for _ in range(chosen[-1] - chosen[0] + 1)]
+        capture.release()
+        return frames[::INTERVAL]
+
+    return {
+        "original recipe, SQLite": original(sources.originals, fetch_from_store),
+        "original recipe, JPEG files": original(sources.files, fetch_from_files),
+        "ours, imgaug": reader(sources.stores, length, size, augment="imgaug"),
+        "ours, fused": reader(sources.stores, length, size),
+        "ours, not augmented": reader(sources.stores, length, size, augment="none"),
+        "limit: fetch and decode alone": decode_alone,
+        "source video: seek and decode alone": decode_video,
+    }
+
+
+def compare(readers: dict[str, Reader], rounds: int) -> dict[str, Ratio]:
+    """Each against the first one; all take a turn in every round, with the same seeds, after one to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in readers}
+    for turn in range(-1, rounds):
+        for name, read in readers.items():
+            started = time.perf_counter()
+            for clip in range(CLIPS_A_TURN):
+                read((turn + 1) * CLIPS_A_TURN + clip)
+            if turn >= 0:
+                seconds[name].append((time.perf_counter() - started) / CLIPS_A_TURN)
+    first = seconds[next(iter(readers))]
+    results = {}
+    for name, own in seconds.items():
+        low, middle, high = statistics.quantiles([a / b for a, b in zip(first, own, strict=True)], n=4)
+        results[name] = Ratio(middle, low, high, 1 / statistics.median(own))
+    return results
+
+
+class _Clips(Dataset[Sample]):
+    def __init__(self, read: Callable[[int], np.ndarray]) -> None:
+        self.read = read
+
+    def __getitem__(self, seed: int) -> Sample:
+        return Sample(torch.from_numpy(self.read(seed)), 0, seed, [])
+
+
+def workers_rate(read: Callable[[int], np.ndarray], workers: int, clips: int) -> float:
+    """Clips a second of a training loader."""
+    batches = [list(range(first, first + 8)) for first in range(0, clips + 16, 8)]
+    loader = iter(make_loader(_Clips(read), batches, workers=workers, pin_memory=False, prefetch=2))
+    next(loader), next(loader)  # while workers start
+    started = time.perf_counter()
+    read_clips = sum(len(batch.labels) for batch in loader)
+    return read_clips / (time.perf_counter() - started)
+
+
+def convert_rates(videos: Sequence[Path], folder: Path) -> dict[str, float]:
+    """Frames a second of converting, ours and by files that are inserted, each on one core."""
+    rates = {}
+    started, frames = time.perf_counter(), 0
+    for i, video in enumerate(videos):
+        job = Job(video, folder / "ours" / f"v{i}")
+        convert_video(job, short_side=SHORT_SIDE, quality=3, stop=threading.Event())
+        frames += FrameStore(job.folder).n_frames
+    rates["ours"] = frames / (time.perf_counter() - started)
+    started = time.perf_counter()
+    for i, video in enumerate(videos):
+        files = folder / "files" / f"v{i}"
+        files.mkdir(parents=True)
+        scale = ["-vf", f"scale=-2:{SHORT_SIDE}", "-q:v", "3", "-threads", "1"]
+        command = [ffmpeg_binary(), "-loglevel", "error", "-threads", "1", "-i", str(video), *scale]
+        subprocess.run([*command, str(files / "frame_%05d.jpg")], check=True)
+        jpegs = [path.read_bytes() for path in sorted(files.iterdir())]
+        write_original_store(folder / "inserted" / f"v{i}", jpegs)
+    rates["files, then inserted"] = frames / (time.perf_counter() - started)
+    return rates
+
+
+def cost_of_sources(folder: Path, rounds: int) -> dict[str, Ratio]:
+    """At 4 x 80, stores of 294 lines from sources of 1080 lines and 3,000 frames against those of 360 and 300."""
+    small, large = (make_videos(_made(folder / str(lines)), 2, 10, lines) for lines in (LINES, 1080))
+    stores = {}
+    for name, videos in (("360", small), ("1080", large)):
+        stores[name] = [folder / "294" / f"{name}_{i}" for i in range(len(videos))]
+        for video, store in zip(videos, stores[name], strict=True):
+            convert_video(Job(video, store), short_side=SHORT_SIDE, quality=3, stop=threading.Event())
+    jpegs = jpegs_of(small[0], 3)
+    for name, count in (("300", 300), ("3000", 3000)):
+        stores[name] = [folder / "long" / name]
+        write_frame_store(stores[name][0], (jpegs * 10)[:count])
+
+    def fetch(name: str) -> Reader:
+        def read(seed: int) -> None:
+            store = FrameStore(stores[name][0])
+            chosen = np.random.default_rng(seed).integers(store.n_frames, size=16)
+            store.fetch([int(index) for index in chosen])
+
+        return read
+
+    sources = compare({name: reader(stores[name], 4, 80) for name in ("1080", "360")}, rounds)
+    lengths = compare({name: fetch(name) for name in ("3000", "300")}, rounds)
+    return {
+        "1080-line sources against 360, 4 x 80": sources["360"],
+        "3,000 frames against 300": lengths["300"],
+    }
+
+
+def growth(read: Callable[[int], np.ndarray], clips: int) -> tuple[float, int]:
+    """MB by which the process grows over `clips` clips, and open files, after as many as a tenth to settle."""
+    for seed in range(clips // 10):
+        read(seed)
+    before, files = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(os.listdir("/proc/self/fd"))
+    for seed in range(clips):
+        read(seed)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (after - before) / 1024, len(os.listdir("/proc/self/fd")) - files
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(prog="python -m data.benchmark", description=__doc__.split("\n\n")[1])
+    parser.add_argument("--videos", type=Path, help="folder of video files (default: some are made)")
+    parser.add_argument(
+        "--quality", type=int, default=3, help="of the JPEGs; 0 is ffmpeg's default (default: 3)"
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each variant (default: 15)")
+    parser.add_argument("--clips", type=int, default=5000, help="clips to watch memory over (default: 5000)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args(argv)
+    if arguments.rounds < 2:
+        parser.error(f"--rounds {arguments.rounds}: must be at least 2")
+    if not (arguments.quality == 0 or 2 <= arguments.quality <= 31):
+        parser.error(f"--quality {arguments.quality}: must be 2 to 31, or 0 for ffmpeg's default")
+    if arguments.videos is not None and not any(arguments.videos.glob("*.*")):
+        parser.error(f"--videos {arguments.videos}: holds no files")
+    return arguments
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str, object]]:
+    """(section, name, figure) of all that is measured, as it comes."""
+    cores = os.sched_getaffinity(0)
+    cv2.setNumThreads(0)
+    videos = (
+        sorted(arguments.videos.glob("*.*")) if arguments.videos else make_videos(_made(folder / "videos"))
+    )
+    sources = prepare(videos, folder, arguments.quality or None)
+    for length, size in SHAPES:
+        os.sched_setaffinity(0, {min(cores)})
+        readers = variants(sources, length, size)
+        for name, ratio in compare(readers, arguments.rounds).items():
+            yield f"{length} x {size}", name, ratio
+        os.sched_setaffinity(0, cores)
+        for workers in (1, 2):
+            rate = workers_rate(readers["ours, fused"], workers, clips=4 * CLIPS_A_TURN * arguments.rounds)
+            yield f"{length} x {size}", f"ours, fused, clips/s of {workers} workers", rate
+    os.sched_setaffinity(0, {min(cores)})
+    for name, ratio in cost_of_sources(folder / "sources", 4 * arguments.rounds).items():
+        yield "cost of a clip", name, ratio
+    for name, rate in convert_rates(videos, folder / "converted").items():
+        yield "converting, frames/s of one core", name, rate
+    megabytes, files = growth(reader(sources.stores, 4, 80), arguments.clips)
+    yield f"over {arguments.clips} clips", "MB by which memory grows", megabytes
+    yield f"over {arguments.clips} clips", "files left open", float(files)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    figures: dict[str, dict[str, object]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for section, name, figure in measure(arguments, Path(folder)):
+            if section not in figures:
+                print(f"\n{section}")
+            figures.setdefault(section, {})[name] = figure._asdict() if isinstance(figure, Ratio) else figure
+            if isinstance(figure, Ratio):
+                times = f"{figure.times:6.2f} ({figure.low:.2f} to {figure.high:.2f}) times"
+                text = f"{times:32} {figure.clips_per_second:9.1f} clips/s"
+            else:
+                text = f"{figure:6.1f}"
+            print(f"  {name:40} {text}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Augmentation of whole clips at the size at which they are seen: one resampling, then each operation frame by frame.
+
+Every function takes an operation's drawn values and gives its form for this engine. A *warp* is a 3 x 3 matrix that
+takes pixel indices of the crop, `clip_size` pixels a side, to where they are moved. A *painter* changes one frame,
+uint8 `(size, size, 3)`, BGR; what it needs is made once a clip. What works on neighbourhoods shrinks with the clip:
+`shrink` is `clip_size / size`.
+"""
+
+from collections.abc import Callable, Iterable
+
+import cv2
+import numpy as np
+
+Painter = Callable[[np.ndarray], np.ndarray]  # may change its argument
+Window = tuple[int, int, int]  # top, left, side: a square of the source
+
+WEIGHTS = (0.114, 0.587, 0.299)  # of blue, green and red in a grey value (ITU-R 601)
+
+
+def no_painter(*values: float, size: int, shrink: float) -> None:
+    """Gaussian blur of sigma up to 0.3: its kernel, (0.004, 0.992, 0.004), leaves 8-bit pictures as they are."""
+
+
+def added(*per_channel: float, size: int, shrink: float) -> Painter:
+    """Add a number to each channel."""
+    return lambda frame: cv2.add(frame, (*map(float, per_channel), 0.0), dst=frame)
+
+
+def noise(scale: float, seed: float, *, size: int, shrink: float) -> Painter:
+    """Gaussian noise, the same in all channels and frames; a mean of several pixels has less of it."""
+    generator = np.random.default_rng(int(seed))
+    field = generator.standard_normal((size, size), np.float32) * (scale / shrink)
+    more, less = (
+        np.repeat(np.rint(part.clip(0, 255)).astype(np.uint8)[..., None], 3, axis=2)
+        for part in (field, -field)
+    )
+    return lambda frame: cv2.subtract(cv2.add(frame, more, dst=frame), less, dst=frame)
+
+
+def coloured(factor: float, *, size: int, shrink: float) -> Painter:
+    """Away from grey by `factor`, as Pillow's ImageEnhance.Color, which rounds down."""
+    matrix = np.empty((3, 4), np.float32)
+    matrix[:, :3] = factor * np.eye(3) + (1 - factor) * np.array(WEIGHTS)
+    matrix[:, 3] = -0.5
+    return lambda frame: cv2.transform(frame, matrix, dst=frame)
+
+
+def motion_blurred(
+    kernel: float, angle: float, direction: float, *, size: int, shrink: float
+) -> Painter | None:
+    """Blur along a line through a square of `kernel` pixels, turned by `angle` degrees, heavier at one of its ends."""
+    side = 2 * round((int(kernel) / shrink - 1) / 2) + 1  # odd
+    if side < 3:
+        return None
+    matrix = motion_kernel(side, angle, direction)
+    return lambda frame: cv2.filter2D(frame, -1, matrix, borderType=cv2.BORDER_REFLECT_101)
+
+
+def motion_kernel(side: int, angle: float, direction: float) -> np.ndarray:
+    """`(side, side)`, of sum 1, in steps of 1/255 before that, as imgaug's."""
+    end = (direction + 1) / 2
+    line = np.zeros((side, side), np.float32)
+    line[:, side // 2] = np.linspace(end, 1 - end, num=side)
+    steps = (line * 255).astype(np.uint8)
+    middle = (side / 2 - 0.5, side / 2 - 0.5)
+    turned = cv2.warpAffine(steps, cv2.getRotationMatrix2D(middle, -angle, 1), (side, side)).astype(
+        np.float32
+    )
+    return turned / turned.sum()
+
+
+def hue_shifted(value: float, *, size: int, shrink: float) -> Painter:
+    """Add to hue, of 255 around the circle, and to saturation."""
+    levels = np.arange(256)
+    hue = (levels + int(value / 255 * 180)) % 180
+    table = np.stack([hue, (levels + int(value)).clip(0, 255), levels], axis=1).astype(np.uint8)[None]
+
+    def paint(frame: np.ndarray) -> np.ndarray:
+        colours = cv2.LUT(cv2.cvtColor(frame, cv2.COLOR_BGR2HSV), table)
+        return cv2.cvtColor(colours, cv2.COLOR_HSV2BGR, dst=frame)
+
+    return paint
+
+
+def contrasted(alpha: float, *, size: int, shrink: float) -> Painter:
+    """Away from 127 by `alpha`, rounded down."""
+    table = (127 + alpha * (np.arange(256) - 127)).clip(0, 255).astype(np.uint8)
+    return lambda frame: cv2.LUT(frame, table, dst=frame)
+
+
+def perspective(*offsets: float, clip_size: int) -> np.ndarray:
+    """Corners that lie inwards by shares of the side, (x, y) from top left clockwise, go to the crop's corners."""
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+    inwards = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float32) * np.reshape(offsets, (4, 2))
+    seen = ((corners + inwards) * clip_size).astype(np.float32)
+    return cv2.getPerspectiveTransform(seen, corners * clip_size)
+
+
+def rotation(degrees: float, *, clip_size: int) -> np.ndarray:
+    """Clockwise about the middle."""
+    middle = clip_size / 2 - 0.5
+    return np.vstack([cv2.getRotationMatrix2D((middle, middle), -degrees, 1), (0, 0, 1)])
+
+
+def resize_method(source: int, target: int) -> int:
+    """Area averaging where a side shrinks to half or less, where linear sampling would pass over pixels."""
+    return cv2.INTER_AREA if source >= 2 * target else cv2.INTER_LINEAR
+
+
+def fuse(
+    frames: Iterable[tuple[list[int], np.ndarray]],
+    out: np.ndarray,
+    *,
+    window: Window,
+    warps: Iterable[np.ndarray],
+    clip_size: int,
+    painters: Iterable[Painter],
+    mirrored: bool,
+) -> None:
+    """Fill `out` `(T, size, size, 3)` from (places, frame) pairs: the window of each, warped, painted and mirrored.
+
+    `warps` come one after the other, in indices of a crop of `clip_size` pixels; what is outside of the crop is black.
+    """
+    size = out.shape[1]
+    top, left, side = window
+    painters = list(painters)
+    maps = _fixed_point_map(list(warps), side, clip_size, size)
+    method = resize_method(side, size)
+    for places, frame in frames:
+        crop = frame[top : top + side, left : left + side]
+        target = out[places[0]]
+        if maps is not None:
+            cv2.remap(crop, *maps, cv2.INTER_LINEAR, dst=target, borderMode=cv2.BORDER_CONSTANT)
+        else:
+            cv2.resize(crop, (size, size), dst=target, interpolation=method)
+        painted = target
+        for painter in painters:
+            painted = painter(painted)
+        if mirrored:
+            painted = cv2.flip(painted, 1)
+        if painted is not target:
+            target[...] = painted
+        out[places[1:]] = target
+
+
+def _fixed_point_map(
+    warps: list[np.ndarray], side: int, clip_size: int, size: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """For each pixel of the output where it comes from in the window, as cv2.remap likes it; None without warps."""
+    if not warps:
+        return None
+    forward = _scaling(side, clip_size)  # from the window to the crop
+    for warp in warps:
+        forward = warp @ forward
+    back = np.linalg.inv(_scaling(clip_size, size) @ forward)
+    x, y = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+    points = np.stack([x, y, np.ones_like(x)], axis=-1) @ back.T.astype(np.float32)
+    places = points[..., :2] / points[..., 2:]
+    return cv2.convertMaps(places, None, cv2.CV_16SC2)
+
+
+def _scaling(source: float, target: float) -> np.ndarray:
+    """Pixel indices of one size to those of another: middles of pixels lie at halves."""
+    factor = target / source
+    return np.array([[factor, 0, factor / 2 - 0.5], [0, factor, factor / 2 - 0.5], [0, 0, 1]])

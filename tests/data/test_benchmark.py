@@ -1,0 +1,82 @@
+"""The benchmark of reading: small runs on videos of its own, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.baseline import fetch_from_files, fetch_from_store
+from data.benchmark import SHAPES, compare, main, make_videos, prepare, variants
+from data.frame_store import FrameStore
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_videos(tmp_path_factory.mktemp("videos"), count=2, seconds=2)
+
+
+def test_all_forms_hold_the_same_frames(videos: list[Path], tmp_path: Path) -> None:
+    sources = prepare(videos, tmp_path, quality=None)
+    assert sources.frames == [60, 60]
+    jpegs = fetch_from_store(sources.originals[1], [5, 59, 0])
+    assert jpegs == fetch_from_files(sources.files[1], [5, 59, 0])
+    frames = FrameStore(sources.stores[1]).fetch([5, 59, 0])
+    assert [frames.jpegs[index] for index in (5, 59, 0)] == jpegs
+    assert (frames.height, frames.width) == (360, 480)
+
+
+def test_every_variant_gives_clips_and_the_first_is_the_measure(videos: list[Path], tmp_path: Path) -> None:
+    sources = prepare(videos, tmp_path, quality=3)
+    length, size = SHAPES[0]
+    readers = variants(sources, length, size)
+    assert readers["original recipe, SQLite"](3).shape == (3, length, size, size)
+    assert readers["original recipe, SQLite"](3).dtype == np.float32
+    assert np.array_equal(readers["original recipe, SQLite"](3), readers["original recipe, JPEG files"](3))
+    assert readers["ours, fused"](3).shape == (length, size, size, 3)
+    ratios = compare(readers, rounds=2)
+    assert ratios["original recipe, SQLite"][:3] == (1, 1, 1)
+    assert all(ratio.low <= ratio.times <= ratio.high for ratio in ratios.values())
+    assert all(ratio.clips_per_second > 0 for ratio in ratios.values())
+
+
+def test_figures_are_printed_and_written(
+    videos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.benchmark.SHAPES", SHAPES[:1])
+    monkeypatch.setattr("data.benchmark.cost_of_sources", lambda folder, rounds: {})
+    words = [
+        "--videos",
+        str(videos[0].parent),
+        "--rounds",
+        "2",
+        "--clips",
+        "20",
+        "--json",
+        str(tmp_path / "x.json"),
+    ]
+    assert main(words) == 0
+    figures = json.loads((tmp_path / "x.json").read_text())
+    assert set(figures["4 x 80"]["ours, fused"]) == {"times", "low", "high", "clips_per_second"}
+    assert figures["converting, frames/s of one core"]["ours"] > 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for section in figures.values() for name in section)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rounds", "1"], "--rounds 1: must be at least 2"),
+        (["--quality", "40"], "--quality 40: must be 2 to 31, or 0"),
+        (["--videos", "nowhere"], "--videos nowhere: holds no files"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err
+    assert message in line
+    assert line.count("\n") == 1
