@@ -1,6 +1,6 @@
 # make setup   an environment in .venv
 # make demo    render motions, convert, train and plot: a few minutes on two cores
-# make test    the test suite          make lint    style          make bench    latency of networks
+# make test    the test suite          make lint    style          make bench    reading clips, and latency of networks
 # make soak    a training run killed 200 times against one left alone: a quarter of an hour
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,4 +37,5 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 bench: setup
+	$(BIN)/python -m data.benchmark
 	$(BIN)/python -m network.benchmark --network r3d_18 srtg_r3d_18 r3d_34 srtg_r3d_34 --size 112

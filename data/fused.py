@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import cv2
 import numpy as np
 
-Painter = Callable[[np.ndarray], np.ndarray]  # may change its argument
+Painter = Callable[[np.ndarray], np.ndarray]  # changes its argument in place, and returns it
 Window = tuple[int, int, int]  # top, left, side: a square of the source
 
 WEIGHTS = (0.114, 0.587, 0.299)  # of blue, green and red in a grey value (ITU-R 601)
@@ -53,7 +53,7 @@ def motion_blurred(
     if side < 3:
         return None
     matrix = motion_kernel(side, angle, direction)
-    return lambda frame: cv2.filter2D(frame, -1, matrix, borderType=cv2.BORDER_REFLECT_101)
+    return lambda frame: cv2.filter2D(frame, -1, matrix, dst=frame, borderType=cv2.BORDER_REFLECT_101)
 
 
 def motion_kernel(side: int, angle: float, direction: float) -> np.ndarray:
@@ -74,9 +74,11 @@ def hue_shifted(value: float, *, size: int, shrink: float) -> Painter:
     levels = np.arange(256)
     hue = (levels + int(value / 255 * 180)) % 180
     table = np.stack([hue, (levels + int(value)).clip(0, 255), levels], axis=1).astype(np.uint8)[None]
+    colours = np.empty((size, size, 3), np.uint8)  # for all frames: new memory costs more than what is done in it
 
     def paint(frame: np.ndarray) -> np.ndarray:
-        colours = cv2.LUT(cv2.cvtColor(frame, cv2.COLOR_BGR2HSV), table)
+        cv2.cvtColor(frame, cv2.COLOR_BGR2HSV, dst=colours)
+        cv2.LUT(colours, table, dst=colours)
         return cv2.cvtColor(colours, cv2.COLOR_HSV2BGR, dst=frame)
 
     return paint
@@ -133,13 +135,10 @@ def fuse(
             cv2.remap(crop, *maps, cv2.INTER_LINEAR, dst=target, borderMode=cv2.BORDER_CONSTANT)
         else:
             cv2.resize(crop, (size, size), dst=target, interpolation=method)
-        painted = target
         for painter in painters:
-            painted = painter(painted)
+            painter(target)
         if mirrored:
-            painted = cv2.flip(painted, 1)
-        if painted is not target:
-            target[...] = painted
+            cv2.flip(target, 1, dst=target)
         out[places[1:]] = target
 
 
