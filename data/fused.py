@@ -74,7 +74,9 @@ def hue_shifted(value: float, *, size: int, shrink: float) -> Painter:
     levels = np.arange(256)
     hue = (levels + int(value / 255 * 180)) % 180
     table = np.stack([hue, (levels + int(value)).clip(0, 255), levels], axis=1).astype(np.uint8)[None]
-    colours = np.empty((size, size, 3), np.uint8)  # for all frames: new memory costs more than what is done in it
+    colours = np.empty(
+        (size, size, 3), np.uint8
+    )  # for all frames: new memory costs more than what is done in it
 
     def paint(frame: np.ndarray) -> np.ndarray:
         cv2.cvtColor(frame, cv2.COLOR_BGR2HSV, dst=colours)
@@ -152,10 +154,11 @@ def _fixed_point_map(
     for warp in warps:
         forward = warp @ forward
     back = np.linalg.inv(_scaling(clip_size, size) @ forward)
-    x, y = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
-    points = np.stack([x, y, np.ones_like(x)], axis=-1) @ back.T.astype(np.float32)
-    places = points[..., :2] / points[..., 2:]
-    return cv2.convertMaps(places, None, cv2.CV_16SC2)
+    indices = np.arange(size, dtype=np.float32)
+    x, y, z = (
+        (row[0] * indices)[None, :] + (row[1] * indices + row[2])[:, None] for row in back.astype(np.float32)
+    )
+    return cv2.convertMaps(x / z, y / z, cv2.CV_16SC2)
 
 
 def _scaling(source: float, target: float) -> np.ndarray:
