@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -281,6 +282,19 @@ def growth(read: Callable[[int], np.ndarray], clips: int) -> tuple[float, int]:
     return (after - before) / 1024, len(os.listdir("/proc/self/fd")) - files
 
 
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Within, this process and what it starts run on one core, and OpenCV in one thread."""
+    cores, threads = os.sched_getaffinity(0), cv2.getNumThreads()
+    os.sched_setaffinity(0, {min(cores)})
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        cv2.setNumThreads(threads)
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -307,27 +321,27 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str, object]]:
     """(section, name, figure) of all that is measured, as it comes."""
-    cores = os.sched_getaffinity(0)
-    cv2.setNumThreads(0)
     videos = (
         sorted(arguments.videos.glob("*.*")) if arguments.videos else make_videos(_made(folder / "videos"))
     )
     sources = prepare(videos, folder, arguments.quality or None)
     for length, size in SHAPES:
-        os.sched_setaffinity(0, {min(cores)})
         readers = variants(sources, length, size)
-        for name, ratio in compare(readers, arguments.rounds).items():
+        with on_one_core():
+            ratios = compare(readers, arguments.rounds)
+        for name, ratio in ratios.items():
             yield f"{length} x {size}", name, ratio
-        os.sched_setaffinity(0, cores)
         for workers in (1, 2):
             rate = workers_rate(readers["ours, fused"], workers, clips=4 * CLIPS_A_TURN * arguments.rounds)
             yield f"{length} x {size}", f"ours, fused, clips/s of {workers} workers", rate
-    os.sched_setaffinity(0, {min(cores)})
-    for name, ratio in cost_of_sources(folder / "sources", 4 * arguments.rounds).items():
+    with on_one_core():
+        costs = cost_of_sources(folder / "sources", 4 * arguments.rounds)
+        rates = convert_rates(videos, folder / "converted")
+        megabytes, files = growth(reader(sources.stores, 4, 80), arguments.clips)
+    for name, ratio in costs.items():
         yield "cost of a clip", name, ratio
-    for name, rate in convert_rates(videos, folder / "converted").items():
+    for name, rate in rates.items():
         yield "converting, frames/s of one core", name, rate
-    megabytes, files = growth(reader(sources.stores, 4, 80), arguments.clips)
     yield f"over {arguments.clips} clips", "MB by which memory grows", megabytes
     yield f"over {arguments.clips} clips", "files left open", float(files)
 

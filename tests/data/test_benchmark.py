@@ -1,6 +1,7 @@
 """The benchmark of reading: small runs on videos of its own, and what it refuses."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,9 @@ def test_figures_are_printed_and_written(
         "--json",
         str(tmp_path / "x.json"),
     ]
+    cores = os.sched_getaffinity(0)
     assert main(words) == 0
+    assert os.sched_getaffinity(0) == cores  # what runs after it has all of them again
     figures = json.loads((tmp_path / "x.json").read_text())
     assert set(figures["4 x 80"]["ours, fused"]) == {"times", "low", "high", "clips_per_second"}
     assert figures["converting, frames/s of one core"]["ours"] > 0
