@@ -67,7 +67,7 @@ class FrameStore:
 
     def _read_count(self) -> int:
         try:
-            text = self.path.with_name(COUNT).read_text().strip()
+            text = self.path.with_name(COUNT).read_bytes().decode().strip()
         except FileNotFoundError:
             text = ""
         except (OSError, UnicodeDecodeError) as error:

@@ -48,7 +48,7 @@ def random_clip(
     one never was). Normal ones lie about the middle, with a quarter of the range as deviation. An interval that does
     not fit falls back to the largest that does, then to looping the video, where the original repeated a single frame.
     """
-    interval = round(int(generator.choice(np.asarray(intervals))) * generator.uniform(*speed))
+    interval = round(intervals[generator.integers(len(intervals))] * generator.uniform(*speed))
     interval = fitting_interval(n_frames, length, max(1, interval))
     last_start = n_frames - clip_span(length, interval) if interval else n_frames - 1
     if starts == "uniform":

@@ -76,6 +76,10 @@ class _GivenPerspective(iaa.PerspectiveTransform):
         return samples
 
 
+def _one_of(values: Sequence[float], generator: np.random.Generator) -> float:
+    return values[generator.integers(len(values))]
+
+
 def _seed(generator: np.random.Generator) -> int:
     return int(generator.integers(2**31))
 
@@ -90,7 +94,7 @@ def _draw_perspective(generator: np.random.Generator) -> Values:
 AUGMENTATIONS = (
     Operation(
         "blur",
-        draw=lambda g: (g.choice((0.1, 0.2, 0.3)),),
+        draw=lambda g: (_one_of((0.1, 0.2, 0.3), g),),
         augmenter=lambda sigma: iaa.GaussianBlur(sigma),
     ),
     Operation(
@@ -117,7 +121,7 @@ AUGMENTATIONS = (
     ),
     Operation(
         "motion_blur",
-        draw=lambda g: (g.choice((3, 5, 7)), g.uniform(0, 360), g.uniform(-1, 1)),
+        draw=lambda g: (_one_of((3, 5, 7), g), g.uniform(0, 360), g.uniform(-1, 1)),
         augmenter=lambda kernel, angle, direction: iaa.MotionBlur(
             k=int(kernel), angle=angle, direction=direction
         ),

@@ -36,9 +36,15 @@ class Normalisation:
         """uint8 `(B, T, H, W, 3)`, BGR -> float32 `(B, 3, T, H, W)`, channels last in memory."""
         if self.channel_order == "rgb":
             clips = clips.flip(-1)
-        means = _on_device(self.means, clips.device)
-        deviations = _on_device(self.deviations, clips.device)
-        return ((clips / 255 - means) / deviations).permute(0, 4, 1, 2, 3)
+        factors = tuple(1 / (255 * deviation) for deviation in self.deviations)
+        offsets = tuple(
+            -mean / deviation for mean, deviation in zip(self.means, self.deviations, strict=True)
+        )
+        # one pass over the pixels: subtracting and dividing one after the other take three
+        clips = torch.addcmul(
+            _on_device(offsets, clips.device), clips.float(), _on_device(factors, clips.device)
+        )
+        return clips.permute(0, 4, 1, 2, 3)
 
 
 @functools.cache
