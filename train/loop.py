@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from data.batching import BatchShape
 from data.video_iterator import BadSample, Batch
-from train.average import WeightAverage
 from train.batch_norm import freeze
 from train.devices import replica_count
 from train.lr_scheduler import LearningRate
@@ -79,12 +78,11 @@ class Trainer:
 
     With several `processes` each computes its part of a batch, and the average of their gradients is the gradient of
     the mean loss over the batch.
-    `average` follows its weights; `validated` is the average's network, wrapped likewise. A batch goes through in
-    `accumulate` parts, or fewer where a part would be a single clip.
+    `validated` is the network whose score counts, wrapped likewise: itself, or one whose weights are an average of its.
+    A batch goes through in `accumulate` parts, or fewer where a part would be a single clip.
     """
 
     network: nn.Module
-    average: WeightAverage
     validated: nn.Module
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -160,7 +158,6 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_gradient)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        self.average.update()
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The network's input `(B, 3, T, H, W)` and labels."""

@@ -15,7 +15,6 @@ from data.batching import BatchShape
 from data.datasets import OWN
 from data.video_iterator import Batch
 from tests.train.runs import NAME, assert_same_weights, fails, folder, rows, train, weights
-from train.average import WeightAverage
 from train.build import make_network
 from train.callbacks import SpeedMonitor
 from train.loop import StepReport, Trainer
@@ -177,7 +176,6 @@ def one_step(accumulate: int, clips: int, **mixing: float) -> tuple[Plain, StepR
     network = Plain()
     trainer = Trainer(
         network=network,
-        average=WeightAverage(network, 0.0),
         validated=network,
         optimiser=make_optimiser(network, parameter_roles(network, [], False), 0.6),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
