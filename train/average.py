@@ -6,37 +6,42 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage:
-    """Keeps `network`, a copy whose weights are the average of another's: `a = d * a + (1 - d) * w` after each step.
+    """Keeps `network`, a copy whose weights are the average of another's: `a = d * a + (1 - d) * w` after each step
+    that `optimiser` makes. One that the scaler of fp16 skips is none: it is neither averaged nor counted.
 
     `d` is `decay`, at first less: `(1 + n) / (10 + n)` after n steps, so that the weights of the start are soon
     forgotten. Running statistics of norms are averaged likewise, counters copied. With `decay` 0 there is no copy:
     `network` is the other network itself.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, optimiser: torch.optim.Optimizer, decay: float) -> None:
         self.decay = decay
-        self.steps = 0
         self.followed = network
-        self.network = copy.deepcopy(network).requires_grad_(False) if decay else network
+        self.network = network
+        # on the device, which alone knows whether a step was skipped
+        self.steps = torch.zeros((), dtype=torch.float64, device=next(network.parameters()).device)
+        if decay:
+            self.network = copy.deepcopy(network).requires_grad_(False)
+            optimiser.register_step_post_hook(self._after_step)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """After a step of the followed network. Nothing waits for the device."""
-        if not self.decay:
-            return
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        self.steps += 1
-        averages, weights = (
-            list(self.network.state_dict().values()),
-            list(self.followed.state_dict().values()),
-        )
-        pairs = list(zip(averages, weights, strict=True))
+    def _after_step(self, optimiser: torch.optim.Optimizer, *_: object) -> None:
+        """Nothing waits for the device: a fused optimiser, which is called in any case, is told there by `found_inf`
+        (1.0) to leave the weights alone. Others are not called when a step is skipped.
+        """
+        made = 1 - getattr(optimiser, "found_inf", torch.zeros_like(self.steps))
+        share = made * (1 - torch.clamp((1 + self.steps) / (10 + self.steps), max=self.decay))
+        self.steps += made
+        tensors = (network.state_dict().values() for network in (self.network, self.followed))
+        pairs = list(zip(*tensors, strict=True))
         smooth = [(average, weight) for average, weight in pairs if average.is_floating_point()]
-        get_ema_multi_avg_fn(decay)(*map(list, zip(*smooth, strict=True)), None)
+        averages, weights = (list(side) for side in zip(*smooth, strict=True))
+        changes = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(changes, share.float())
+        torch._foreach_add_(averages, changes)
         for average, weight in pairs:
             if not average.is_floating_point():
                 average.copy_(weight)
@@ -45,11 +50,11 @@ class WeightAverage:
         """Its part of a checkpoint: `state_dict` is what validation sees, `trained` what training goes on with."""
         content: dict[str, Any] = {"state_dict": self.network.state_dict(), "trained": None}
         if self.decay:
-            content["trained"] = {"state_dict": self.followed.state_dict(), "averaged_steps": self.steps}
+            content["trained"] = {"state_dict": self.followed.state_dict(), "averaged_steps": int(self.steps)}
         return content
 
     def restore(self, weights: Mapping[str, Tensor], steps: int) -> None:
         """Go on as a checkpoint has it; without a copy of its own this forgets the average."""
         if self.decay:
             self.network.load_state_dict(weights)
-            self.steps = steps
+            self.steps.fill_(steps)

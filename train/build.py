@@ -151,7 +151,6 @@ def make_trainer(
         network = Shared(network, world, device, **sizes, synchronised=options.sync_batchnorm)
     return Trainer(
         network=network,
-        average=state.average,
         validated=Evaluated(_wrapped(state.average.network, options), world) if options.ema else network,
         optimiser=state.optimiser,
         scaler=state.scaler,

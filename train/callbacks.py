@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from data.files import append_whole, write_whole
 from train.distributed import World
-from train.loop import StepReport, describe, seconds_between
+from train.loop import StepReport, describe
 from train.metrics import Averages, averages, zero_sums
+from train.timing import Times
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class AccuracyMonitor(Monitor):
 class SpeedMonitor(Monitor):
     """Clips a second of reading (the loop's waiting for them), forward and backward passes (with the update).
 
+    Passes are those that the device has done, each over its own clips; nothing waits for the others.
     In colour, red below the first limit, green from the second on, yellow between:
     reading 100, 3000; forward 50, 300; backward 20, 200.
     """
@@ -102,16 +104,11 @@ class SpeedMonitor(Monitor):
 
     def rates(self) -> dict[str, float]:
         """Clips a second since the last `describe`."""
-        if self.steps and not isinstance(self.steps[-1].marks.backward, float):
-            self.steps[-1].marks.passes()[-1][-1].synchronize()
-        clips = sum(report.shape.batch for report in self.steps)
-        marks = [report.marks for report in self.steps]
-        seconds = {
-            "r": sum(mark.waited for mark in marks),
-            "f": sum(seconds_between(begin, end) for mark in marks for begin, end, _ in mark.passes()),
-            "b": sum(seconds_between(begin, end) for mark in marks for _, begin, end in mark.passes()),
-        }
-        return {name: clips / max(elapsed, 1e-9) for name, elapsed in seconds.items()}
+        times = Times.sum(report.times for report in self.steps)
+        read = sum(report.shape.batch for report in self.steps)
+        waited = sum(report.waited for report in self.steps)
+        done = {"r": (read, waited), "f": (times.clips, times.forward), "b": (times.clips, times.backward)}
+        return {name: clips / max(seconds, 1e-9) for name, (clips, seconds) in done.items()}
 
     def _paint(self, name: str, rate: float) -> str:
         red, green = self.LIMITS[name]

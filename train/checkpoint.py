@@ -3,6 +3,9 @@
 import logging
 import os
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,11 +48,24 @@ def best_path(folder: Path, network: str) -> Path:
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all: whenever this is interrupted, `path` is the old file or the new one."""
+    with _whole(path) as file:
+        _write(content, file)
+
+
+def copy_checkpoint(source: Path, path: Path) -> None:
+    """The same bytes under another name, whole or not at all."""
+    with _whole(path) as file, source.open("rb") as original:
+        shutil.copyfileobj(original, file)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place when what is within is done."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with naming(path):
             with staging.open("wb") as file:
-                _write(content, file)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             staging.replace(path)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from data.batching import BatchShape
 from data.video_iterator import BadSample, Batch
-from train.average import WeightAverage
 from train.batch_norm import freeze
 from train.devices import replica_count
 from train.lr_scheduler import LearningRate
@@ -21,6 +20,7 @@ from train.multigrid import Step
 from train.normalisation import Normalisation
 from train.optimiser import set_learning_rate
 from train.regularisation import Regularisation, mixed_sums
+from train.timing import StepTimer, Times, clock_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,30 +36,12 @@ def unreadable_in_validation(sample: BadSample) -> TrainingError:
     return TrainingError(f"validation: {sample.reason}; --skip-bad-samples goes on without such videos")
 
 
-Mark = float | torch.cuda.Event  # seconds; on a GPU, what it has reached
-
-
-class Marks(NamedTuple):
-    """Times within a step, in order. `waited`: seconds the loop waited for the batch.
-
-    A batch that goes through in parts has one forward and one backward pass a part, `(begin, forward, backward)`: the
-    first is this one's, the others are `further`.
-    """
-
-    waited: float
-    begin: Mark
-    forward: Mark
-    backward: Mark
-    further: Sequence[tuple[Mark, Mark, Mark]] = ()
-
-    def passes(self) -> list[tuple[Mark, Mark, Mark]]:
-        return [(self.begin, self.forward, self.backward), *self.further]
-
-
 class StepReport(NamedTuple):
     """What a step did. `shape` is that of the whole batch, `bad` what could not be read of it.
 
     On the device, and summed over this process's clips: `sums` `(4,)` (see train.metrics) and `openings` `(gates,)`.
+    `waited`: seconds until the batch was there. `times` are those of the steps that the device has done since the last
+    report: on the CPU this one, on a GPU, for which nothing waits, most often the one before.
     """
 
     epoch: int
@@ -69,7 +51,8 @@ class StepReport(NamedTuple):
     learning_rate: float
     sums: Tensor
     openings: Tensor
-    marks: Marks
+    waited: float
+    times: Times
     bad: Sequence[BadSample]
 
 
@@ -79,12 +62,11 @@ class Trainer:
 
     With several `processes` each computes its part of a batch, and the average of their gradients is the gradient of
     the mean loss over the batch.
-    `average` follows its weights; `validated` is the average's network, wrapped likewise. A batch goes through in
-    `accumulate` parts, or fewer where a part would be a single clip.
+    `validated` is the network whose score counts, wrapped likewise: itself, or one whose weights are an average of its.
+    A batch goes through in `accumulate` parts, or fewer where a part would be a single clip.
     """
 
     network: nn.Module
-    average: WeightAverage
     validated: nn.Module
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -98,7 +80,11 @@ class Trainer:
     watch_gates: bool
     freeze_batchnorm: bool = False
     processes: int = 1
+    timer: StepTimer = field(init=False)
     unchecked: list[tuple[str, Tensor]] = field(default_factory=list)  # steps whose loss nobody has looked at
+
+    def __post_init__(self) -> None:
+        self.timer = StepTimer(clock_of(self.device))
 
     def train_epoch(
         self, epoch: int, steps: Sequence[Step], batches: Iterable[Batch], first_step: int = 0
@@ -117,35 +103,34 @@ class Trainer:
                 )
             rate = self.learning_rate.at(epoch, step, len(steps), phase)
             set_learning_rate(self.optimiser, rate)
-            sums, openings, marks = self._update(batch, shape.batch, epoch, step, waited)
+            sums, openings = self._update(batch, shape.batch, epoch, step)
             place = f"epoch {epoch}, step {step + 1}, batch {describe(shape)}, learning rate {rate:.4g}"
             self.unchecked.append((place, sums))
             if self.device.type == "cpu":
                 self.check_finite()
-            yield StepReport(epoch, step, len(steps), shape, rate, sums, openings, marks, batch.bad)
+            times = self.timer.read()
+            yield StepReport(epoch, step, len(steps), shape, rate, sums, openings, waited, times, batch.bad)
             asked = time.perf_counter()
 
-    def _update(
-        self, batch: Batch, clips: int, epoch: int, step: int, waited: float
-    ) -> tuple[Tensor, Tensor, Marks]:
+    def _update(self, batch: Batch, clips: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Train with this process's part of a batch of `clips` clips, which may be none."""
-        begin = self.mark()
+        self.timer.start(clips)
         mixed = self.regularisation.mix(*self._on_device(batch), epoch, step)
         self.optimiser.zero_grad(set_to_none=True)
-        sums, openings, passes = zero_sums(self.device), [], []
+        sums, openings = zero_sums(self.device), []
         parts = list(mixed.parts(self._part_size(len(mixed.labels))))
         for number, part in enumerate(parts, start=1):
             with self._gradients_kept(last=number == len(parts)):
                 logits, opening = self._forward(self.network, part.clips)
                 loss = self.regularisation.loss(logits, part)  # 0 where this process sits out
-                forward = self.mark()
+                self.timer.forward_done()
                 self.scaler.scale(loss * (self.processes / clips)).backward()
             sums += mixed_sums(logits.detach(), part, loss.detach() / max(len(part.labels), 1))
             openings.append(opening.detach())
-            passes.append((begin, forward, begin := self.mark()))
+            self.timer.backward_done()
         self._apply_gradient()
-        passes[-1] = (*passes[-1][:2], self.mark())  # the last backward pass has the update
-        return sums, torch.cat(openings).sum(dim=0), Marks(waited, *passes[0], passes[1:])
+        self.timer.backward_done()
+        return sums, torch.cat(openings).sum(dim=0)
 
     def _part_size(self, clips: int) -> int:
         return max(1, -(-clips // replica_count(clips, self.accumulate)))
@@ -160,7 +145,6 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_gradient)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        self.average.update()
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The network's input `(B, 3, T, H, W)` and labels."""
@@ -210,19 +194,6 @@ class Trainer:
             raise TrainingError(
                 f"{place}: the loss is not finite; a lower --lr-base or --clip-gradient may help"
             )
-
-    def mark(self) -> Mark:
-        """This moment, on a GPU that of the work queued so far; nothing waits."""
-        if self.device.type == "cpu":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-
-def seconds_between(earlier: Mark, later: Mark) -> float:
-    """Between two marks; those of a GPU must have happened."""
-    return later - earlier if isinstance(earlier, float) else earlier.elapsed_time(later) / 1000
 
 
 def describe(shape: BatchShape) -> str:

@@ -159,7 +159,7 @@ def time_loading(options: Options, clips: int) -> list[LoadingTime]:
         now = time.perf_counter()
         if before is not None:
             _, count, seconds, waited = rows.get(report.shape, LoadingTime(report.shape, 0, 0.0, 0.0))
-            waited += report.marks.waited
+            waited += report.waited
             rows[report.shape] = LoadingTime(report.shape, count + 1, seconds + now - before, waited)
         before = now
     return list(rows.values())

@@ -291,7 +291,7 @@ class Run:
         steps = self.schedule.epoch(epoch)
         self.loaders.plan.set_epoch(epoch, [step.shape for step in steps], first_step=state.step)
         for report in trainer.train_epoch(epoch, steps, self.loaders.train, first_step=state.step):
-            waited += report.marks.waited
+            waited += report.waited
             save_is_due, bad, *asked = world.add(self.saver.is_due(), len(report.bad), *stop.asked())
             # one process's bad samples are everybody's, as all have to stop at too many
             self._after_step(report._replace(bad=world.gather(report.bad)) if bad else report)

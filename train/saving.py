@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from train.callbacks import Callback
-from train.checkpoint import best_path, epoch_path, last_path, save_checkpoint
+from train.checkpoint import best_path, copy_checkpoint, epoch_path, last_path, save_checkpoint
 from train.disk import FullDisk
 from train.distributed import World
 from train.loop import Trainer, TrainingError
@@ -59,13 +59,18 @@ class Saver:
                 raise TrainingError(f"{path}: the result of the last epoch could not be written")
 
     def complete_epoch(self) -> None:
-        """Write the one after the epoch before this start, where it should be there and only the best one is."""
+        """Write the one after the epoch before this start, where it should be there and only the best one is.
+
+        A copy of that: this run's own state may be less, as without `--ema` it has forgotten the average.
+        """
         state, options = self.state, self.options
-        if options.resume_epoch != "auto" or state.step or not state.epochs_done:
+        if options.resume_epoch != "auto" or state.step or not self.world.is_first:
             return
         path = epoch_path(self.folder, options.network, state.epochs_done)
-        if self.keeps(state.epochs_done) and not self.world.from_first(path.exists()):
-            self._save(path)
+        if state.epochs_done and self.keeps(state.epochs_done) and not path.exists():
+            with self.disk.met():
+                copy_checkpoint(self.disk.last_good, path)  # what this run starts from
+                self._saved(path)
 
     def _save(self, path: Path) -> bool:
         """Everything needed to continue, to evaluate and to predict. False where a full disk is gone on with."""
@@ -78,7 +83,10 @@ class Saver:
             for callback in self.callbacks:
                 callback.on_save()
             save_checkpoint(path, {**self.state.content(sums), **self.constant})
-            self.disk.last_good = path
-            logger.info("saved %s", path)
+            self._saved(path)
             return True
         return False
+
+    def _saved(self, path: Path) -> None:
+        self.disk.last_good = path
+        logger.info("saved %s", path)

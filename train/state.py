@@ -88,11 +88,11 @@ def new_state(
         normalisation = Normalisation.of(report.normalisation) if report.normalisation else normalisation
     normalisation = replace(normalisation, channel_order=channel_order or normalisation.channel_order)
     network.to(device)
-    roles = parameter_roles(network, filled, fine_tune)
+    made = make_optimiser(network, parameter_roles(network, filled, fine_tune), fine_tune_factor, optimiser)
     return TrainingState(
         network=network,
-        average=WeightAverage(network, ema),
-        optimiser=make_optimiser(network, roles, fine_tune_factor, optimiser),
+        average=WeightAverage(network, made, ema),
+        optimiser=made,
         scaler=scaler,
         normalisation=normalisation,
         sums=zero_sums(device),
@@ -116,12 +116,12 @@ def resumed_state(
     except RuntimeError as error:
         raise ValueError(f"the checkpoint does not fit the network: {error}") from None
     network.to(device)
-    average = WeightAverage(network, ema)
-    if trained:
-        average.restore(checkpoint["state_dict"], trained["averaged_steps"])
     roles = saved_roles(checkpoint["optimiser"])
     restored = make_optimiser(network, roles, fine_tune_factor, optimiser)
     restore_optimiser(restored, checkpoint["optimiser"])
+    average = WeightAverage(network, restored, ema)
+    if trained:
+        average.restore(checkpoint["state_dict"], trained["averaged_steps"])
     if checkpoint["scaler"]:  # empty where the run so far was not in fp16
         scaler.load_state_dict(checkpoint["scaler"])
     torch.set_rng_state(checkpoint["generators"]["cpu"])

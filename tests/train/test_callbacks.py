@@ -21,8 +21,9 @@ from train.callbacks import (
     cut_results,
 )
 from train.distributed import World
-from train.loop import Marks, StepReport
+from train.loop import StepReport
 from train.metrics import Averages
+from train.timing import Times
 
 CPU = torch.device("cpu")
 
@@ -36,7 +37,8 @@ def report(step: int = 0, clips: int = 10, hits: int = 5, **changes: object) -> 
         "learning_rate": 0.05,
         "sums": torch.tensor([clips, hits, clips, 2.0 * clips], dtype=torch.float64),
         "openings": torch.zeros(0),
-        "marks": Marks(waited=0.001, begin=10.0, forward=10.1, backward=10.6),
+        "waited": 0.001,
+        "times": Times(clips, forward=0.1, backward=0.5),
         "bad": [],
     }
     return StepReport(**(values | changes))
@@ -49,16 +51,24 @@ def epoch(number: int, top1: float = 0.5) -> EpochReport:
 def test_speeds_are_clips_over_time_of_the_interval() -> None:
     monitor = SpeedMonitor()
     monitor.on_step(report(clips=10))
-    monitor.on_step(report(clips=30, marks=Marks(0.003, 20.0, 20.3, 21.8)))
+    monitor.on_step(report(clips=30, waited=0.003, times=Times(30, 0.3, 1.5)))
     assert monitor.rates() == pytest.approx({"r": 40 / 0.004, "f": 40 / 0.4, "b": 40 / 2.0})
     assert monitor.describe() == "Speed (r=1.00e+04 f=1.00e+02 b=2.00e+01) clip/sec"
     monitor.on_step(report(clips=10))
     assert monitor.rates()["f"] == pytest.approx(100)
 
 
+def test_passes_are_those_that_the_device_has_done() -> None:
+    """Of three steps it has done two, and those of ten clips each: the third is the next interval's."""
+    monitor = SpeedMonitor()
+    for times in (Times(), Times(10, 0.1, 0.5), Times(10, 0.1, 0.5)):
+        monitor.on_step(report(clips=10, times=times))
+    assert monitor.rates() == pytest.approx({"r": 30 / 0.003, "f": 20 / 0.2, "b": 20 / 1.0})
+
+
 def test_no_time_at_all_is_no_division_by_zero() -> None:
     monitor = SpeedMonitor()
-    monitor.on_step(report(marks=Marks(0.0, 1.0, 1.0, 1.0)))
+    monitor.on_step(report(waited=0.0, times=Times()))
     assert "Speed" in monitor.describe()
 
 
@@ -75,13 +85,9 @@ RED, GREEN, YELLOW = "\x1b[31m", "\x1b[32m", "\x1b[33m"
 )  # fmt: skip
 def test_colours(name: str, rate: float, colour: str) -> None:
     seconds = 1000 / rate
-    marks = {
-        "r": (seconds, 0.0, 1.0, 2.0),
-        "f": (1.0, 0.0, seconds, seconds + 1),
-        "b": (1.0, 0.0, 1.0, 1 + seconds),
-    }
+    waited, forward, backward = (seconds if name == kind else 1.0 for kind in "rfb")
     monitor = SpeedMonitor(coloured=True)
-    monitor.on_step(report(clips=1000, marks=Marks(*marks[name])))
+    monitor.on_step(report(clips=1000, waited=waited, times=Times(1000, forward, backward)))
     assert f"{name}={colour}{rate:.2e}" in monitor.describe()
 
 

@@ -12,7 +12,7 @@ import torch
 
 from data.labels import main as labels_main
 from tests.painting import make_stores
-from tests.train.runs import NAME, SMALL, assert_same_weights, fails, folder, rows, train
+from tests.train.runs import NAME, SMALL, assert_same_weights, fails, folder, rows, train, weights
 from train.interrupt import StoppedError, StopRequest
 
 
@@ -88,6 +88,18 @@ def test_killed_between_the_best_and_the_epochs_checkpoint_both_are_there_in_the
             assert_same_weights(best, after)
         assert after.exists()
     assert list(folder(tmp_path).glob(".*")) == []
+
+
+def test_epochs_checkpoint_is_that_of_the_run_that_was_killed(stores: Path, tmp_path: Path) -> None:
+    """Gone on with without `--ema`, the weights themselves once took the place of their average."""
+    assert train(stores, tmp_path, "--end-epoch", "1", "--ema", "0.9") == 0
+    path = folder(tmp_path) / f"{NAME}_ep-0001.pth"
+    validated = weights(path)
+    path.unlink()
+    assert train(stores, tmp_path, "--end-epoch", "1", "--resume-epoch", "auto") == 0
+    for name, value in weights(path).items():
+        assert torch.equal(value, validated[name]), name
+    assert torch.load(path, weights_only=True)["options"]["ema"] == 0.9
 
 
 def test_second_signal_leaves_at_once_but_an_echo_does_not() -> None:
