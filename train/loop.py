@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from data.batching import BatchShape
 from data.video_iterator import BadSample, Batch
 from train.batch_norm import freeze
+from train.copying import Copier
 from train.devices import replica_count
 from train.lr_scheduler import LearningRate
 from train.metrics import batch_sums, zero_sums
@@ -80,10 +81,12 @@ class Trainer:
     watch_gates: bool
     freeze_batchnorm: bool = False
     processes: int = 1
+    copier: Copier = field(init=False)
     timer: StepTimer = field(init=False)
     unchecked: list[tuple[str, Tensor]] = field(default_factory=list)  # steps whose loss nobody has looked at
 
     def __post_init__(self) -> None:
+        self.copier = Copier(self.device)
         self.timer = StepTimer(clock_of(self.device))
 
     def train_epoch(
@@ -148,8 +151,8 @@ class Trainer:
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The network's input `(B, 3, T, H, W)` and labels."""
-        clips = self.normalisation(batch.clips.to(self.device, non_blocking=True))
-        return clips, batch.labels.to(self.device, non_blocking=True)
+        clips, labels = self.copier(batch.clips, batch.labels)
+        return self.normalisation(clips), labels
 
     def _forward(self, network: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Logits in fp32 `(B, classes)`, openings of the gates `(B, gates)`."""
