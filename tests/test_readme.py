@@ -11,7 +11,7 @@ import pytest
 
 from data import datasets
 from network import create_network, list_networks
-from train.options import parse_options
+from train.command_line import parse_options
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)

@@ -28,6 +28,7 @@ from data.command_line import OneLineParser
 from data.datasets import OWN
 from data.motions import MOTIONS, write_motion_set
 from train.build import make_schedule
+from train.command_line import parse_options
 from train.devices import choose_gpus
 from train.loop import TrainingError, describe
 from train.measure import (
@@ -38,10 +39,10 @@ from train.measure import (
     time_loading,
     time_steps,
 )
-from train.options import PRECISIONS, Options, parse_options, positive, share
+from train.options import PRECISIONS, Options, positive, share
 from train.plan import operations_of
 from train.race import VARIANTS, Lap, Motions, Result, run_variant, variant_options
-from train.run import resolve
+from train.wiring import resolve
 
 LAYOUTS = {"contiguous": False, "channels-last": True}
 MODES = {"eager": False, "compiled": True}

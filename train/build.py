@@ -1,9 +1,9 @@
 """The parts of a run, made from its options; train/run.py puts them together."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from humanfriendly.terminal import terminal_supports_colors
@@ -35,7 +35,7 @@ from train.callbacks import (
     SpeedMonitor,
     TensorBoardLog,
 )
-from train.devices import Replicas
+from train.devices import Replicas, choose_backends
 from train.distributed import Evaluated, Shared, World
 from train.loop import Trainer
 from train.lr_scheduler import LearningRate
@@ -45,7 +45,7 @@ from train.plan import Operations
 from train.recompute import recompute_blocks
 from train.regularisation import Regularisation
 from train.schedule import Schedule
-from train.state import TrainingState
+from train.state import TrainingState, new_state, resumed_state
 
 
 class Loaders(NamedTuple):
@@ -102,10 +102,10 @@ def make_loaders(
     )
 
 
-def make_network(options: Options, num_classes: int, world: World | None = None) -> nn.Module:
+def make_network(options: Options, num_classes: int, world: World) -> nn.Module:
     """The network with new weights, as training wants it; its weights' names are the plain network's."""
     network = create_network(options.network, num_classes, **network_choices(options))
-    if options.sync_batchnorm and world is not None and world.size > 1:
+    if options.sync_batchnorm and world.size > 1:
         synchronise(network, world)
     if options.bn_group is not None:
         group_norms(network, options.bn_group)
@@ -137,14 +137,33 @@ def make_schedule(options: Options, n_clips: int, operations: Operations) -> Sch
     return Schedule(n_clips, phases, stages)
 
 
-def make_trainer(
-    options: Options, state: TrainingState, device: torch.device, world: World | None = None
-) -> Trainer:
-    world = world or World()
-    # a run has few shapes: the time to try algorithms for each comes back
-    torch.backends.cudnn.benchmark = device.type == "cuda"
-    # oneDNN's bf16 gradients of small maps are wrong on some CPUs (torch 2.13 reads memory that nobody set)
-    torch.backends.mkldnn.enabled = device.type != "cpu" or options.precision != "bf16"
+def make_state(
+    options: Options,
+    num_classes: int,
+    device: torch.device,
+    world: World,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> TrainingState:
+    """What a run begins with: as a checkpoint has it, else new, from the weights that `options` name if there are."""
+    network = make_network(options, num_classes, world)
+    scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
+    updates = {
+        "fine_tune_factor": options.fine_tune_factor,
+        "optimiser": options.optimiser,
+        "ema": options.ema,
+    }
+    if checkpoint is None:
+        weights = {"weights": options.pretrained_3d, "layout": options.pretrained_layout}
+        choices = {"channel_order": options.channel_order, "fine_tune": options.fine_tune}
+        return new_state(network, scaler, device, **weights, **choices, **updates)
+    state = resumed_state(network, scaler, device, checkpoint=checkpoint, **updates)
+    if not world.is_first:
+        state.sums.zero_()  # counted by the first process
+    return state
+
+
+def make_trainer(options: Options, state: TrainingState, device: torch.device, world: World) -> Trainer:
+    choose_backends(device, options.precision)
     network = _wrapped(state.network, options)
     if world.size > 1:
         sizes = {"classes": state.network.fc.out_features, "gates": len(state.network.gate_names)}

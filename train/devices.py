@@ -37,6 +37,14 @@ def choose_device(wanted: int | None, world: World) -> tuple[torch.device, int]:
     return torch.device("cuda", world.local_rank) if present else torch.device("cpu"), min(present, 1)
 
 
+def choose_backends(device: torch.device, precision: str) -> None:
+    """Which libraries steps on a device are computed with, from here on."""
+    # a run has few shapes: the time to try algorithms for each comes back
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    # oneDNN's bf16 gradients of small maps are wrong on some CPUs (torch 2.13 reads memory that nobody set)
+    torch.backends.mkldnn.enabled = device.type != "cpu" or precision != "bf16"
+
+
 def replica_count(batch: int, gpus: int) -> int:
     """How many GPUs share a batch: as many as can have two clips each, which a batch norm needs, and at least one.
 

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -93,8 +93,9 @@ class World:
 
     def copy_from_first(self, tensors: Iterator[Tensor]) -> None:
         """Fill tensors with those of the first process."""
-        for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def count_takers(self, takes_part: bool) -> None:
         """Set `takers`. Waits for the other hosts, for no device."""
@@ -196,11 +197,31 @@ def _is_lost_connection(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
-class Shared(nn.Module):
-    """A network that all processes train together, each on its part of the clips, which may be none.
+class Evaluated(nn.Module):
+    """A network, such as an average, that each process evaluates on its own: `eval()` gives all the same statistics.
+
+    They are those of the first process.
+    """
+
+    def __init__(self, network: nn.Module, world: World) -> None:
+        super().__init__()
+        self.network = network
+        self.world = world
+
+    def train(self, mode: bool = True) -> Self:
+        if not mode:
+            self.world.copy_from_first(self.network.buffers())
+        return super().train(mode)
+
+    def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
+        return self.network(clips, **options)
+
+
+class Shared(Evaluated):
+    """A network that all processes also train together, each on its part of the clips, which may be none.
 
     Gradients are averaged over the processes while the backward pass goes on. Running statistics are those of the first
-    process. Evaluation is each process's own affair, after `eval()` has given all of them the same statistics.
+    process.
 
     `classes` and `gates`: how many logits and openings a clip has, also where there is none. `synchronised`: whether
     there are norms that ask who takes part.
@@ -216,43 +237,19 @@ class Shared(nn.Module):
         gates: int,
         synchronised: bool,
     ) -> None:
-        super().__init__()
-        self.world = world
+        super().__init__(network, world)
         self.synchronised = synchronised
-        self.network = network
         gpus = [device.index] if device.type == "cuda" else None
         self.parallel = DistributedDataParallel(
             _Part(network, classes, gates), device_ids=gpus, gradient_as_bucket_view=True
         )
 
-    def train(self, mode: bool = True) -> "Shared":
-        if self.training and not mode:
-            self.world.copy_from_first(self.network.buffers())
-        return super().train(mode)
-
     def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
         if not self.training:
-            return self.network(clips, **options)
+            return super().forward(clips, **options)
         if self.synchronised:
             self.world.count_takers(len(clips) > 0)
         return self.parallel(clips, **options)
-
-
-class Evaluated(nn.Module):
-    """A network that is not trained, such as an average: `eval()` gives all processes the first one's statistics."""
-
-    def __init__(self, network: nn.Module, world: World) -> None:
-        super().__init__()
-        self.network = network
-        self.world = world
-
-    def eval(self) -> "Evaluated":
-        if self.world.size > 1:
-            self.world.copy_from_first(self.network.buffers())
-        return super().eval()
-
-    def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
-        return self.network(clips, **options)
 
 
 class _Part(nn.Module):

@@ -10,15 +10,15 @@ import torch
 from data.batching import BatchShape
 from data.datasets import OWN
 from data.video_iterator import Batch
-from train.build import make_network, make_schedule, make_trainer
+from train.build import make_schedule, make_state, make_trainer
+from train.devices import choose_backends
 from train.distributed import World
 from train.loop import AUTOCAST, Trainer
 from train.lr_scheduler import LearningRate
 from train.multigrid import Step
 from train.options import Options
 from train.plan import operations_of
-from train.run import Run
-from train.state import new_state
+from train.wiring import Run
 
 BACKWARD = 2  # times the operations of the forward pass: gradients of the inputs, and of the weights
 
@@ -55,37 +55,36 @@ class LoadingTime(NamedTuple):
 
 
 def make_measured(options: Options, num_classes: int) -> Trainer:
-    """A trainer with new weights, as a run with these options, resolved ones, has it."""
-    device = torch.device("cuda", 0) if options.gpus else torch.device("cpu")
-    state = new_state(
-        make_network(options, num_classes),
-        torch.amp.GradScaler(device.type, enabled=options.precision == "fp16"),
-        device,
-        weights=None,
-        layout="auto",
-        channel_order=options.channel_order,
-        fine_tune=False,
-        fine_tune_factor=options.fine_tune_factor,
-        optimiser=options.optimiser,
-        ema=options.ema,
-    )
-    return make_trainer(options, state, device)
+    """The trainer that a run with these options, resolved ones, begins with."""
+    device, world = torch.device("cuda", 0) if options.gpus else torch.device("cpu"), World()
+    return make_trainer(options, make_state(options, num_classes, device, world), device, world)
 
 
 def matrix_peak(device: torch.device, precision: str) -> float:
-    """TFLOP/s of the largest matrix product that fits the caches' taste: the best of several, each long enough."""
-    size = 8192 if device.type == "cuda" else 1024
-    matrix = torch.randn(size, size, device=device, dtype=AUTOCAST[precision])
+    """TFLOP/s of matrix products with the libraries that steps use: the best of several sizes, layouts and tries.
+
+    The layouts are those of a layer's output and of its two gradients, which differ tenfold for bf16 on CPUs.
+    """
+    choose_backends(device, precision)
     best = 0.0
-    for _ in range(5):
-        _wait(device)
-        started, products = time.perf_counter(), 0
-        while products < 3 or time.perf_counter() - started < 0.1:
-            matrix @ matrix
-            products += 1
-        _wait(device)
-        best = max(best, 2 * size**3 * products / (time.perf_counter() - started))
+    for size in (128, 512, 1024) if device.type == "cpu" else (1024, 8192):
+        matrix = torch.randn(size, size, device=device, dtype=AUTOCAST[precision])
+        pairs = [(matrix, matrix.T), (matrix, matrix), (matrix.T, matrix)]
+        seconds = [_seconds_of_product(*pair) for pair in pairs for _ in range(3)]
+        best = max(best, 2 * size**3 / min(seconds))
+        if max(seconds) > 0.1:  # the next size would take a minute
+            break
     return best / 1e12
+
+
+def _seconds_of_product(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The average over a twentieth of a second."""
+    started, products = time.perf_counter(), 0
+    while products == 0 or time.perf_counter() - started < 0.05:
+        one @ other
+        _wait(one.device)
+        products += 1
+    return (time.perf_counter() - started) / products
 
 
 def time_steps(

@@ -2,16 +2,13 @@
 
 import argparse
 import dataclasses
-import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.command_line import OneLineParser
-from data.datasets import DatasetSpec
 from data.video_sampler import START_DISTRIBUTIONS
 from network.layouts import LAYOUTS
 from train.lr_scheduler import SCHEDULES
@@ -21,11 +18,6 @@ from train.schedule import SPANS
 
 PLACES = ("start", "top", "mid", "end", "skip", "final")
 PRECISIONS = ("fp32", "fp16", "bf16")
-LEGACY_SPELLINGS = {
-    "--pretrained-3d": ["--pretrained_3d"],
-    "--train-frame-interval": ["--train-frame-inteval"],
-    "--val-frame-interval": ["--val-frame-inteval"],
-}
 
 Parser = Callable[[str], Any]
 
@@ -44,7 +36,7 @@ def _number(kind: type, rule: str, allowed: Callable[[float], bool]) -> Parser:
     return parse
 
 
-def _choice(*allowed: str) -> Parser:
+def choice(*allowed: str) -> Parser:
     def parse(text: str) -> str:
         value = next((name for name in allowed if name.lower() == text.lower()), None)
         if value is None:
@@ -54,12 +46,12 @@ def _choice(*allowed: str) -> Parser:
     return parse
 
 
-def _boolean(text: str) -> bool:
-    return _choice("True", "False")(text) == "True"
+def boolean(text: str) -> bool:
+    return choice("True", "False")(text) == "True"
 
 
 def _gates(text: str) -> bool | str:
-    value = _choice("False", "True", "soft")(text)
+    value = choice("False", "True", "soft")(text)
     return value if value == "soft" else value == "True"
 
 
@@ -104,7 +96,7 @@ class Options:
         0.01, share, "share of an epoch's clips that may be unreadable before training stops"
     )
     skip_bad_samples: bool = _option(
-        False, _boolean, "validate without the clips that are unreadable; an error otherwise"
+        False, boolean, "validate without the clips that are unreadable; an error otherwise"
     )
     workers: int = _option(
         _cores(at_most=8), not_negative, "processes that read clips; 0 is none beside this"
@@ -120,33 +112,33 @@ class Options:
     )
     val_frame_interval: int = _option(2, positive, "from frame to frame in validation")
     frame_sampling: str = _option(
-        "uniform", _choice(*START_DISTRIBUTIONS), "where clips start: uniform, or normal about the middle"
+        "uniform", choice(*START_DISTRIBUTIONS), "where clips start: uniform, or normal about the middle"
     )
     augment: str = _option(
-        "fused", _choice("fused", "imgaug", "none"), "engine of the augmentations: fused, imgaug or none"
+        "fused", choice("fused", "imgaug", "none"), "engine of the augmentations: fused, imgaug or none"
     )
-    flip: bool | None = _option(None, _boolean, "mirror half of the clips (default: the data set's)")
+    flip: bool | None = _option(None, boolean, "mirror half of the clips (default: the data set's)")
     channel_order: str | None = _option(
         None,
-        _choice("bgr", "rgb"),
+        choice("bgr", "rgb"),
         "of the network's input: bgr or rgb (default: that of the weights it starts from, bgr where that is unknown)",
     )
     # network
     network: str = _option("srtg_r3d_34", str, "name of the network")
     gates: bool | str = _option(False, _gates, "cyclic gates of srtg_ networks: True, False or soft")
     place: str = _option(
-        "final", _choice(*PLACES), f"of the recursion in a block of srtg_ networks: {', '.join(PLACES)}"
+        "final", choice(*PLACES), f"of the recursion in a block of srtg_ networks: {', '.join(PLACES)}"
     )
-    pool: str = _option("max", _choice("max", "soft"), "pooling after the stem: max or soft")
+    pool: str = _option("max", choice("max", "soft"), "pooling after the stem: max or soft")
     pretrained_3d: Path | None = _option(
         None, Path, "weights to start from, or the checkpoint to resume from"
     )
     pretrained_layout: str = _option(
         "auto",
-        _choice("auto", *LAYOUTS),
+        choice("auto", *LAYOUTS),
         f"whose names and shapes the weights have: auto, {', '.join(LAYOUTS)} (2D, inflated)",
     )
-    fine_tune: bool = _option(False, _boolean, "train what the weights filled at lower rates than the rest")
+    fine_tune: bool = _option(False, boolean, "train what the weights filled at lower rates than the rest")
     fine_tune_factor: float = _option(
         0.6, share, "of the learning rate, for what the weights filled, recurrent cells (0.5) aside"
     )
@@ -155,14 +147,14 @@ class Options:
     )
     # steps
     batch_size: int = _option(32, positive, "clips of a batch at the base shape")
-    long_cycles: bool = _option(False, _boolean, "multigrid's long cycle")
-    short_cycles: bool = _option(False, _boolean, "multigrid's short cycle")
+    long_cycles: bool = _option(False, boolean, "multigrid's long cycle")
+    short_cycles: bool = _option(False, boolean, "multigrid's short cycle")
     long_cycle_span: str = _option(
-        "epoch", _choice(*SPANS), "the long cycle runs once an epoch, or once a stage of the learning rate"
+        "epoch", choice(*SPANS), "the long cycle runs once an epoch, or once a stage of the learning rate"
     )
     batch_rule: str = _option(
         "volume",
-        _choice(*BATCH_RULES),
+        choice(*BATCH_RULES),
         "cycles size batches by clips' volume, or by the network's operations: flops",
     )
     accumulate: int = _option(
@@ -175,9 +167,9 @@ class Options:
         (15, 30, 40), positive, "epochs after which the learning rate falls", many=True
     )
     lr_factor: float = _option(0.1, above_zero, "what it falls by")
-    lr_schedule: str = _option("step", _choice(*SCHEDULES), "step, or cosine down to 0 at the end")
+    lr_schedule: str = _option("step", choice(*SCHEDULES), "step, or cosine down to 0 at the end")
     warmup_epochs: float = _option(0.0, amount, "epochs over which the learning rate rises from 0")
-    optimiser: str = _option("sgd", _choice(*OPTIMISERS), "sgd with Nesterov momentum, or adamw")
+    optimiser: str = _option("sgd", choice(*OPTIMISERS), "sgd with Nesterov momentum, or adamw")
     clip_gradient: float | None = _option(None, above_zero, "largest norm of the gradient")
     bn_group: int | None = _option(
         None,
@@ -195,23 +187,23 @@ class Options:
     end_epoch: int = _option(100, positive, "last epoch")
     random_seed: int = _option(1, not_negative, "everything random follows from it")
     freeze_batchnorm: bool = _option(
-        False, _boolean, "normalise with the running statistics of the weights, and leave them as they are"
+        False, boolean, "normalise with the running statistics of the weights, and leave them as they are"
     )
     # device
     sync_batchnorm: bool = _option(
-        False, _boolean, "take the statistics of batch norms over the clips of all processes"
+        False, boolean, "take the statistics of batch norms over the clips of all processes"
     )
     gpus: int | None = _option(None, not_negative, "GPUs to use in one process (default: all); 0 is the CPU")
     precision: str | None = _option(
-        None, _choice(*PRECISIONS), "fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU)"
+        None, choice(*PRECISIONS), "fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU)"
     )
     channels_last: bool | None = _option(
-        None, _boolean, "channels last in the memory of weights (default: on a GPU in half precision)"
+        None, boolean, "channels last in the memory of weights (default: on a GPU in half precision)"
     )
     checkpoint_activations: bool = _option(
-        False, _boolean, "compute each block again in the backward pass: less memory, a third more time"
+        False, boolean, "compute each block again in the backward pass: less memory, a third more time"
     )
-    compile: bool = _option(False, _boolean, "compile the network: slow to start, faster after")
+    compile: bool = _option(False, boolean, "compile the network: slow to start, faster after")
     # what it leaves
     task_name: str = _option("", str, "of the run; follows the name of the results folder")
     model_dir: Path | None = _option(
@@ -223,12 +215,12 @@ class Options:
         10.0, amount, "minutes from checkpoint to checkpoint within an epoch; 0 is never"
     )
     on_full_disk: str = _option(
-        "stop", _choice("stop", "continue"), "stop, or continue and try again with the next checkpoint"
+        "stop", choice("stop", "continue"), "stop, or continue and try again with the next checkpoint"
     )
     log_interval: int = _option(20, positive, "steps from log line to log line")
-    tensorboard: bool = _option(False, _boolean, "write events for TensorBoard into the results folder")
-    dry_run: bool = _option(False, _boolean, "print the plan as JSON, train nothing")
-    debug_mode: bool = _option(False, _boolean, "log more, and show tracebacks")
+    tensorboard: bool = _option(False, boolean, "write events for TensorBoard into the results folder")
+    dry_run: bool = _option(False, boolean, "print the plan as JSON, train nothing")
+    debug_mode: bool = _option(False, boolean, "log more, and show tracebacks")
 
     def plain(self) -> dict[str, Any]:
         """Values that JSON and `weights_only` checkpoints can hold."""
@@ -239,109 +231,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
-
-
-class _Values(argparse.Action):
-    """Lists in three spellings: `40 60`, `40,60` and `[40,60]`."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, flag: str | None = None
-    ) -> None:
-        words = " ".join(values).replace("[", " ").replace("]", " ").replace(",", " ").split()
-        if not words:
-            parser.error(f"argument {flag}: expected at least one number")
-        try:
-            parsed = tuple(positive(word) for word in words)
-        except argparse.ArgumentTypeError as error:
-            parser.error(f"argument {flag}: {error}")
-        setattr(namespace, self.dest, parsed)
-
-
-def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -> argparse.ArgumentParser:
-    parser = OneLineParser(prog=prog, description=f"Train a network on {spec.name}.", allow_abbrev=False)
-    for option in dataclasses.fields(Options):
-        name = option.name
-        if name == "variant" and not spec.variant_flag:
-            continue
-        flag = "--" + (spec.variant_flag if name == "variant" else name.replace("_", "-"))
-        default = getattr(defaults, name)
-        details: dict[str, Any] = {"dest": name, "default": default, "help": _help(option, default)}
-        if name == "variant":
-            details.update(type=_choice(*spec.num_classes), default=spec.default_variant)
-            details["help"] = f"{', '.join(spec.num_classes)} (default: {spec.default_variant})"
-        elif option.metadata["many"]:
-            details.update(action=_Values, nargs="+", metavar="N")
-        elif option.metadata["parse"] is _boolean:
-            details.update(type=_boolean, nargs="?", const=True, metavar="True|False")
-            off = {"action": "store_false", "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-            parser.add_argument("--no-" + flag[2:], dest=name, **off)
-        else:
-            details.update(type=option.metadata["parse"], metavar=name.rsplit("_", maxsplit=1)[-1].upper())
-        parser.add_argument(flag, *LEGACY_SPELLINGS.get(flag, ()), **details)
-    return parser
-
-
-def _help(option: dataclasses.Field, default: Any) -> str:
-    text = option.metadata["help"].replace("%", "%%")
-    if default is None or default == "" or "(default" in text:
-        return text
-    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    return f"{text} (default: {shown})"
-
-
-def parse_options(
-    spec: DatasetSpec, defaults: Options, argv: Sequence[str] | None = None, prog: str | None = None
-) -> Options:
-    """The options of a run. A bad value ends the process with status 2 and one line."""
-    parser = make_parser(spec, defaults, prog)
-    options = Options(**{"variant": "", **vars(parser.parse_args(argv))})
-    complaint = _contradiction(options)
-    if complaint:
-        parser.error(complaint)
-    return options
-
-
-def _contradiction(options: Options) -> str | None:
-    """What single values cannot show."""
-    cycles = options.long_cycles or options.short_cycles
-    complaints = {
-        "the following arguments are required: --dataset": options.dataset is None,
-        f"argument --lr-steps: {' '.join(map(str, options.lr_steps))} must rise": any(
-            later <= earlier for earlier, later in itertools.pairwise(options.lr_steps)
-        ),
-        "argument --fine-tune: needs the weights to start from, --pretrained-3d FILE": (
-            options.fine_tune and options.pretrained_3d is None
-        ),
-        "argument --pretrained-layout: needs the weights to start from, --pretrained-3d FILE": (
-            options.pretrained_layout != "auto" and options.pretrained_3d is None
-        ),
-        f"argument --task-name: {options.task_name!r} must be part of a folder's name, without /": (
-            "/" in options.task_name or "\0" in options.task_name
-        ),
-        "argument --long-cycle-span: stage needs --long-cycles": (
-            options.long_cycle_span == "stage" and not options.long_cycles
-        ),
-        "argument --batch-rule: flops needs --long-cycles or --short-cycles": (
-            options.batch_rule == "flops" and not cycles
-        ),
-        "argument --compile: does not work with --checkpoint-activations, leave one of them out": (
-            options.compile and options.checkpoint_activations
-        ),
-        "argument --bn-group: there is nothing to group with --freeze-batchnorm": (
-            options.bn_group is not None and options.freeze_batchnorm
-        ),
-        "argument --sync-batchnorm: works without --bn-group, --accumulate and --checkpoint-activations": (
-            options.sync_batchnorm
-            and (options.bn_group is not None or options.accumulate > 1 or options.checkpoint_activations)
-        ),
-        "argument --sync-batchnorm: there is nothing to synchronise with --freeze-batchnorm": (
-            options.sync_batchnorm and options.freeze_batchnorm
-        ),
-        "argument --resume-epoch: 1 is the first epoch, there is nothing to resume from; leave it out": (
-            options.resume_epoch == 1
-        ),
-    }
-    return next((complaint for complaint, holds in complaints.items() if holds), None)
 
 
 NETWORK_CHOICES = ("gates", "place", "pool")

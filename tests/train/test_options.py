@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from data.datasets import HACS, HMDB51, KINETICS, OWN
-from train.options import Options, make_parser, network_choices, parse_options
+from train.command_line import make_parser, parse_options
+from train.options import Options, network_choices
 
 DATASET = ["--dataset", "somewhere"]
 

@@ -17,12 +17,14 @@ from data.video_iterator import Batch
 from tests.train.runs import NAME, assert_same_weights, fails, folder, rows, train, weights
 from train.build import make_network
 from train.callbacks import SpeedMonitor
+from train.command_line import parse_options
+from train.distributed import World
 from train.loop import StepReport, Trainer
 from train.lr_scheduler import LearningRate
 from train.multigrid import Step
 from train.normalisation import Normalisation
 from train.optimiser import make_optimiser, parameter_roles
-from train.options import Options, parse_options
+from train.options import Options
 from train.regularisation import Regularisation
 
 
@@ -149,7 +151,7 @@ def test_network_is_made_as_the_flags_say() -> None:
     networks = []
     for name in ("--channels-last", "--no-channels-last"):
         torch.manual_seed(0)
-        networks.append(make_network(parse_options(OWN, Options(), [*words, name]), 3))
+        networks.append(make_network(parse_options(OWN, Options(), [*words, name]), 3, World()))
     layouts = [
         network.stem[0].weight.is_contiguous(memory_format=torch.channels_last_3d) for network in networks
     ]
