@@ -2,7 +2,8 @@
 python -m train.benchmark --multigrid-race [flags of training]
 
 How fast steps are, at each shape of the schedule: first on clips in the device's memory, every combination asked for,
-then through the loader, with the share of time spent waiting for it.
+then through the loader, with the share of time spent waiting for it. `--precision`, `--channels-last` and `--compile`
+choose one combination for both; `--precisions`, `--layouts` and `--modes` choose those of the first.
 
 TFLOP/s are those of the network's convolutions, recurrent cells and linear layers, 2 per multiply-add, the backward
 pass as two forward ones; the peak is that of a large matrix product, measured here. Without `--dataset` the loader
@@ -29,7 +30,7 @@ from data.datasets import OWN
 from data.motions import MOTIONS, write_motion_set
 from train.build import make_schedule
 from train.command_line import parse_options
-from train.devices import choose_gpus
+from train.devices import NoCompilerError, choose_gpus
 from train.loop import TrainingError, describe
 from train.measure import (
     Combination,
@@ -79,14 +80,13 @@ def make_parser() -> argparse.ArgumentParser:
         description="The speed of training steps. Flags of `python -m train` say what is measured.",
         allow_abbrev=False,
     )
-    gpu = torch.cuda.is_available()
-    for name, allowed, default in (
-        ("precisions", PRECISIONS, PRECISIONS if gpu else ("fp32", "bf16")),
-        ("layouts", tuple(LAYOUTS), tuple(LAYOUTS)),
-        ("modes", tuple(MODES), tuple(MODES) if gpu else ("eager",)),
+    for name, allowed, flag, remark in (
+        ("precisions", PRECISIONS, "--precision", ", without fp16 on a CPU"),
+        ("layouts", tuple(LAYOUTS), "--channels-last", ""),
+        ("modes", tuple(MODES), "--compile", "; eager on a CPU"),
     ):
-        text = f"of steps, from {' '.join(allowed)} (default: {' '.join(default)})"
-        parser.add_argument(f"--{name}", nargs="+", choices=allowed, default=default, help=text)
+        text = f"of steps, from {' '.join(allowed)} (default: as {flag} says, else all{remark})"
+        parser.add_argument(f"--{name}", nargs="+", choices=allowed, help=text)
     for name, default, text in (
         ("warmup", 2, "steps before those that count"),
         ("repeats", 5, "steps of a shape that count"),
@@ -111,8 +111,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     arguments, rest = parser.parse_known_args(argv)
     options = parse_options(OWN, RACE if arguments.multigrid_race else SMALL, rest, parser.prog)
-    options = resolve(OWN, options, min(1, choose_gpus(options.gpus)))
-    if options.checkpoint_activations and "compiled" in arguments.modes:
+    gpus = min(1, choose_gpus(options.gpus))
+    asked = combinations(options, arguments, gpus)
+    options = resolve(OWN, options, gpus)
+    if options.checkpoint_activations and any(combination.compiled for combination in asked):
         parser.error(
             "argument --checkpoint-activations: does not work with --modes compiled; --modes eager does"
         )
@@ -120,7 +122,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{device}, torch {torch.__version__}, {options.network}")
     content: dict[str, Any] = {"device": device, "torch": torch.__version__, "options": options.plain()}
     try:
-        content |= _race(options, arguments) if arguments.multigrid_race else _steps(options, arguments)
+        if arguments.multigrid_race:
+            content |= _race(options, arguments)
+        else:
+            content |= {"steps": _steps(options, asked, arguments)}
+            content |= {"loading": _loading(options, arguments) if arguments.loader else []}
     except (ValueError, LookupError, OSError, TrainingError) as error:
         parser.error(str(error))
     if arguments.json:
@@ -134,21 +140,46 @@ def _shapes(options: Options) -> list[BatchShape]:
     return list(dict.fromkeys(shape for shapes in schedule.phases for shape in shapes))
 
 
-def _steps(options: Options, arguments: argparse.Namespace) -> dict[str, Any]:
+def combinations(options: Options, arguments: argparse.Namespace, gpus: int) -> list[Combination]:
+    """Those asked for by lists, else by the flags of training, else all that may pay on the device."""
+    chosen = {
+        "precisions": options.precision,
+        "layouts": {None: None, False: "contiguous", True: "channels-last"}[options.channels_last],
+        "modes": "compiled" if options.compile else None,
+    }
+    worthwhile = {
+        "precisions": PRECISIONS if gpus else ("fp32", "bf16"),
+        "layouts": LAYOUTS,
+        "modes": MODES if gpus else ("eager",),
+    }
+    lists = [
+        getattr(arguments, name) or ([choice] if choice else worthwhile[name])
+        for name, choice in chosen.items()
+    ]
+    return [
+        Combination(precision, LAYOUTS[layout], MODES[mode])
+        for precision, layout, mode in itertools.product(*lists)
+    ]
+
+
+def _steps(
+    options: Options, combinations: Sequence[Combination], arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
     device = torch.device("cuda" if options.gpus else "cpu")
     print("\nsteps on clips in memory")
     print(f"{'':28} {'batch':>16} {'ms':>9} {'clips/s':>9} {'TFLOP/s':>8} {'of peak':>8} {'GB':>6}")
+    sizes = {"num_classes": NUM_CLASSES, "warmup": arguments.warmup, "repeats": arguments.repeats}
+    peaks = {name: matrix_peak(device, name) for name in {entry.precision for entry in combinations}}
     rows = []
-    peaks = {precision: matrix_peak(device, precision) for precision in arguments.precisions}
-    for precision, layout, mode in itertools.product(
-        arguments.precisions, arguments.layouts, arguments.modes
-    ):
-        combination = Combination(precision, LAYOUTS[layout], MODES[mode])
-        sizes = {"num_classes": NUM_CLASSES, "warmup": arguments.warmup, "repeats": arguments.repeats}
-        for row in time_steps(options, combination, _shapes(options), **sizes):
-            print(_describe_step(combination, row, peaks[precision]), flush=True)
-            rows.append({**combination._asdict(), **_plain(row), "peak_teraflops": peaks[precision]})
-    return {"steps": rows, "loading": _loading(options, arguments) if arguments.loader else []}
+    for combination in combinations:
+        peak = peaks[combination.precision]
+        try:
+            for row in time_steps(options, combination, _shapes(options), **sizes):
+                print(_describe_step(combination, row, peak), flush=True)
+                rows.append({**combination._asdict(), **_plain(row), "peak_teraflops": peak})
+        except NoCompilerError as error:
+            print(f"{combination!s:28} left out: {error}", flush=True)
+    return rows
 
 
 def _describe_step(combination: Combination, row: StepTime, peak: float) -> str:
@@ -225,7 +256,7 @@ def _describe_result(result: Result, first: Result) -> str:
 def _shape_costs(options: Options, arguments: argparse.Namespace) -> dict[str, Any]:
     """What a step costs at each shape of both cycles, to one at the base shape: measured, and by operations."""
     cycled = replace(options, long_cycles=True, short_cycles=True)
-    combination = Combination(options.precision, bool(options.channels_last), compiled=False)
+    combination = Combination(options.precision, bool(options.channels_last), options.compile)
     sizes = {"num_classes": len(MOTIONS), "warmup": arguments.warmup, "repeats": arguments.repeats}
     rows = list(time_steps(cycled, combination, _shapes(cycled), **sizes))
     shape = BatchShape(options.batch_size, options.clip_length, options.clip_size)

@@ -35,7 +35,7 @@ from train.callbacks import (
     SpeedMonitor,
     TensorBoardLog,
 )
-from train.devices import Replicas, choose_backends
+from train.devices import Replicas, check_compiler, choose_backends
 from train.distributed import Evaluated, Shared, World
 from train.loop import Trainer
 from train.lr_scheduler import LearningRate
@@ -164,6 +164,8 @@ def make_state(
 
 def make_trainer(options: Options, state: TrainingState, device: torch.device, world: World) -> Trainer:
     choose_backends(device, options.precision)
+    if options.compile:
+        check_compiler(device)
     network = _wrapped(state.network, options)
     if world.size > 1:
         sizes = {"classes": state.network.fc.out_features, "gates": len(state.network.gate_names)}

@@ -45,6 +45,19 @@ def choose_backends(device: torch.device, precision: str) -> None:
     torch.backends.mkldnn.enabled = device.type != "cpu" or precision != "bf16"
 
 
+class NoCompilerError(ValueError):
+    """torch.compile does not work here; the message says why."""
+
+
+def check_compiler(device: torch.device) -> None:
+    """NoCompilerError where nothing can be compiled, as for a CPU without a C++ compiler. Takes some seconds."""
+    try:
+        torch.compile(torch.neg)(torch.zeros(8, device=device))
+    except RuntimeError as error:  # of whatever lies below
+        reason = str(error).strip().splitlines()[0]
+        raise NoCompilerError(f"--compile: does not work here, {reason}") from error
+
+
 def replica_count(batch: int, gpus: int) -> int:
     """How many GPUs share a batch: as many as can have two clips each, which a batch norm needs, and at least one.
 

@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from data.batching import BatchShape, ClipRequest
+from data.datasets import OWN
 from data.motions import MOTIONS
-from train.benchmark import main
-from train.measure import Combination, StepTime, matrix_peak, time_steps
+from network import create_network
+from train.benchmark import SMALL as SMALL_OPTIONS
+from train.benchmark import combinations, main, make_parser
+from train.command_line import parse_options
+from train.measure import Combination, StepTime, make_measured, matrix_peak, time_steps
 from train.options import Options
 from train.plan import operations_of
 from train.race import Motions, variant_options
@@ -76,14 +81,60 @@ def test_loader_reads_the_data_set_that_is_named(
 def test_compiled_steps_are_those_of_a_compiled_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiling itself takes a minute here, and is torch's."""
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    monkeypatch.setattr(torch, "compile", lambda what: compiled.append(what) or what)
     options = Options(network="r3d_18", gpus=0)
     sizes = {"num_classes": 3, "warmup": 0, "repeats": 1}
     for wanted in (False, True):
         combination = Combination("fp32", channels_last=False, compiled=wanted)
         assert len(list(time_steps(options, combination, [BatchShape(2, 4, 32)], **sizes))) == 1
-        assert len(compiled) == wanted
+        assert sum(isinstance(what, torch.nn.Module) for what in compiled) == wanted
     assert str(combination) == "fp32 contiguous compiled"
+
+
+def test_where_nothing_can_be_compiled_a_line_says_so_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    words = [*SMALL, "--precisions", "fp32", "--layouts", "contiguous", "--json", str(tmp_path / "rows.json")]
+    with inductor.patch({"cpp.cxx": ("/nowhere/g++",), "force_disable_caches": True}):
+        assert main([*words, "--modes", "compiled", "eager", "--no-loader"]) == 0
+        options = Options(network="ir_csn_50", gpus=0, precision="fp32", compile=True)
+        with pytest.raises(ValueError, match="--compile: does not work here"):  # as a run would end
+            make_measured(options, 3)
+    printed = capsys.readouterr().out.splitlines()
+    line = next(line for line in printed if line.startswith("fp32 contiguous compiled"))
+    assert "left out: --compile: does not work here, InvalidCxxCompiler: No working C++ compiler" in line
+    content = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["compiled"] for row in content["steps"]] == [False]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", ["fp32 contiguous eager", "fp32 channels-last eager"]),
+        ("--precision bf16", ["bf16 contiguous eager", "bf16 channels-last eager"]),
+        ("--no-channels-last --compile", ["fp32 contiguous compiled"]),
+        ("--channels-last True", ["fp32 channels-last eager"]),
+        ("--channels-last --layouts contiguous --modes eager --compile", ["fp32 contiguous eager"]),
+    ],
+)
+def test_flags_of_training_choose_what_is_measured(words: str, expected: list[str]) -> None:
+    """The table of steps once ignored `--precision`, `--channels-last` and `--compile`."""
+    arguments, rest = make_parser().parse_known_args(words.split())
+    options = parse_options(OWN, SMALL_OPTIONS, rest)
+    measured = [str(combination) for combination in combinations(options, arguments, gpus=0)]
+    assert [name for name in measured if options.precision or name.startswith("fp32")] == expected
+
+
+def test_measured_steps_start_from_the_weights_that_are_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    named = create_network("r3d_18", 3)
+    torch.save(named.state_dict(), tmp_path / "weights.pth")
+    options = Options(network="r3d_18", gpus=0, precision="fp32", pretrained_3d=tmp_path / "weights.pth")
+    measured = make_measured(options, 3).network.state_dict()
+    assert [
+        name for name, value in named.state_dict().items() if not torch.equal(value, measured[name])
+    ] == []
 
 
 def test_teraflops_are_three_forward_passes() -> None:
@@ -96,8 +147,13 @@ def test_teraflops_are_three_forward_passes() -> None:
     assert row.gigabytes is None
 
 
-def test_peak_is_that_of_this_machine() -> None:
-    assert 1e-3 < matrix_peak(torch.device("cpu"), "fp32") < 10
+def test_peak_is_that_of_this_machine_with_the_libraries_of_the_step() -> None:
+    """That of bf16 on CPUs was once oneDNN's, which steps leave out."""
+    for precision in ("fp32", "bf16"):
+        assert 1e-4 < matrix_peak(torch.device("cpu"), precision) < 10
+        at_peak = torch.backends.mkldnn.enabled
+        make_measured(Options(network="ir_csn_50", gpus=0, precision=precision), 3)
+        assert torch.backends.mkldnn.enabled == at_peak == (precision == "fp32")
 
 
 @pytest.mark.parametrize(
