@@ -5,8 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 import pytest
+import torch
 
-from train.timing import HostClock, StepTimer, Times
+from train.timing import HostClock, StepTimer, Times, clock_of
 
 
 class QueueClock:
@@ -47,6 +48,20 @@ def test_what_the_device_has_not_done_is_read_later_and_nothing_waits() -> None:
         may_go_on[3].set()
     assert timer.read().clips == 13
     assert timer.read() == Times()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_not_waited_for() -> None:
+    timer = StepTimer(clock_of(torch.device("cuda", 0)))
+    timer.start(clips=8)
+    timer.forward_done()
+    torch.cuda._sleep(10**9)
+    timer.backward_done()
+    assert timer.read() == Times()
+    torch.cuda.synchronize()
+    times = timer.read()
+    assert times.clips == 8
+    assert times.backward > 0.1 > times.forward
 
 
 def test_passes_of_all_parts_and_the_update_are_counted_once() -> None:
