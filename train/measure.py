@@ -66,14 +66,18 @@ def matrix_peak(device: torch.device, precision: str) -> float:
     The layouts are those of a layer's output and of its two gradients, which differ tenfold for bf16 on CPUs.
     """
     choose_backends(device, precision)
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_tf32
+    settings.allow_tf32 = torch.backends.cudnn.allow_tf32  # products in fp32 round as convolutions do
     best = 0.0
     for size in (128, 512, 1024) if device.type == "cpu" else (1024, 8192):
         matrix = torch.randn(size, size, device=device, dtype=AUTOCAST[precision])
         pairs = [(matrix, matrix.T), (matrix, matrix), (matrix.T, matrix)]
         seconds = [_seconds_of_product(*pair) for pair in pairs for _ in range(3)]
         best = max(best, 2 * size**3 / min(seconds))
-        if max(seconds) > 0.1:  # the next size would take a minute
+        if max(seconds) > 0.1:  # the next size would take long
             break
+    settings.allow_tf32 = before
     return best / 1e12
 
 
