@@ -22,8 +22,8 @@ import numpy as np
 from data.command_line import OneLineParser
 from data.files import write_whole
 from data.frame_store import FrameStoreError
-from data.video_files import Video, VideoFileError, find_videos, written_video
 from data.video_sampler import clip_span
+from data.video_streams import Video, VideoStreamError, find_videos, written_video
 from train.devices import choose_device
 from train.distributed import World
 from train.options import not_negative, positive
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for video, overlay, attention in zip(videos, overlays, attentions, strict=True):
             try:
                 prediction = watcher.predict(video)
-            except (VideoFileError, FrameStoreError) as error:
+            except (VideoStreamError, FrameStoreError) as error:
                 logger.error("%s", error)
                 continue
             if video.complaint:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.video_files import Video
+from data.video_streams import Video
 from train.attention import SaliencyTube, attention_maps, make_tube
 from train.trained import Trained
 from train.windows import Window, sliding_windows
@@ -54,7 +54,7 @@ class Prediction(NamedTuple):
 class Watcher:
     """A network that watches videos through a window that moves on by `stride` frames, `batch_size` windows at a time.
 
-    No more than a window's frames and a batch of clips are held. VideoFileError or FrameStoreError where a video cannot
+    No more than a window's frames and a batch of clips are held. VideoStreamError or FrameStoreError where a video cannot
     be read.
     """
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.video_files import written_video
+from data.video_streams import written_video
 from network import create_network
 from train.normalisation import Normalisation
 from train.options import Options

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.convert import main as convert
-from data.video_files import VideoFile
+from data.video_streams import VideoFile
 from tests.train.bright import CLASSES, save_bright, write_video
 from train.predict import main
 from train.prediction import Answer, Prediction, Watcher, best_answers

@@ -7,7 +7,7 @@ import pytest
 
 from data.convert import main as convert
 from data.frame_store import FrameStore
-from data.video_files import StoredVideo, VideoFile, VideoFileError, find_videos, written_video
+from data.video_streams import StoredVideo, VideoFile, VideoStreamError, find_videos, written_video
 from tests.painting import indices_of, make_stores, paint
 
 
@@ -59,10 +59,10 @@ def test_rest_need_not_be_read(tmp_path: Path) -> None:
 def test_what_is_no_video_is_named(tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no video " * 100)
-    with pytest.raises(VideoFileError, match="text.mp4: no frame could be decoded, "):
+    with pytest.raises(VideoStreamError, match="text.mp4: no frame could be decoded, "):
         list(VideoFile(text).frames())
     odd = Path(str(tmp_path) + "/caf\udce9.mp4")
-    with pytest.raises(VideoFileError, match=r"caf.*its name is not UTF-8, rename it"):
+    with pytest.raises(VideoStreamError, match=r"caf.*its name is not UTF-8, rename it"):
         list(VideoFile(odd).frames())
 
 
@@ -92,8 +92,8 @@ def test_half_a_video_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     failing = tmp_path / "ffmpeg"
     failing.write_text('#!/bin/sh\necho "No space left" >&2\nexit 1\n')
     failing.chmod(0o755)
-    monkeypatch.setattr("data.video_files.ffmpeg_binary", lambda: str(failing))
-    with pytest.raises(VideoFileError, match=r"video.mp4: ffmpeg could not write it, No space left"):
+    monkeypatch.setattr("data.video_streams.ffmpeg_binary", lambda: str(failing))
+    with pytest.raises(VideoStreamError, match=r"video.mp4: ffmpeg could not write it, No space left"):
         write(path, n_frames=200)
     assert list(path.parent.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Video files frame by frame, in bounded memory: read as data.convert reads them, and written as H.264."""
+"""Videos as streams of frames, in bounded memory: read as data.convert reads them, and written as H.264."""
 
 import os
 import re
@@ -22,7 +22,7 @@ CHUNK = 16  # frames read from a store at a time
 UNKNOWN_RATE = 25.0
 
 
-class VideoFileError(ValueError):
+class VideoStreamError(ValueError):
     """A video that cannot be read or written; the message names it and the reason."""
 
 
@@ -41,7 +41,7 @@ class Video(Protocol):
     def frames(self, short_side: int | None = None) -> Iterator[np.ndarray]:
         """All frames, uint8 `(H, W, 3)`, BGR. Those of a file have a short side of at most `short_side`.
 
-        FrameStoreError or VideoFileError where there is none.
+        FrameStoreError or VideoStreamError where there is none.
         """
 
 
@@ -63,7 +63,7 @@ class VideoFile:
         try:
             command = ffmpeg_command(self.path, short_side or ANY_SIZE, QUALITY)
         except UnicodeError:
-            raise VideoFileError(f"{str(self.path)!a}: its name is not UTF-8, rename it") from None
+            raise VideoStreamError(f"{str(self.path)!a}: its name is not UTF-8, rename it") from None
         is_empty = True
         with tempfile.TemporaryFile() as errors:
             with subprocess.Popen(
@@ -80,7 +80,9 @@ class VideoFile:
         if process.returncode != 0 and not self.complaint:
             self.complaint = f"ffmpeg failed with status {process.returncode}"
         if is_empty:
-            raise VideoFileError(f"{self.path}: no frame could be decoded, {self.complaint or 'it has none'}")
+            raise VideoStreamError(
+                f"{self.path}: no frame could be decoded, {self.complaint or 'it has none'}"
+            )
 
 
 class StoredVideo:
@@ -145,7 +147,7 @@ def written_video(
     """A writer within; the file is there as a whole when it ends well, and else not at all.
 
     H.264 at `rate` frames a second; odd sizes need colours at full resolution, which not every player shows. `threads`:
-    0 is as many as ffmpeg likes. VideoFileError with ffmpeg's reason.
+    0 is as many as ffmpeg likes. VideoStreamError with ffmpeg's reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -170,7 +172,7 @@ def written_video(
                 staging.replace(path)
             staging.unlink(missing_ok=True)
         if process.returncode != 0:
-            raise VideoFileError(f"{path}: ffmpeg could not write it, {_first_line(errors)}")
+            raise VideoStreamError(f"{path}: ffmpeg could not write it, {_first_line(errors)}")
 
 
 def _first_line(errors: IO[bytes]) -> str:
