@@ -38,7 +38,9 @@ Watched = Sequence[tuple[Video, Prediction]]
 
 
 def output_paths(target: Path | None, videos: Sequence[Video]) -> list[Path | None]:
-    """Where each video's drawing goes: `target` for a single one; of several, `<video's name>.mp4` in that folder.
+    """Where each video's drawing goes: `target` for a single one; of several, `<its name>.mp4` in that folder.
+
+    Where names are not enough, with its folder's name before it, and its ending after it.
 
     ValueError where `target` is not fit for that, or two videos would go to one file.
     """
@@ -50,13 +52,16 @@ def output_paths(target: Path | None, videos: Sequence[Video]) -> list[Path | No
         raise ValueError(f"{target}: must end with .mp4")
     if target.suffix == ".mp4":
         raise ValueError(f"{target}: {len(videos)} videos need a folder, not one .mp4")
-    paths = [target / f"{video.path.stem}.mp4" for video in videos]
-    if len(set(paths)) < len(paths):
-        paths = [target / f"{video.path.parent.name}_{video.path.name}.mp4" for video in videos]
-    twice = next((path for path in paths if paths.count(path) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{twice}: two of the videos would go there, give them to two commands")
-    return paths
+    names = [
+        [video.path.stem for video in videos],
+        [f"{video.path.parent.name}_{video.path.stem}" for video in videos],
+        [f"{video.path.parent.name}_{video.path.name}" for video in videos],
+    ]
+    chosen = next((each for each in names if len(set(each)) == len(each)), None)
+    if chosen is None:
+        twice = next(name for name in names[-1] if names[-1].count(name) > 1)
+        raise ValueError(f"{target / twice}.mp4: two of the videos would go there, give them to two commands")
+    return [target / f"{name}.mp4" for name in chosen]
 
 
 def draw_video(video: Video, path: Path, draw: Callable[[int, np.ndarray], np.ndarray]) -> None:

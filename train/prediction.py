@@ -54,8 +54,8 @@ class Prediction(NamedTuple):
 class Watcher:
     """A network that watches videos through a window that moves on by `stride` frames, `batch_size` windows at a time.
 
-    No more than a window's frames and a batch of clips are held. VideoStreamError or FrameStoreError where a video cannot
-    be read.
+    No more than a window's frames and a batch of clips are held. Where a video cannot be read, VideoStreamError or
+    FrameStoreError.
     """
 
     trained: Trained

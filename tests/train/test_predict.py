@@ -11,7 +11,7 @@ import torch
 from data.convert import main as convert
 from data.video_streams import VideoFile
 from tests.train.bright import CLASSES, save_bright, write_video
-from train.predict import main
+from train.predict import main, output_paths
 from train.prediction import Answer, Prediction, Watcher, best_answers
 from train.trained import load_trained
 
@@ -123,20 +123,25 @@ def test_several_videos_are_drawn_into_a_folder(
         (tmp_path / "videos" / name).parent.mkdir(parents=True)
         one_colour(tmp_path / "videos" / name, 255, n_frames=3)
     assert main([str(checkpoint), str(tmp_path / "videos"), "--overlay", str(tmp_path / "out")]) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one_a.mp4.mp4", "two_a.mp4.mp4"]
-    words = [checkpoint, tmp_path / "videos" / "one" / "a.mp4"]
-    fails(
-        capsys,
-        f"{tmp_path / 'o.mp4'}: 3 videos need",
-        *words,
-        tmp_path / "videos",
-        "--overlay",
-        tmp_path / "o.mp4",
-    )
-    fails(capsys, f"{tmp_path / 'out'}: must end with .mp4", *words, "--attention", tmp_path / "out")
-    fails(
-        capsys, f"{tmp_path / 'o' / 'one_a.mp4.mp4'}: two of", *words, words[1], "--overlay", tmp_path / "o"
-    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one_a.mp4", "two_a.mp4"]
+    single, folder = tmp_path / "videos" / "one" / "a.mp4", tmp_path / "out"
+    words = [checkpoint, single]
+    fails(capsys, f"{folder}.mp4: 3 videos need", *words, tmp_path / "videos", "--overlay", f"{folder}.mp4")
+    fails(capsys, f"{folder}: must end with .mp4", *words, "--attention", folder)
+    fails(capsys, f"{folder / 'one_a.mp4.mp4'}: two of the videos", *words, single, "--overlay", folder)
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/x.mp4", "b/y.avi"], ["x", "y"]),
+        (["a/x.mp4", "b/x.avi"], ["a_x", "b_x"]),
+        (["a/x.mp4", "a/x.avi"], ["a_x.mp4", "a_x.avi"]),
+    ],
+)
+def test_drawings_are_named_after_their_videos(paths: list[str], names: list[str]) -> None:
+    found = output_paths(Path("out"), [VideoFile(Path(path)) for path in paths])
+    assert found == [Path("out") / f"{name}.mp4" for name in names]
 
 
 def test_features_have_a_row_a_window(checkpoint: Path, dawn: Path, tmp_path: Path) -> None:
