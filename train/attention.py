@@ -18,10 +18,16 @@ from torch import Tensor, nn
 
 from train.trained import Trained
 
-STAGES = ("layer1", "layer2", "layer3", "layer4")
+STAGES = {"layer4": 32, "layer3": 16, "layer2": 8, "layer1": 4}  # pixels of the clip to one place
+LEAST_PLACES = 7  # a side: those of the last stage at 224 pixels
 
 
-def attention_maps(trained: Trained, clips: Tensor, number: int, stage: str = STAGES[-1]) -> Tensor:
+def attention_stage(size: int) -> str:
+    """The deepest stage that tells enough places of a clip apart: of 224 pixels the last, of 112 the third."""
+    return next((stage for stage, pixels in STAGES.items() if size >= LEAST_PLACES * pixels), "layer1")
+
+
+def attention_maps(trained: Trained, clips: Tensor, number: int, stage: str) -> Tensor:
     """What speaks for class `number` (positive) and against it, at each place of a stage's output.
 
     Clips uint8 `(B, T, H, W, 3)`, BGR -> float32 `(B, T', H', W')`. The mean over the places of the last stage is the
@@ -36,7 +42,8 @@ def attention_maps(trained: Trained, clips: Tensor, number: int, stage: str = ST
         logits = network(trained.prepare(clips))
         gradients = torch.autograd.grad(logits[:, number].sum(), kept)
     maps = [
-        (features.detach() * gradient).sum(dim=1, keepdim=True) * features[0, 0].numel()
+        (features.detach() * gradient.mean(dim=(2, 3, 4), keepdim=True)).sum(dim=1, keepdim=True)
+        * features[0, 0].numel()
         for features, gradient in zip(kept, gradients, strict=True)
     ]
     size = max((part.shape[2:] for part in maps), key=lambda shape: shape.numel())

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.video_streams import Video
-from train.attention import SaliencyTube, attention_maps, make_tube
+from train.attention import SaliencyTube, attention_maps, attention_stage, make_tube
 from train.trained import Trained
 from train.windows import Window, sliding_windows
 
@@ -77,9 +77,10 @@ class Watcher:
 
     def attention(self, video: Video, number: int) -> SaliencyTube:
         """Another pass: where and when it found what speaks for class `number`."""
+        stage = attention_stage(self.trained.options.clip_size)
         found: list[tuple[np.ndarray, np.ndarray]] = []
         for windows, clips in self._batches(video):
-            maps = attention_maps(self.trained, clips, number).cpu().numpy()
+            maps = attention_maps(self.trained, clips, number, stage).cpu().numpy()
             found += zip((window.indices for window in windows), maps, strict=True)
         return make_tube(found)
 

@@ -8,7 +8,7 @@ import torch
 
 from network import create_network
 from tests.train.bright import CLASSES, OPTIONS, bright_network
-from train.attention import attention_maps, make_tube
+from train.attention import attention_maps, attention_stage, make_tube
 from train.normalisation import Normalisation
 from train.options import Options
 from train.trained import Trained
@@ -45,9 +45,9 @@ def test_attention_adds_up_to_what_speaks_for_the_class(name: str) -> None:
     torch.manual_seed(0)
     options = {"gates": "soft"} if name.startswith("srtg") else {}
     trained = trained_as(create_network(name, 5, **options), tuple("abcde"), Options(network=name))
-    clips = torch.randint(0, 256, (2, 16, 64, 64, 3), dtype=torch.uint8)
+    clips = torch.randint(0, 256, (2, 8, 64, 64, 3), dtype=torch.uint8)
     logits = trained.logits(clips) - trained.network.fc.bias
-    maps = attention_maps(trained, clips, 3)
+    maps = attention_maps(trained, clips, 3, "layer4")
     assert maps.shape[2:] == (2, 2)
     torch.testing.assert_close(maps.mean(dim=(1, 2, 3)), logits[:, 3], rtol=1e-3, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in trained.network.parameters())
@@ -68,6 +68,17 @@ def test_attention_points_to_what_the_network_looks_for(corner: tuple[int, int],
     assert quarters[corner] > 0
     assert quarters.count_nonzero() == 1
     assert attention_maps(trained, clips, CLASSES.index("dark"), stage).abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["ip_csn_50", "mtnet_xs_g8"])
+def test_stage_has_enough_places(name: str) -> None:
+    """At any size; below 28 pixels there are none that have."""
+    trained = trained_as(create_network(name, 2), ("a", "b"), Options(network=name))
+    for size, stage in ((24, "layer1"), (48, "layer1"), (64, "layer2"), (112, "layer3")):
+        assert attention_stage(size) == stage
+        clips = torch.zeros(1, 4, size, size, 3, dtype=torch.uint8)
+        assert attention_maps(trained, clips, 0, stage).shape[2] in (size // 4, size // 8, 7)
+    assert [attention_stage(size) for size in (223, 224, 284)] == ["layer3", "layer4", "layer4"]
 
 
 def test_tube_goes_through_the_moments_of_all_windows() -> None:
