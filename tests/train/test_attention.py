@@ -15,7 +15,6 @@ from train.trained import Trained
 
 CPU = torch.device("cpu")
 FAMILIES = [
-    "r3d_18",
     "srtg_r3d_18",
     "r2plus1d_18",
     "srtg_ir_csn_50",
