@@ -32,7 +32,7 @@ def commands(page: Path) -> list[str]:
 
 LINES = list(dict.fromkeys(line for page in PAGES for line in commands(page)))
 TRAINING = [line for line in LINES if re.search(r"\btrain_\w+\.py ", line) and "error:" not in line]
-MODULES = [line for line in LINES if " -m " in line]
+MODULES = [line for line in LINES if " -m " in line and "error:" not in line]
 SCRIPTS = [line for line in LINES if line.startswith("python docs/")]
 
 
