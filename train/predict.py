@@ -199,6 +199,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if attention is not None:
                 draw_attention_video(watcher, video, prediction, attention)
         _write_tables(arguments, trained, watched)
+    except KeyboardInterrupt:
+        logger.error("stopped; what was not finished is not there")
+        return 130
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return 0 if len(watched) == len(videos) else 1

@@ -186,6 +186,18 @@ def test_one_video_that_cannot_be_read_does_not_stop_the_others(
     assert f"{bad}: no frame could be decoded" in caplog.text
 
 
+def test_what_is_stopped_leaves_nothing_half_done(
+    checkpoint: Path, dawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.predict.draw_answers", interrupt)
+    words = ["--overlay", str(tmp_path / "o.mp4"), "--json", str(tmp_path / "a.json")]
+    assert main([str(checkpoint), str(dawn), *words]) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_input_is_named(
     checkpoint: Path, dawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
