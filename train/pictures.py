@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,24 +73,8 @@ def save_picture(figure: Any, path: Path) -> None:
 
 def draw_curves(runs: Mapping[str, History], path: Path) -> None:
     """A panel for each thing that any of the runs wrote down, a colour a run; `runs` by their names."""
-    panels: list[Callable[[Any], None]] = [
-        lambda axes: _draw_split(axes, runs, "loss", "loss"),
-        lambda axes: _draw_split(axes, runs, "top1", "top-1"),
-        lambda axes: _draw_split(axes, runs, "top5", "top-5"),
-    ]
-    progress = [run.progress for run in runs.values()]
-    if any(_is_known(run.learning_rate) for run in progress):
-        panels.append(lambda axes: _draw_rates(axes, progress))
-    if any(_is_known(rates) for run in progress for rates in run.speeds.values()):
-        panels.append(lambda axes: _draw_speeds(axes, progress))
-    if any(run.gates for run in progress):
-        panels.append(lambda axes: _draw_gates(axes, progress))
-    wide = [
-        lambda axes, name=name, run=run: _draw_batches(axes, name if len(runs) > 1 else "", run.progress)
-        for name, run in runs.items()
-        if any(len(shares_of_clips(batches)) > 1 for batches in run.progress.batches)
-    ]
     plt = pyplot()
+    panels, wide = _panels(runs), _wide_panels(runs)
     rows = -(-len(panels) // COLUMNS)
     heights = [3.6] * rows + [2.6] * len(wide)
     figure = plt.figure(figsize=(13, sum(heights) + 0.4), layout="constrained")
@@ -105,6 +90,34 @@ def draw_curves(runs: Mapping[str, History], path: Path) -> None:
     handles += _line_handles({"validation": "-", "training": "--"})
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4), frameon=False)
     save_picture(figure, path)
+
+
+Panel = Callable[[Any], None]  # draws into axes
+
+
+def _panels(runs: Mapping[str, History]) -> list[Panel]:
+    """Of all runs, what at least one has."""
+    progress = [run.progress for run in runs.values()]
+    panels = [
+        partial(_draw_split, runs=runs, field=field, title=title)
+        for field, title in (("loss", "loss"), ("top1", "top-1"), ("top5", "top-5"))
+    ]
+    if any(_is_known(run.learning_rate) for run in progress):
+        panels.append(partial(_draw_rates, progress=progress))
+    if any(_is_known(rates) for run in progress for rates in run.speeds.values()):
+        panels.append(partial(_draw_speeds, progress=progress))
+    if any(run.gates for run in progress):
+        panels.append(partial(_draw_gates, progress=progress))
+    return panels
+
+
+def _wide_panels(runs: Mapping[str, History]) -> list[Panel]:
+    """Of each run whose batches changed their shape."""
+    return [
+        partial(_draw_batches, name=name if len(runs) > 1 else "", progress=run.progress)
+        for name, run in runs.items()
+        if any(len(shares_of_clips(batches)) > 1 for batches in run.progress.batches)
+    ]
 
 
 def _line_handles(lines: Mapping[str, str]) -> list[Any]:
