@@ -3,8 +3,8 @@
 Selvaraju et al., "Grad-CAM: Visual explanations from deep networks", ICCV 2017; Stergiou et al., "Saliency tubes:
 visual explanations for spatio-temporal convolutions", ICIP 2019. All networks here end with the mean of their last
 features over time and space and a linear head, so that a class's logit is its bias plus the mean of a map: at each
-place, the features times their weights. That map is Grad-CAM at the last stage. Earlier stages have more places; there a
-feature's weight is the mean of its gradient.
+place, the features times their weights. That map is Grad-CAM at the last stage. Earlier stages have more places; there
+a feature's weight is the mean of its gradient.
 """
 
 from collections.abc import Iterator, Sequence
