@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--columns", type=int, default=150, help="(default: 150)")
     arguments = parser.parse_args(argv)
     matplotlib.use("Agg")
-    session = arguments.session.read_text("utf-8", errors="replace")
+    session = arguments.session.read_bytes().decode(errors="replace")  # as text, \r would end lines
     draw(printed_lines(session)[-arguments.lines :], arguments.columns, arguments.output)
     print(arguments.output)
     return 0

@@ -36,8 +36,8 @@ def test_picture_of_a_terminal_has_what_stays_there(
         f"{GREEN}now\x1b[0m {RED}slow\x1b[0m end\r",
         "",
     ]
-    session.write_text("\n".join(lines))
-    (line,) = terminal["printed_lines"](session.read_text())
+    session.write_bytes("\n".join(lines).encode())
+    (line,) = terminal["printed_lines"]("\n".join(lines))
     text = [(piece, bold) for piece, _, bold in terminal["pieces"](line)]
     assert text == [("now", False), (" ", False), ("slow", True), (" end", False)]
     assert terminal["main"]([str(session), "-o", str(tmp_path / "t.png"), "--columns", "30"]) == 0
