@@ -1,12 +1,16 @@
 # make setup   an environment in .venv
 # make demo    render motions, convert, train and plot: a few minutes on two cores
+# make demo-full    the demo, then everything that its network can be asked: some minutes more
 # make test    the test suite          make lint    style          make bench    reading clips, and latency of networks
 # make soak    a training run killed 200 times against one left alone: a quarter of an hour
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
+RUN := $(DEMO)/results/srtg_r3d_18_gates_False
+BEST := $(RUN)/srtg_r3d_18_best.pth
+SHOWN := right up grow clockwise
 
-.PHONY: setup demo test soak lint bench
+.PHONY: setup demo demo-full test soak lint bench
 
 setup: .venv/installed
 
@@ -23,8 +27,16 @@ demo: setup
 	$(BIN)/python -m train --dataset $(DEMO)/motions --network srtg_r3d_18 --short-cycles \
 	    --clip-length 8 --clip-size 64 --short-side 72 --train-frame-interval 4 --val-frame-interval 4 \
 	    --batch-size 8 --workers 1 --augment none --flip False --clip-gradient 5 \
-	    --lr-base 0.01 --lr-schedule cosine --warmup-epochs 1 --end-epoch 8 --save-frequency 8 --model-dir $(DEMO)/results
-	$(BIN)/python -m train.plot $(DEMO)/results/srtg_r3d_18_gates_False -o $(DEMO)/curves.png
+	    --lr-base 0.01 --lr-schedule cosine --warmup-epochs 1 --end-epoch 8 --save-frequency 8 --tensorboard --model-dir $(DEMO)/results
+	$(BIN)/python -m train.plot $(RUN) -o $(DEMO)/curves.png
+
+demo-full: demo
+	$(BIN)/python -m train.plot $(RUN) -o $(DEMO)/curves.svg --schedule $(DEMO)/schedule.png
+	$(BIN)/tensorboard --inspect --logdir $(RUN)
+	$(BIN)/python -m data.synthetic $(DEMO)/unseen --videos-per-class 1 --seed 2
+	$(BIN)/python -m train.predict $(BEST) $(DEMO)/unseen --top 3 --stride 4 --json $(DEMO)/answers.json \
+	    --overlay $(DEMO)/overlay --attention $(DEMO)/attention --features $(DEMO)/features.npz
+	$(BIN)/python docs/filmstrip.py $(SHOWN:%=$(DEMO)/attention/%_00000.mp4) -o $(DEMO)/attention.png
 
 test: setup
 	$(BIN)/python -m pytest -n auto

@@ -14,7 +14,7 @@ ALLOWED = {"network": {"network"}, "data": {"data"}, "train": {"network", "data"
 ONLY_IN = {
     "sqlite3": {"data/frame_store.py", "data/baseline.py"},  # the original's way, for comparison
     "imgaug": {"data/video_transforms.py"},
-    "matplotlib": {"train/plot.py"},
+    "matplotlib": {"train/pictures.py"},
     "ffmpeg": {"data/convert.py"},
     "safetensors": {"network/weights.py"},
     "torchvision": set(),

@@ -1,51 +1,176 @@
-"""The README's commands and names, as they stand there."""
+"""The commands and names of README and docs, as they stand there."""
 
-import importlib.util
+import argparse
+import importlib
+import inspect
 import re
 import runpy
 import shlex
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data import datasets
+from data.motions import render
+from data.synthetic import write_video
 from network import create_network, list_networks
 from train.command_line import parse_options
+from train.options import Options
+from train.run import main as train
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
-TRAINING = [line for line in LINES if line.startswith("python train_")]
-MODULES = [line for line in LINES if " -m " in line]
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of a page's code blocks, those that go on in the next one joined."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
+LINES = list(dict.fromkeys(line for page in PAGES for line in commands(page)))
+TRAINING = [line for line in LINES if re.search(r"\btrain_\w+\.py ", line) and "error:" not in line]
+MODULES = [line for line in LINES if " -m " in line and "error:" not in line]
+SCRIPTS = [line for line in LINES if line.startswith("python docs/")]
 
 
 @pytest.mark.parametrize("line", TRAINING)
 def test_training_commands_parse(line: str, repository: Path) -> None:
     """An example of the original's README failed an assertion of its own script."""
-    _, script, *arguments = shlex.split(line)
-    namespace = runpy.run_path(str(repository / script))
+    words = shlex.split(line.removesuffix("&"))
+    place = next(number for number, word in enumerate(words) if word.endswith(".py"))
+    namespace = runpy.run_path(str(repository / words[place]))
     spec = next(
         value
         for value in vars(datasets).values()
         if value in namespace.values() and hasattr(value, "train_csv")
     )
-    options = parse_options(spec, namespace["DEFAULTS"], arguments)
+    options = parse_options(spec, namespace["DEFAULTS"], words[place + 1 :])
     assert options.network in list_networks()
 
 
+class ParsedError(Exception):
+    """A command understood its words, and would have begun."""
+
+
+@pytest.fixture
+def parsing_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(self: argparse.ArgumentParser, words: list[str] | None = None) -> None:
+        parse(self, words)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+
+
+@pytest.mark.usefixtures("parsing_alone")
 @pytest.mark.parametrize("line", MODULES)
-def test_modules_exist(line: str) -> None:
-    words = shlex.split(line)
-    name = words[words.index("-m") + 1]
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.submodule_search_locations is None or importlib.util.find_spec(f"{name}.__main__")
+def test_modules_understand_their_commands(line: str) -> None:
+    _, _, rest = line.partition(" -m ")
+    name, *words = shlex.split(rest.partition(" # ")[0])
+    if name == "train":
+        with pytest.raises(ParsedError):
+            parse_options(datasets.OWN, Options(), words)
+        return
+    module = importlib.import_module(name)
+    if not words and "argv" not in inspect.signature(module.main).parameters:
+        return  # takes no words, as network.table
+    with pytest.raises(ParsedError):
+        module.main(words)
+
+
+@pytest.mark.usefixtures("parsing_alone")
+@pytest.mark.parametrize("line", SCRIPTS)
+def test_scripts_of_the_pages_understand_their_commands(line: str, repository: Path) -> None:
+    _, script, *words = shlex.split(line)
+    with pytest.raises(ParsedError):
+        runpy.run_path(str(repository / script))["main"](words)
+
+
+def test_first_page_can_be_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From videos in folders to a picture of where the network looked: the README's lines, on little videos."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(1)
+    for name in (
+        "videos/left/a.mp4",
+        "videos/left/b.mp4",
+        "videos/right/a.mp4",
+        "videos/right/b.mp4",
+        "holiday.mp4",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(Path(name), render("left" if "left" in name else "right", generator, 10, 48))
+    smaller = [
+        "--clip-size=32",
+        "--short-side=36",
+        "--clip-length=4",
+        "--end-epoch=1",
+        "--workers=0",
+        "--gpus=0",
+    ]
+    steps = [
+        line for line in commands(README) if re.match(r"python -m (data|train)\S* .*(my_set|holiday)", line)
+    ]
+    assert [line.split()[2] for line in steps] == [
+        *("data.convert", "data.labels", "train", "train.plot", "train.predict")
+    ]
+    for line in steps:
+        _, _, name, *words = shlex.split(line)
+        if name == "train":
+            assert train(datasets.OWN, Options(), words + smaller) == 0
+        else:
+            assert importlib.import_module(name).main(words) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "converted 4\n",
+        "my_set/labels/train.csv: 2 videos of 2 classes",
+        "holiday.mp4: 10 frames, 2 windows",
+    ):
+        assert said in out
+    for name in ("curves.png", "said.mp4", "seen.mp4"):
+        assert Path(name).stat().st_size > 1000
 
 
 def test_there_are_commands_of_each_kind() -> None:
-    assert len(TRAINING) >= 4
-    assert len(MODULES) >= 4
+    assert len(TRAINING) >= 6
+    assert len(MODULES) >= 10
+    assert len(SCRIPTS) >= 1
+
+
+KNOWN = ("python ", "make ", "torchrun ", "tensorboard ", "docker ", "mount ", "srun ")
+
+
+def test_no_command_is_of_an_unknown_kind() -> None:
+    """What looks like a command is one that these tests look at."""
+    for line in LINES:
+        word = line.split(maxsplit=1)[0] if line.strip() else ""
+        if word in ("python3", "pip", "bash", "sh", "torchrun", "python") or word.startswith("./"):
+            assert line.startswith(KNOWN), line
+            if word == "python":
+                assert line in MODULES or line in TRAINING or line in SCRIPTS, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_lead_somewhere(page: Path) -> None:
+    text = page.read_text("utf-8")
+    targets = re.findall(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"", text)
+    for target in ("".join(pair) for pair in targets):
+        path, _, anchor = target.partition("#")
+        if path.startswith("https://"):
+            continue
+        place = page.parent / path if path else page
+        assert place.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", place.read_text("utf-8"), flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, (
+                target
+            )
 
 
 def test_make_targets_exist(repository: Path) -> None:
@@ -56,7 +181,7 @@ def test_make_targets_exist(repository: Path) -> None:
 
 
 def test_every_network_named_exists() -> None:
-    text = README.read_text("utf-8")
+    text = "".join(page.read_text("utf-8") for page in PAGES)
     for pattern in re.findall(
         r"`((?:r3d|r2plus1d|wide|ir_csn|ip_csn|mtnet|srtg)\w*(?:\{[\w,]+\})?\w*)`", text
     ):
@@ -66,11 +191,6 @@ def test_every_network_named_exists() -> None:
         names = [prefix + end for end in rest.rstrip("}").split(",")] if rest else [pattern]
         for name in names:
             assert name in list_networks(), name
-
-
-def test_pictures_exist(repository: Path) -> None:
-    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)|<img src=\"([^\"]+)\"", README.read_text("utf-8")):
-        assert (repository / "".join(path)).is_file()
 
 
 def test_the_example_in_python_builds(repository: Path) -> None:

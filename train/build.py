@@ -221,7 +221,8 @@ def make_callbacks(
     progress = ProgressLog(monitors, options.log_interval, options.end_epoch)
     if not world.is_first:
         return [progress]
-    callbacks = [BadSampleLog(folder / "bad_samples.csv"), progress, ResultsTable(folder, first_epoch)]
+    table = ResultsTable(folder, first_epoch, gate_names)
+    callbacks = [BadSampleLog(folder / "bad_samples.csv"), progress, table]
     if options.tensorboard:
         callbacks.append(TensorBoardLog(folder))
     return callbacks

@@ -5,12 +5,14 @@ import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from humanfriendly.terminal import ansi_wrap
 from tqdm import tqdm
 
+from data.batching import BatchShape
 from data.files import append_whole, write_whole
 from train.distributed import World
 from train.loop import StepReport, describe
@@ -23,7 +25,9 @@ logger = logging.getLogger(__name__)
 class EpochReport(NamedTuple):
     """What an epoch came to. `learning_rate` is that of its last step, `seconds` those of training and validation.
 
-    `waited_seconds` of training the loop waited for clips.
+    `waited_seconds` of training the loop waited for clips. `batches`: how many steps there were of each shape.
+    `speeds` are `SpeedMonitor`'s and `gates` `GateMonitor`'s, of the steps that this process did; empty where they had
+    been done before.
     """
 
     epoch: int
@@ -33,6 +37,9 @@ class EpochReport(NamedTuple):
     train_seconds: float
     val_seconds: float
     waited_seconds: float = 0.0
+    batches: Mapping[BatchShape, int] = MappingProxyType({})
+    speeds: Mapping[str, float] = MappingProxyType({})
+    gates: Mapping[str, float] = MappingProxyType({})
 
 
 class Callback:
@@ -92,22 +99,27 @@ class SpeedMonitor(Monitor):
 
     def __init__(self, coloured: bool = False) -> None:
         self.coloured = coloured
-        self.steps: list[StepReport] = []
+        self._start_again()
+
+    def _start_again(self) -> None:
+        self.times, self.clips_read, self.waited = Times(), 0, 0.0
 
     def on_step(self, report: StepReport) -> None:
-        self.steps.append(report)
+        self.times = Times.sum((self.times, report.times))
+        self.clips_read += report.shape.batch
+        self.waited += report.waited
 
     def describe(self) -> str:
         rates = " ".join(f"{name}={self._paint(name, rate)}" for name, rate in self.rates().items())
-        self.steps = []
+        self._start_again()
         return f"Speed ({rates}) clip/sec"
 
     def rates(self) -> dict[str, float]:
-        """Clips a second since the last `describe`."""
-        times = Times.sum(report.times for report in self.steps)
-        read = sum(report.shape.batch for report in self.steps)
-        waited = sum(report.waited for report in self.steps)
-        done = {"r": (read, waited), "f": (times.clips, times.forward), "b": (times.clips, times.backward)}
+        """Clips a second since the last `describe`; empty where there was no step."""
+        if not self.clips_read:
+            return {}
+        clips, forward, backward = self.times
+        done = {"r": (self.clips_read, self.waited), "f": (clips, forward), "b": (clips, backward)}
         return {name: clips / max(seconds, 1e-9) for name, (clips, seconds) in done.items()}
 
     def _paint(self, name: str, rate: float) -> str:
@@ -126,11 +138,16 @@ class ShapeMonitor(Monitor):
         return f"batch {describe(self.shape)}  lr {self.learning_rate:.3g}"
 
 
+def stages_of(gate_names: Sequence[str]) -> list[str]:
+    """layer1.0, layer1.1, layer2.0 -> layer1, layer1, layer2."""
+    return [name.split(".")[0] for name in gate_names]
+
+
 class GateMonitor(Monitor):
     """The share of open gates, or their mean opening if they are soft, for each stage of the network."""
 
     def __init__(self, gate_names: Sequence[str], device: torch.device, world: World) -> None:
-        self.stages = [name.split(".")[0] for name in gate_names]
+        self.stages = stages_of(gate_names)
         self.sums = torch.zeros(1 + len(gate_names), dtype=torch.float64, device=device)  # clips, openings
         self.world = world
 
@@ -138,13 +155,16 @@ class GateMonitor(Monitor):
         self.sums += torch.cat([report.sums[:1], report.openings])
 
     def describe(self) -> str:
+        return "gates " + " ".join(f"{stage} {mean:.2f}" for stage, mean in self.means().items())
+
+    def means(self) -> dict[str, float]:
+        """By stage, since the last call; empty where there was no step."""
         clips, *openings = self.world.sum(self.sums).tolist()
         self.sums = torch.zeros_like(self.sums)
-        means = [opening / clips for opening in openings]
         by_stage: dict[str, list[float]] = {}
-        for stage, mean in zip(self.stages, means, strict=True):
-            by_stage.setdefault(stage, []).append(mean)
-        return "gates " + " ".join(f"{stage} {sum(v) / len(v):.2f}" for stage, v in by_stage.items())
+        for stage, opening in zip(self.stages, openings, strict=True):
+            by_stage.setdefault(stage, []).append(opening / max(clips, 1))
+        return {stage: sum(v) / len(v) for stage, v in by_stage.items()} if clips else {}
 
 
 class ProgressLog(Callback):
@@ -215,14 +235,24 @@ def _csv_line(values: Iterable[Any]) -> str:
 
 
 class ResultsTable(Callback):
-    """`train_results_s0001.csv` and `val_results_s0001.csv`: a row an epoch, flushed; s is the first epoch."""
+    """`train_results_s0001.csv` and `val_results_s0001.csv`: a row an epoch, flushed; s is the first epoch.
 
-    def __init__(self, folder: Path, first_epoch: int) -> None:
+    Training's also has the speeds (clips a second), `Batches` (`12*8x16x112x112`: so many steps of that shape, and so
+    on), and a column for each stage with gates.
+    """
+
+    def __init__(self, folder: Path, first_epoch: int, gate_names: Sequence[str] = ()) -> None:
+        self.gated_stages = list(dict.fromkeys(stages_of(gate_names)))
         names = [f"{name}_results_s{first_epoch:04d}.csv" for name in ("train", "val")]
         self.train, self.val = (Table(folder / name) for name in names)
 
     def on_epoch(self, report: EpochReport) -> None:
         extra = {"LearningRate": report.learning_rate, "Seconds": round(report.train_seconds, 2)}
+        for column, name in SPEED_COLUMNS.items():
+            extra[column] = f"{report.speeds[name]:.4g}" if report.speeds else ""
+        extra["Batches"] = describe_batches(report.batches)
+        for stage in self.gated_stages:
+            extra[GATES_COLUMN + stage] = f"{report.gates[stage]:.4f}" if report.gates else ""
         self.train.add([_row(report.epoch, report.train) | extra])
         self.val.add([_row(report.epoch, report.val) | {"Seconds": round(report.val_seconds, 2)}])
         self.on_save()
@@ -230,6 +260,15 @@ class ResultsTable(Callback):
     def on_save(self) -> None:
         self.train.write()
         self.val.write()
+
+
+SPEED_COLUMNS = {"Reading": "r", "Forward": "f", "Backward": "b"}
+GATES_COLUMN = "Gates "  # and the stage
+
+
+def describe_batches(batches: Mapping[BatchShape, int]) -> str:
+    """`12*8x16x112x112 11*16x16x80x80`: steps of each shape."""
+    return " ".join(f"{steps}*{describe(shape)}" for shape, steps in batches.items())
 
 
 def _row(epoch: int, result: Averages) -> dict[str, float]:
@@ -256,7 +295,7 @@ def _epoch_of(row: str, path: Path) -> int:
 
 
 class TensorBoardLog(Callback):
-    """Scalars an epoch, for TensorBoard."""
+    """What an epoch came to, for TensorBoard: scalars, and as text the shapes of its batches."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -270,6 +309,12 @@ class TensorBoardLog(Callback):
             for name, value in result._asdict().items():
                 self.writer.add_scalar(f"{name}/{split}", value, report.epoch)
         self.writer.add_scalar("learning_rate", report.learning_rate, report.epoch)
+        for column, name in SPEED_COLUMNS.items():
+            if report.speeds:
+                self.writer.add_scalar(f"clips_a_second/{column.lower()}", report.speeds[name], report.epoch)
+        for stage, opening in report.gates.items():
+            self.writer.add_scalar(f"gates/{stage}", opening, report.epoch)
+        self.writer.add_text("batches", describe_batches(report.batches), report.epoch)
         self.writer.flush()
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -226,11 +226,29 @@ class Options:
         """Values that JSON and `weights_only` checkpoints can hold."""
         return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
 
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Options":
+        """From what `plain` gave, as checkpoints hold it; what was not known yet has its default.
+
+        ValueError for names that are not known here.
+        """
+        options = {option.name: option for option in dataclasses.fields(cls)}
+        unknown = sorted(plain.keys() - options.keys())
+        if unknown:
+            raise ValueError(f"has options that are unknown here: {', '.join(unknown)}")
+        return cls(**{name: _from_plain(options[name], value) for name, value in plain.items()})
+
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def _from_plain(option: dataclasses.Field, value: Any) -> Any:
+    if value is not None and option.metadata["parse"] is Path:
+        return Path(value)
+    return tuple(value) if option.metadata["many"] else value
 
 
 NETWORK_CHOICES = ("gates", "place", "pool")

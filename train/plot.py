@@ -1,29 +1,36 @@
-"""python -m train.plot RESULTS_DIR... -o curves.png
+"""python -m train.plot RESULTS_DIR... [-o curves.png] [--schedule schedule.png]
 
-Loss and accuracy over the epochs of one or more runs as a picture (PNG, SVG or PDF, by its ending), and each run's best
-epoch as text.
+What happened in one or more runs, over their epochs, as a picture (PNG, SVG or PDF, by its ending): loss, top-1, top-5,
+learning rate, clips a second, open gates and batch shapes; and each run's best epoch as text. `--schedule` draws what
+the cycles of one run have planned, from the moment it started.
 """
 
 import csv
+import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
+from data.batching import BatchShape
 from data.command_line import OneLineParser
+from train.build import make_learning_rate, make_schedule
+from train.callbacks import GATES_COLUMN, SPEED_COLUMNS
+from train.lr_scheduler import LearningRate
+from train.options import Options
+from train.pictures import Curve, History, Progress, draw_curves, draw_schedule
+from train.plan import operations_of
+from train.schedule import Schedule
+
+Row = dict[str, str]
+SCORES = ("Top1", "Top5", "Loss")
 
 
-class Curve(NamedTuple):
-    """One split of one run, an entry an epoch, in order."""
+def read_rows(folder: Path, split: str) -> list[Row]:
+    """All rows of `<split>_results_s*.csv` of a run, by epoch; their `Epoch`, `Top1`, `Top5` and `Loss` are numbers.
 
-    epochs: list[int]
-    top1: list[float]
-    top5: list[float]
-    loss: list[float]
-
-
-def read_curve(folder: Path, split: str) -> Curve:
-    """The rows of all `<split>_results_s*.csv` of a run. FileNotFoundError, or ValueError for bad ones."""
+    FileNotFoundError where there is no such file, ValueError for a bad row and where there is none.
+    """
     paths = sorted(folder.glob(f"{split}_results_s*.csv"))
     if not paths:
         raise FileNotFoundError(f"{folder}: holds no {split}_results_s*.csv")
@@ -32,47 +39,64 @@ def read_curve(folder: Path, split: str) -> Curve:
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 try:
-                    rows.append((int(row["Epoch"]), *(float(row[name]) for name in ("Top1", "Top5", "Loss"))))
+                    rows.append((int(row["Epoch"]), row))
+                    [float(row[name]) for name in SCORES]
+                    [float(row.get(name) or "nan") for name in ("LearningRate", *SPEED_COLUMNS)]
                 except (KeyError, TypeError, ValueError):
                     raise ValueError(f"{path}: {row} is not a row Epoch,Top1,Top5,Loss") from None
     if not rows:
         raise ValueError(f"{paths[-1]}: no epoch has ended yet")
-    return Curve(*map(list, zip(*sorted(rows), strict=True)))
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
 
 
-def draw(runs: dict[str, tuple[Curve, Curve]], picture: Path) -> None:
-    """Three panels, a colour a run; training dashed, validation solid."""
-    plt = _pyplot()
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
-    for panel, (name, title) in zip(
-        axes, (("loss", "loss"), ("top1", "top-1"), ("top5", "top-5")), strict=True
-    ):
-        for number, (run, curves) in enumerate(runs.items()):
-            for curve, split, line in zip(curves, ("train", "val"), ("--", "-"), strict=True):
-                values = getattr(curve, name)
-                panel.plot(curve.epochs, values, line, color=f"C{number}", marker=".", label=f"{run} {split}")
-        panel.set(title=title, xlabel="epoch")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.grid(alpha=0.3)
-        if name == "loss":
-            panel.set_yscale("log")  # before batch norms have settled, the first validations may be far off
-        else:
-            panel.set_ylim(0, 1)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=110)
-    plt.close(figure)
+def curve_of(rows: Sequence[Row]) -> Curve:
+    return Curve([int(row["Epoch"]) for row in rows], *(_column(rows, name) for name in SCORES))
 
 
-def _pyplot() -> Any:
+def progress_of(rows: Sequence[Row]) -> Progress:
+    gates = dict.fromkeys(name for row in rows for name in row if name and name.startswith(GATES_COLUMN))
+    return Progress(
+        epochs=[int(row["Epoch"]) for row in rows],
+        learning_rate=_column(rows, "LearningRate"),
+        speeds={name.lower(): _column(rows, name) for name in SPEED_COLUMNS},
+        gates={name.removeprefix(GATES_COLUMN): _column(rows, name) for name in gates},
+        batches=[read_batches(row.get("Batches") or "") for row in rows],
+    )
+
+
+def _column(rows: Sequence[Row], name: str) -> list[float]:
+    """NaN where a row has no such value, as those of older runs."""
+    return [float(row.get(name) or "nan") for row in rows]
+
+
+def read_batches(text: str) -> dict[BatchShape, int]:
+    """`12*8x16x112x112 11*16x16x80x80` -> the steps of each shape."""
+    batches = {}
+    for steps, batch, length, size in re.findall(r"(\d+)\*(\d+)x(\d+)x(\d+)x\d+", text):
+        batches[BatchShape(int(batch), int(length), int(size))] = int(steps)
+    return batches
+
+
+def read_history(folder: Path) -> History:
+    train, val = read_rows(folder, "train"), read_rows(folder, "val")
+    return History(curve_of(train), curve_of(val), progress_of(train))
+
+
+def read_schedule(folder: Path) -> tuple[Schedule, LearningRate]:
+    """What a run has planned, from its `run.json`. FileNotFoundError, or ValueError for one that is damaged."""
+    path = folder / "run.json"
     try:
-        import matplotlib  # noqa: PLC0415  only drawing needs it
-    except ImportError:
-        raise ValueError("train.plot needs the package matplotlib: pip install matplotlib") from None
-    matplotlib.use("Agg")  # no display needed
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+        content = json.loads(path.read_text("utf-8"))
+        options = Options.of(content["options"])
+        clips, classes = content["dataset"]["train"]["videos"], content["dataset"]["classes"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: is not what a run wrote, {error}") from None
+    return make_schedule(options, clips, operations_of(options, classes)), make_learning_rate(options)
 
-    return plt
+
+def best_epoch(val: Curve) -> int:
+    """The place of the highest top-1, the first of several."""
+    return max(range(len(val.epochs)), key=val.top1.__getitem__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,26 +105,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         "runs", type=Path, nargs="+", metavar="RESULTS_DIR", help="folder with the results of a run"
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("curves.png"), help="(default: curves.png)")
+    parser.add_argument("--schedule", type=Path, metavar="PICTURE", help="also draw the plan of the run")
     arguments = parser.parse_args(argv)
+    if arguments.schedule and len(arguments.runs) > 1:
+        parser.error(f"--schedule: draws the plan of one run, {len(arguments.runs)} were given")
     try:
         names = [path.resolve().name for path in arguments.runs]
         labels = [
             name if names.count(name) == 1 else str(path)
             for name, path in zip(names, arguments.runs, strict=True)
         ]
-        curves = [(read_curve(path, "train"), read_curve(path, "val")) for path in arguments.runs]
-        runs = dict(zip(labels, curves, strict=True))
-        draw(runs, arguments.output)
+        histories = [read_history(path) for path in arguments.runs]
+        draw_curves(dict(zip(labels, histories, strict=True)), arguments.output)
+        if arguments.schedule:
+            draw_schedule(*read_schedule(arguments.runs[0]), arguments.schedule)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    for path, (_, val) in zip(arguments.runs, curves, strict=True):
-        best = max(range(len(val.epochs)), key=val.top1.__getitem__)
+    for path, history in zip(arguments.runs, histories, strict=True):
+        val, best = history.val, best_epoch(history.val)
         print(
             f"{path}: best val top-1 {val.top1[best]:.3f}, top-5 {val.top5[best]:.3f} (epoch {val.epochs[best]})"
         )
         for result in sorted([*path.glob("val_results_s*.csv"), *path.glob("*_best.pth")]):
             print(f"  {result}")
     print(f"picture: {arguments.output}")
+    if arguments.schedule:
+        print(f"schedule: {arguments.schedule}")
     return 0
 
 

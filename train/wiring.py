@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from logging.handlers import MemoryHandler
@@ -16,7 +17,7 @@ from data.files import remove_leftovers
 from data.labels import open_dataset
 from data.video_iterator import Batch
 from train.build import make_callbacks, make_loaders, make_schedule, make_state, make_trainer
-from train.callbacks import Callback, EpochReport, cut_results
+from train.callbacks import Callback, EpochReport, GateMonitor, SpeedMonitor, cut_results
 from train.checkpoint import set_aside_later
 from train.devices import choose_device
 from train.disk import FullDisk
@@ -224,11 +225,14 @@ class Run:
     def _run_epoch(self, epoch: int, stop: StopRequest) -> None:
         started = time.monotonic()
         state, trainer, world = self.state, self.trainer, self.world
-        waited = 0.0
+        waited, speeds = 0.0, SpeedMonitor()
+        gates = GateMonitor(state.network.gate_names, self.device, world)
         steps = self.schedule.epoch(epoch)
         self.loaders.plan.set_epoch(epoch, [step.shape for step in steps], first_step=state.step)
         for report in trainer.train_epoch(epoch, steps, self.loaders.train, first_step=state.step):
             waited += report.waited
+            speeds.on_step(report)
+            gates.on_step(report)
             save_is_due, bad, *asked = world.add(self.saver.is_due(), len(report.bad), *stop.asked())
             # one process's bad samples are everybody's, as all have to stop at too many
             self._after_step(report._replace(bad=world.gather(report.bad)) if bad else report)
@@ -252,6 +256,9 @@ class Run:
             train_seconds=validating - started,
             val_seconds=time.monotonic() - validating,
             waited_seconds=waited,
+            batches=Counter(step.shape for step in steps),
+            speeds=speeds.rates(),
+            gates=gates.means(),
         )
         state.end_epoch()
         for callback in self.callbacks:  # the rows first: resuming drops those that no checkpoint has

@@ -230,3 +230,11 @@ def test_options_are_plain_values() -> None:
     assert plain["pretrained_3d"] == "w.pth"
     assert plain["lr_steps"] == [15, 30, 40]
     assert all(isinstance(value, str | int | float | bool | list | None) for value in plain.values())
+
+
+def test_options_come_back_from_what_a_checkpoint_holds() -> None:
+    options = parse("--lr-steps", "4", "9", "--gates", "soft", "--model-dir", "there", "--mixup", "0.2")
+    assert Options.of(options.plain()) == options
+    assert Options.of({"gates": True}) == Options(gates=True)
+    with pytest.raises(ValueError, match="has options that are unknown here: gate, places"):
+        Options.of({"gate": True, "places": "top"})

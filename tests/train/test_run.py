@@ -1,11 +1,13 @@
 """Whole runs through the command line's entry: what they leave, plans, flags, fine-tuning."""
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.labels import main as labels_main
 from tests.painting import make_stores
@@ -229,19 +231,37 @@ def test_half_precision_trains(stores: Path, tmp_path: Path, precision: str) -> 
     assert any(buffer.any() for buffer in momentum)
 
 
-@pytest.mark.parametrize("gates", ["True", "soft"])
-def test_gates_are_reported_by_stage(
-    stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, gates: str
-) -> None:
+def test_gates_are_reported_by_stage(stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    assert train(stores, tmp_path, "--network", "srtg_ir_csn_50", "--gates", gates, "--end-epoch", "1") == 0
-    assert folder(tmp_path).name == f"srtg_ir_csn_50_gates_{gates}"
+    assert train(stores, tmp_path, "--network", "srtg_ir_csn_50", "--gates", "True", "--end-epoch", "1") == 0
+    assert folder(tmp_path).name == "srtg_ir_csn_50_gates_True"
     assert "gates layer1 0." in caplog.text
 
 
-def test_tensorboard_events(stores: Path, tmp_path: Path) -> None:
-    assert train(stores, tmp_path, "--end-epoch", "1", "--tensorboard") == 0
-    assert list(folder(tmp_path).glob("events.out.tfevents.*"))
+def test_tables_and_tensorboard_say_the_same(stores: Path, tmp_path: Path) -> None:
+    """Speeds, soft gates by stage, and shapes of batches besides loss and accuracy."""
+    words = ["--network", "srtg_ir_csn_50", "--gates", "soft", "--short-cycles", "--tensorboard"]
+    assert train(stores, tmp_path, "--end-epoch", "1", *words) == 0
+    with (folder(tmp_path) / "train_results_s0001.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    events = EventAccumulator(str(folder(tmp_path)))
+    events.Reload()
+    scalars = {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
+    columns = {
+        "loss/train": "Loss",
+        "top1/train": "Top1",
+        "top5/train": "Top5",
+        "learning_rate": "LearningRate",
+    }
+    columns |= {f"clips_a_second/{name.lower()}": name for name in ("Reading", "Forward", "Backward")}
+    columns |= {f"gates/layer{stage}": f"Gates layer{stage}" for stage in (1, 2, 3, 4)}
+    assert scalars.keys() == {*columns, "loss/val", "top1/val", "top5/val"}
+    for tag, column in columns.items():
+        assert scalars[tag] == pytest.approx(float(row[column]), rel=1e-2, abs=1e-4), tag
+        assert scalars[tag] > 0 or tag.startswith("top")
+    assert row["Batches"] == "1*4x4x32x32 1*8x4x22x22"
+    (text,) = events.Tensors("batches/text_summary")
+    assert text.tensor_proto.string_val == [row["Batches"].encode()]
 
 
 def test_tiny_set_is_learned_by_heart(tmp_path: Path) -> None:

@@ -1,0 +1,220 @@
+"""python -m train.predict CHECKPOINT VIDEO... [--top 5] [--json FILE] [--overlay OUT.mp4] [--attention OUT.mp4]
+
+What a trained network says about videos: files, frame stores, or folders of either, of any length and size. A window of
+the clips that it was validated on slides over each; the video's probabilities are the mean of its windows'.
+
+`--overlay` draws each window's answers onto the video, `--attention` where in space and time the network found what
+speaks for its answer (Grad-CAM). A file that is damaged is watched as far as it decodes.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import coloredlogs
+import numpy as np
+
+from data.command_line import OneLineParser
+from data.files import write_whole
+from data.frame_store import FrameStoreError
+from data.video_sampler import clip_span
+from data.video_streams import Video, VideoStreamError, find_videos, written_video
+from train.devices import choose_device
+from train.distributed import World
+from train.options import not_negative, positive
+from train.overlay import draw_answers, draw_attention
+from train.prediction import Answer, Prediction, Watcher, best_answers
+from train.trained import Trained, load_trained
+
+logger = logging.getLogger(__name__)
+
+BAR = 20  # letters of a probability of 1
+Watched = Sequence[tuple[Video, Prediction]]
+
+
+def output_paths(target: Path | None, videos: Sequence[Video]) -> list[Path | None]:
+    """Where each video's drawing goes: `target` for a single one; of several, `<its name>.mp4` in that folder.
+
+    Where names are not enough, with its folder's name before it, and its ending after it.
+
+    ValueError where `target` is not fit for that, or two videos would go to one file.
+    """
+    if target is None:
+        return [None] * len(videos)
+    if len(videos) == 1 and target.suffix == ".mp4":
+        return [target]
+    if len(videos) == 1:
+        raise ValueError(f"{target}: must end with .mp4")
+    if target.suffix == ".mp4":
+        raise ValueError(f"{target}: {len(videos)} videos need a folder, not one .mp4")
+    names = [
+        [video.path.stem for video in videos],
+        [f"{video.path.parent.name}_{video.path.stem}" for video in videos],
+        [f"{video.path.parent.name}_{video.path.name}" for video in videos],
+    ]
+    chosen = next((each for each in names if len(set(each)) == len(each)), None)
+    if chosen is None:
+        twice = next(name for name in names[-1] if names[-1].count(name) > 1)
+        raise ValueError(f"{target / twice}.mp4: two of the videos would go there, give them to two commands")
+    return [target / f"{name}.mp4" for name in chosen]
+
+
+def draw_video(video: Video, path: Path, draw: Callable[[int, np.ndarray], np.ndarray]) -> None:
+    """The video again, of the same size, each frame, with its index, drawn upon."""
+    frames = video.frames()
+    first = next(frames)
+    with written_video(path, *first.shape[:2], video.rate) as writer:
+        writer.write(draw(0, first))
+        for index, frame in enumerate(frames, start=1):
+            writer.write(draw(index, frame))
+
+
+def draw_overlay(watcher: Watcher, video: Video, prediction: Prediction, path: Path, top: int) -> None:
+    classes = watcher.trained.classes
+    draw_video(
+        video,
+        path,
+        lambda index, frame: draw_answers(frame, best_answers(prediction.at(index), classes, top)),
+    )
+
+
+def draw_attention_video(watcher: Watcher, video: Video, prediction: Prediction, path: Path) -> None:
+    """Where it found what speaks for the video's most probable class."""
+    options = watcher.trained.options
+    number = int(prediction.overall().argmax())
+    label = watcher.trained.classes[number]
+    tube = watcher.attention(video, number)
+    seen = options.clip_size / max(options.short_side, options.clip_size)
+
+    def draw(index: int, frame: np.ndarray) -> np.ndarray:
+        answer = Answer(label, float(prediction.at(index)[number]))
+        return draw_answers(draw_attention(frame, tube.at(index), seen), [answer])
+
+    draw_video(video, path, draw)
+
+
+def as_text(video: Video, prediction: Prediction, classes: Sequence[str], top: int) -> str:
+    """A line for the video, and one for each of its best classes, with a bar."""
+    best = best_answers(prediction.overall(), classes, top)
+    count = len(prediction.frames)
+    lines = [f"{video.path}: {prediction.n_frames} frames, {count} window{'s' if count > 1 else ''}"]
+    width = max(len(answer.label) for answer in best)
+    lines += [
+        f"  {label:<{width}}  {share:.3f}  {'█' * round(BAR * share)}".rstrip() for label, share in best
+    ]
+    return "\n".join(lines)
+
+
+def as_plain(video: Video, prediction: Prediction, classes: Sequence[str], top: int) -> dict[str, Any]:
+    """For JSON. Frames are counted from 0."""
+
+    def plain(probabilities: np.ndarray) -> list[dict[str, Any]]:
+        best = best_answers(probabilities, classes, top)
+        return [{"class": label, "probability": round(share, 6)} for label, share in best]
+
+    windows = zip(prediction.frames.tolist(), prediction.probabilities, strict=True)
+    return {
+        "video": str(video.path),
+        "frames": prediction.n_frames,
+        "complaint": video.complaint,
+        "top": plain(prediction.overall()),
+        "windows": [
+            {"first": first, "last": last, "top": plain(shares)} for (first, last), shares in windows
+        ],
+    }
+
+
+def save_features(path: Path, classes: Sequence[str], watched: Watched) -> None:
+    """An `.npz` with a row a window: `features`, `probabilities`, `frames` (first, last), `videos`; and `classes`."""
+    predictions = [prediction for _, prediction in watched]
+    names = [str(video.path) for video, _ in watched]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    try:
+        np.savez_compressed(
+            staging,
+            features=np.concatenate([prediction.features for prediction in predictions]),
+            probabilities=np.concatenate([prediction.probabilities for prediction in predictions]),
+            frames=np.concatenate([prediction.frames for prediction in predictions]),
+            videos=np.repeat(names, [len(prediction.frames) for prediction in predictions]),
+            classes=np.array(classes),
+        )
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(prog="python -m train.predict", description=__doc__.split("\n\n")[1])
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="what training saved")
+    parser.add_argument(
+        "videos", type=Path, nargs="+", metavar="VIDEO", help="a file, a frame store, or a folder of them"
+    )
+    parser.add_argument("--top", type=positive, default=5, help="classes to name (default: 5)")
+    parser.add_argument("--json", metavar="FILE", help="each window's answers; -: to standard output instead")
+    parser.add_argument(
+        "--overlay", type=Path, metavar="MP4", help="the answers on the video; a folder for several"
+    )
+    parser.add_argument("--attention", type=Path, metavar="MP4", help="where it looked; a folder for several")
+    parser.add_argument("--features", type=Path, metavar="NPZ", help="what the head sees, a row a window")
+    parser.add_argument(
+        "--stride", type=positive, help="frames from window to window (default: one begins where one ends)"
+    )
+    parser.add_argument("--batch-size", type=positive, default=4, help="windows at a time (default: 4)")
+    parser.add_argument("--gpus", type=not_negative, help="0 is the CPU (default: a GPU if there is one)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
+    try:
+        videos = find_videos(arguments.videos)
+        overlays = output_paths(arguments.overlay, videos)
+        attentions = output_paths(arguments.attention, videos)
+        device, _ = choose_device(arguments.gpus, World())
+        trained = load_trained(arguments.checkpoint, device)
+        span = clip_span(trained.options.clip_length, trained.options.val_frame_interval)
+        watcher = Watcher(trained, arguments.stride or span, arguments.batch_size)
+        watched: list[tuple[Video, Prediction]] = []
+        for video, overlay, attention in zip(videos, overlays, attentions, strict=True):
+            try:
+                prediction = watcher.predict(video)
+            except (VideoStreamError, FrameStoreError) as error:
+                logger.error("%s", error)
+                continue
+            if video.complaint:
+                logger.warning("%s: watched as far as it decodes, %s", video.path, video.complaint)
+            watched.append((video, prediction))
+            if arguments.json != "-":
+                print(as_text(video, prediction, trained.classes, arguments.top))
+            if overlay is not None:
+                draw_overlay(watcher, video, prediction, overlay, arguments.top)
+            if attention is not None:
+                draw_attention_video(watcher, video, prediction, attention)
+        _write_tables(arguments, trained, watched)
+    except KeyboardInterrupt:
+        logger.error("stopped; what was not finished is not there")
+        return 130
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return 0 if len(watched) == len(videos) else 1
+
+
+def _write_tables(arguments: argparse.Namespace, trained: Trained, watched: Watched) -> None:
+    if arguments.json:
+        rows = [as_plain(*pair, trained.classes, arguments.top) for pair in watched]
+        text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+        sys.stdout.write(text) if arguments.json == "-" else write_whole(Path(arguments.json), text)
+    if arguments.features and watched:
+        save_features(arguments.features, trained.classes, watched)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
