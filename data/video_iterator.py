@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from data.batching import BatchShape, ClipRequest
 from data.frame_store import FrameStore, FrameStoreError
-from data.labels import VideoList
 from data.video_sampler import center_clip, random_clip
 from data.video_transforms import training_clip, validation_clip
+from data.videos import VideoList
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -206,10 +207,27 @@ def test_fingerprint_follows_videos_labels_and_splits(stores: Path, tmp_path: Pa
     assert len(others | {first}) == 4
 
 
+def test_fingerprint_follows_what_is_in_the_stores(tmp_path: Path) -> None:
+    """Of a set converted anew, cut short or at another size, one run is not like another."""
+    write(tmp_path / "labels" / "train.csv", "label,id\nrun,a\n")
+    write(tmp_path / "labels" / "val.csv", "label,id\nrun,b\n")
+    prints = set()
+    for n_frames, size in ((40, 50), (40, 50), (12, 50), (40, 90)):
+        make_stores(tmp_path, {"run": ["a", "b"]}, n_frames=n_frames, size=size)
+        prints.add(own_dataset(tmp_path, tmp_path / "labels").fingerprint())
+        shutil.rmtree(tmp_path / "jpg")
+    assert len(prints) == 3
+
+
 def test_folders_command_splits_each_class(stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["folders", str(stores), "--val", "0.25"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out == [
+        "             train      val",
+        "fall             3        1",
+        "jump             3        1",
+        "run              3        1",
+        "3 classes        9        3",
         f"{stores}/labels/train.csv: 9 videos of 3 classes",
         f"{stores}/labels/val.csv: 3 videos of 3 classes",
     ]
@@ -227,6 +245,58 @@ def test_folders_command_splits_each_class(stores: Path, capsys: pytest.CaptureF
     assert (stores / "labels" / "val.csv").read_text() == before
     main(["folders", str(stores), "--val", "0.25", "--overwrite", "--seed", "2"])
     assert (stores / "labels" / "val.csv").read_text() != before
+
+
+def test_list_says_what_is_for_validation(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = write(tmp_path / "val.txt", "run/a\n\njump/h.mp4\nrun/d.avi\n")
+    assert main(["folders", str(stores), "--val-list", str(chosen), "--overwrite"]) == 0
+    assert read_label_csv(stores / "labels" / "val.csv", True) == [
+        LabelRow("run", "a"), LabelRow("jump", "h"), LabelRow("run", "d"),
+    ]  # fmt: skip
+    assert len(read_label_csv(stores / "labels" / "train.csv", True)) == 9
+    for text, message in (
+        ("run/a\nrun/z\n", "val.txt, line 2: 'run/z' is not <class>/<video_id> of a store below"),
+        ("a\n", "val.txt, line 1: 'a' is not <class>/<video_id>"),
+        ("run/a\nrun/a.avi\n", "val.txt, line 2: a stands twice, first in "),
+        ("\n", "val.txt: names no video"),
+        ("run/a\nrun/b\nrun/c\nrun/d\n", "val.txt: leaves no video of class 'run' for training"),
+    ):
+        write(chosen, text)
+        with pytest.raises(SystemExit):
+            main(["folders", str(stores), "--val-list", str(chosen), "--overwrite"])
+        assert message in capsys.readouterr().err
+
+
+def test_share_that_is_none(stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["folders", str(stores), "--val", "1"])
+    assert "--val 1.0: must be between 0 and 1" in capsys.readouterr().err
+
+
+def test_videos_in_one_folder_are_linked_into_one_a_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write(
+        tmp_path / "x.csv", "label,youtube_id,time_start,time_end\na b,#1,3,13\nc,x,0,2\nc,gone,0,2\n"
+    )
+    write(tmp_path / "flat" / "deep" / "#1_000003_000013.mp4", "one")
+    write(tmp_path / "flat" / "x_000000_000002.WEBM", "two")
+    write(tmp_path / "flat" / "x_000000_000002.txt", "no video")
+    arguments = ["link", str(tmp_path / "flat"), str(tmp_path / "videos"), str(labels)]
+    assert main(arguments) == 0
+    assert (tmp_path / "videos" / "a b" / "#1_000003_000013.mp4").read_text() == "one"
+    assert (tmp_path / "videos" / "c" / "x_000000_000002.WEBM").read_text() == "two"
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "linked 2, there before 0, missing 1",
+        "linked 0, there before 2, missing 1",
+    ]
+    write(tmp_path / "flat" / "x_000000_000002.mp4", "another")
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "which one is x_000000_000002?" in capsys.readouterr().err
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def test_first_validation_video_is_read_before_an_epoch_is_trained(
 
 def videos(labels: list[int]) -> VideoList:
     folders = np.array([f"a/{i}".encode() for i in range(len(labels))])
-    return VideoList(root=Path("jpg"), folders=folders, labels=np.array(labels), missing={})
+    sizes = np.zeros(len(labels), np.int64)
+    return VideoList(root=Path("jpg"), folders=folders, labels=np.array(labels), sizes=sizes, missing={})
 
 
 @pytest.mark.parametrize("label", [-1, 3])

@@ -1,0 +1,150 @@
+"""Label files: where they are, what is in them, and how classes are numbered.
+
+They are CSVs with a header and the columns `label`, `youtube_id` or `id`, and perhaps `time_start`, `time_end` and
+`split`. Class numbers come from `<prefix>dictionary.json` beside the training CSV if it is there (that is how published
+weights number their classes), else from the order of first appearance, which is then written there.
+"""
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from data.files import write_whole
+
+logger = logging.getLogger(__name__)
+
+
+class LabelRow(NamedTuple):
+    """A row of a label file: the class, and the video's folder below `jpg/<class>/`."""
+
+    label: str
+    video_id: str
+
+
+def find_label_folder(root: Path, train_csv: str, labels: Path | None) -> Path:
+    """`labels` if given, else `root/labels`, else `labels` beside the `data` folder above `root`."""
+    if labels is not None:
+        candidates = [labels]
+    else:
+        candidates = [root / "labels"]
+        candidates += [
+            parent.parent / "labels" for parent in root.absolute().parents if parent.name == "data"
+        ]
+    for candidate in candidates:
+        if (candidate / train_csv).is_file():
+            return candidate
+    places = " and ".join(str(candidate) for candidate in candidates)
+    raise FileNotFoundError(f"label file {train_csv}: not found in {places}; --labels names its folder")
+
+
+def read_label_csv(path: Path, timed_ids: bool) -> list[LabelRow]:
+    """The rows of a label file. ValueError with file and line for one that cannot be meant.
+
+    With `timed_ids` a row with times is the folder `<id>_<start>_<end>`, seconds as `%06d`; one without is `<id>`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such label file")
+    rows = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            id_column = next((name for name in ("youtube_id", "id") if name in columns), None)
+            if "label" not in columns or id_column is None:
+                raise ValueError(
+                    f"{path}: has the columns {', '.join(columns)}; needs label, and youtube_id or id"
+                )
+            for row in reader:
+                place = f"{path}, line {reader.line_num}"
+                label, video_id = row["label"] or "", row[id_column] or ""
+                check_stays_inside(label, place)
+                check_stays_inside(video_id, place)
+                if timed_ids:
+                    video_id += time_suffix(row.get("time_start"), row.get("time_end"), place)
+                rows.append(LabelRow(label, video_id))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is not a CSV in UTF-8, {error}") from error
+    if not rows:
+        raise ValueError(f"{path}: has no rows")
+    return rows
+
+
+def dictionary_path(train_csv: Path) -> Path:
+    """`kinetics-700_train.csv` -> `kinetics-700_dictionary.json`, whatever the folders above are called."""
+    prefix, _, _ = train_csv.name.rpartition("train")
+    return train_csv.with_name(f"{prefix}dictionary.json")
+
+
+def read_or_write_classes(train_csv: Path, rows: Sequence[LabelRow]) -> list[str]:
+    """Class names in the order of their numbers. The dictionary maps each name to its number, from 0 without a gap."""
+    path = dictionary_path(train_csv)
+    if path.exists():
+        return read_classes(path)
+    classes = list(dict.fromkeys(row.label for row in rows))
+    try:
+        write_classes(path, classes)
+    except OSError as error:
+        logger.warning("%s: the numbers of the classes could not be written, %s", path, error)
+    return classes
+
+
+def read_classes(path: Path) -> list[str]:
+    """The names of a dictionary in the order of their numbers. ValueError for one that makes no sense."""
+    try:
+        numbers = {str(name): int(number) for name, number in json.loads(path.read_text("utf-8")).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: is not a JSON object of class names and numbers, {error}") from error
+    if sorted(numbers.values()) != list(range(len(numbers))):
+        raise ValueError(
+            f"{path}: the numbers of {len(numbers)} classes must be 0 to {len(numbers) - 1}, each once"
+        )
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+def write_classes(path: Path, classes: Sequence[str]) -> None:
+    numbers = {name: number for number, name in enumerate(classes)}
+    write_whole(path, json.dumps(numbers, indent=1, ensure_ascii=False))
+
+
+def write_label_csv(path: Path, rows: Sequence[LabelRow], split: str) -> None:
+    write_csv(path, ("label", "id", "split"), ((*row, split) for row in rows))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """The file is there as a whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.getvalue())
+
+
+def time_suffix(start: str | None, end: str | None, place: str) -> str:
+    """`_000015_000017` for the times 15.5 and 17.5, in whole seconds rounded down; "" where there are none."""
+    times = [(time or "").strip() for time in (start, end)]
+    if not any(times):
+        return ""
+    try:
+        first, last = (int(float(time)) for time in times)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{place}: times {times[0]!r} to {times[1]!r} are not two numbers of seconds"
+        ) from None
+    if not 0 <= first <= last:
+        raise ValueError(f"{place}: times {first} to {last} must rise from 0 on")
+    return f"_{first:06d}_{last:06d}"
+
+
+def check_stays_inside(name: str, place: str) -> None:
+    """A label or id becomes a folder: it must not climb out of the data set."""
+    if not name.strip():
+        raise ValueError(f"{place}: label or id is empty")
+    if "\0" in name or name.startswith("/") or not {".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError(f"{place}: {name!r} leaves the data set's folder")
+    if PurePosixPath(name).parts == ():
+        raise ValueError(f"{place}: {name!r} names no folder")
