@@ -1,11 +1,9 @@
 """A data set as its site describes it: checked, cut to the classes that are meant, and written as label files."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.datasets import DatasetSpec
 from data.label_files import (
     check_stays_inside,
     dictionary_path,
@@ -123,14 +121,6 @@ def cut_to_classes(
     return annotations
 
 
-def label_paths(spec: DatasetSpec, variant: str, folder: Path) -> dict[str, Path]:
-    """Where the label file of each split belongs."""
-    train = folder / spec.train_csv.format(variant=variant)
-    prefix, _, ending = train.name.rpartition("train")
-    val = folder / spec.val_csv.format(variant=variant)
-    return {"train": train, "val": val, "test": folder / f"{prefix}test{ending}"}
-
-
 def write_annotations(annotations: Annotations, paths: dict[str, Path], *, timed: bool) -> list[Path]:
     """Write the label files and, where there is none yet, the dictionary of class numbers; what was written.
 
@@ -154,14 +144,3 @@ def write_annotations(annotations: Annotations, paths: dict[str, Path], *, timed
     if not is_there:
         write_classes(dictionary, annotations.classes)
     return [paths[split] for split in annotations.splits] + [dictionary] * (not is_there)
-
-
-def count_table(classes: Sequence[str], splits: dict[str, Sequence[str]]) -> Iterator[str]:
-    """Lines of a table: videos of each class in each split, whose labels `splits` holds, and their sums."""
-    counts = {split: Counter(labels) for split, labels in splits.items()}
-    total = f"{len(classes)} classes"
-    width = max(len(name) for name in (*classes, total))
-    yield " " * width + "".join(f"{split:>9}" for split in counts)
-    for name in classes:
-        yield f"{name:{width}}" + "".join(f"{count[name]:9}" for count in counts.values())
-    yield f"{total:{width}}" + "".join(f"{count.total():9}" for count in counts.values())

@@ -1,6 +1,7 @@
 """What the command-line tools share."""
 
 import argparse
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 
@@ -9,3 +10,13 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+def class_table(counts: Mapping[str, Mapping[str, int]], columns: Sequence[str]) -> Iterator[str]:
+    """Lines of a table: a row a class with its count in each column, and last their sums."""
+    title = f"{len(counts)} classes"
+    width = max(map(len, (*counts, title)))
+    sums = {column: sum(count[column] for count in counts.values()) for column in columns}
+    yield " " * width + "".join(f"{column:>9}" for column in columns)
+    for name, count in (*counts.items(), (title, sums)):
+        yield f"{name:{width}}" + "".join(f"{count[column]:9}" for column in columns)

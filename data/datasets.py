@@ -94,3 +94,5 @@ OWN = DatasetSpec(
     val_csv="val.csv",
     timed_ids=True,
 )
+
+SPECS = (HACS, KINETICS, MIT, UCF101, HMDB51, DIVING48, OWN)

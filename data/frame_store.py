@@ -1,4 +1,4 @@
-"""One video as JPEG frames in one SQLite file: the format, both directions. All SQL of the project lives here.
+"""One video as JPEG frames in one SQLite file: the format, both directions. All SQL that training uses lives here.
 
     <root>/jpg/<class>/<video_id>/frames.db     table Images(ObjId, frames, size), a row a frame
     <root>/jpg/<class>/<video_id>/n_frames      the number of frames, as text

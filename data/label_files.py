@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from data.datasets import SPECS, DatasetSpec
 from data.files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -25,20 +26,49 @@ class LabelRow(NamedTuple):
     video_id: str
 
 
-def find_label_folder(root: Path, train_csv: str, labels: Path | None) -> Path:
-    """`labels` if given, else `root/labels`, else `labels` beside the `data` folder above `root`."""
+def label_folders(root: Path, labels: Path | None) -> list[Path]:
+    """Where label files are looked for: `labels` if given, else `root/labels`, else beside the `data` above `root`."""
     if labels is not None:
-        candidates = [labels]
-    else:
-        candidates = [root / "labels"]
-        candidates += [
-            parent.parent / "labels" for parent in root.absolute().parents if parent.name == "data"
-        ]
+        return [labels]
+    beside = [parent.parent / "labels" for parent in root.absolute().parents if parent.name == "data"]
+    return [root / "labels", *beside]
+
+
+def find_label_folder(root: Path, train_csv: str, labels: Path | None) -> Path:
+    """The first of `label_folders` that holds a file of this name."""
+    candidates = label_folders(root, labels)
     for candidate in candidates:
         if (candidate / train_csv).is_file():
             return candidate
     places = " and ".join(str(candidate) for candidate in candidates)
     raise FileNotFoundError(f"label file {train_csv}: not found in {places}; --labels names its folder")
+
+
+class LabelSet(NamedTuple):
+    """The label files of a variant of a data set, and their folder."""
+
+    spec: DatasetSpec
+    variant: str
+    folder: Path
+
+    def paths(self) -> dict[str, Path]:
+        """Where the file of each split belongs: training, validation, and test, which few data sets have."""
+        train = self.folder / self.spec.train_csv.format(variant=self.variant)
+        prefix, _, ending = train.name.rpartition("train")
+        val = self.folder / self.spec.val_csv.format(variant=self.variant)
+        return {"train": train, "val": val, "test": self.folder / f"{prefix}test{ending}"}
+
+
+def find_label_sets(root: Path, labels: Path | None) -> list[LabelSet]:
+    """The data sets whose training label file is in the first of `label_folders` that has any."""
+    for folder in label_folders(root, labels):
+        sets = [
+            LabelSet(spec, variant, folder) for spec in SPECS for variant in (spec.num_classes or {"": None})
+        ]
+        found = [files for files in sets if files.paths()["train"].is_file()]
+        if found:
+            return found
+    return []
 
 
 def read_label_csv(path: Path, timed_ids: bool) -> list[LabelRow]:

@@ -12,15 +12,17 @@ What reads label files, for training and the tools, is in data/label_files.py an
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import coloredlogs
 
-from data.annotations import check, count_table, cut_to_classes, label_paths, write_annotations
-from data.command_line import OneLineParser
+from data.annotations import Entry, check, cut_to_classes, write_annotations
+from data.command_line import OneLineParser, class_table
 from data.label_files import (
     LabelRow,
+    LabelSet,
     dictionary_path,
     find_label_folder,
     read_label_csv,
@@ -62,15 +64,15 @@ def convert_official(form: Format, arguments: argparse.Namespace) -> None:
         annotations = cut_to_classes(
             annotations, name, spec.num_classes[variant], arguments.num_classes, may_lack=form.may_lack
         )
-        paths = label_paths(spec, variant, arguments.labels)
+        paths = LabelSet(spec, variant, arguments.labels).paths()
         refuse_to_replace([paths[split] for split in annotations.splits], overwrite=arguments.overwrite)
         results.append((annotations, paths, left_out, name))
     for annotations, paths, left_out, name in results:
         for reason, count in left_out.items():
             logger.warning("%s: left out %d %s", name, count, reason)
         written = write_annotations(annotations, paths, timed=spec.timed_ids)
-        labels = {split: [entry.label for entry in rows] for split, rows in annotations.splits.items()}
-        print(*count_table(annotations.classes, labels), *written, sep="\n")
+        print_counts(annotations.classes, annotations.splits)
+        print(*written, sep="\n")
 
 
 def split_own(arguments: argparse.Namespace) -> None:
@@ -82,8 +84,7 @@ def split_own(arguments: argparse.Namespace) -> None:
         splits = split_by_list(stores, arguments.val_list)
     else:
         splits = split_folders(stores, arguments.val, arguments.seed)
-    labels = {path.stem: [row.label for row in rows] for path, rows in zip(paths, splits, strict=True)}
-    print(*count_table(class_names(splits[0]), labels), sep="\n")
+    print_counts(class_names(splits[0]), {path.stem: rows for path, rows in zip(paths, splits, strict=True)})
     for path, rows in zip(paths, splits, strict=True):
         write_label_csv(path, rows, path.stem)
         print(f"{path}: {len(rows)} videos of {len(class_names(rows))} classes")
@@ -95,6 +96,13 @@ def link_flat(arguments: argparse.Namespace) -> int:
     counts = link_videos(arguments.flat, arguments.videos, rows, VIDEO_ENDINGS)
     print(", ".join(f"{name} {count}" for name, count in counts.items()))
     return 0 if counts["linked"] + counts["there before"] else 1
+
+
+def print_counts(classes: Sequence[str], splits: Mapping[str, Sequence[Entry | LabelRow]]) -> None:
+    """The videos of each class in each split."""
+    counts = {split: Counter(row.label for row in rows) for split, rows in splits.items()}
+    by_class = {name: {split: count[name] for split, count in counts.items()} for name in classes}
+    print(*class_table(by_class, list(splits)), sep="\n")
 
 
 def refuse_to_replace(paths: Sequence[Path], *, overwrite: bool) -> None:
