@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from data.batching import BatchShape, ClipRequest
-from data.frame_store import FrameStore, FrameStoreError
+from data.frame_store import EncodedFrames, FrameStore, FrameStoreError
 from data.video_sampler import center_clip, random_clip
-from data.video_transforms import training_clip, validation_clip
+from data.video_transforms import ClipDraw, draw_clip, training_clip, validation_clip
 from data.videos import VideoList
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,30 @@ class TrainingClips(Dataset[Sample]):
                 index = int(replacements.integers(len(self.videos)))
         return Sample(None, -1, request.index, bad)
 
+    def drawn(self, request: ClipRequest) -> tuple[list[int], ClipDraw]:
+        """The frames that `self[request]` shows, and what is done to them; for people to look at.
+
+        Raises FrameStoreError where the video of the request cannot be read.
+        """
+        frames, generator = _random_frames(
+            self.videos.folder(request.index),
+            length=request.length,
+            seed=request.seed,
+            base_length=self.base_length,
+            intervals=self.intervals,
+            frame_sampling=self.frame_sampling,
+        )
+        draw = draw_clip(
+            frames,
+            size=request.size,
+            clip_size=self.clip_size,
+            short_side=self.short_side,
+            augment=self.augment,
+            flip=self.flip,
+            generator=generator,
+        )
+        return list(frames.indices), draw
+
     def _clip(self, index: int, request: ClipRequest) -> torch.Tensor:
         clip = read_training_clip(
             self.videos.folder(index),
@@ -135,12 +159,16 @@ def read_training_clip(
 
     Raises FrameStoreError where the store in `folder` cannot be read.
     """
-    generator = np.random.default_rng(seed)
-    store = FrameStore(folder)
-    speed = (1.0, max(1.0, base_length / length))
-    indices = random_clip(store.n_frames, length, intervals, generator, speed=speed, starts=frame_sampling)
+    frames, generator = _random_frames(
+        folder,
+        length=length,
+        seed=seed,
+        base_length=base_length,
+        intervals=intervals,
+        frame_sampling=frame_sampling,
+    )
     return training_clip(
-        store.fetch(indices),
+        frames,
         size=size,
         clip_size=clip_size,
         short_side=short_side,
@@ -148,6 +176,23 @@ def read_training_clip(
         flip=flip,
         generator=generator,
     )
+
+
+def _random_frames(
+    folder: Path,
+    *,
+    length: int,
+    seed: int,
+    base_length: int,
+    intervals: Sequence[int],
+    frame_sampling: str,
+) -> tuple[EncodedFrames, np.random.Generator]:
+    """The frames of a random clip, and the generator that draws the rest of it."""
+    generator = np.random.default_rng(seed)
+    store = FrameStore(folder)
+    speed = (1.0, max(1.0, base_length / length))
+    indices = random_clip(store.n_frames, length, intervals, generator, speed=speed, starts=frame_sampling)
+    return store.fetch(indices), generator
 
 
 class ValidationClips(Dataset[Sample]):

@@ -6,6 +6,7 @@ imported, so a user's own `import imgaug` works after this one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -193,12 +194,42 @@ def training_clip(
     engine: "fused", which decodes and resamples no more than `size` needs, "imgaug", or "none", which keeps the crop
     and the mirror. With the same generator all of them see the same square.
     """
-    window = _draw_window(frames, size, clip_size, max(short_side, clip_size), generator)
-    mirrored = flip and generator.random() < FLIP_PROBABILITY
-    drawn = draw_augmentations(generator) if augment != "none" else []
+    window, drawn, mirrored = draw_clip(
+        frames,
+        size=size,
+        clip_size=clip_size,
+        short_side=short_side,
+        augment=augment,
+        flip=flip,
+        generator=generator,
+    )
     if augment == "imgaug":
         return _clip_by_imgaug(frames.decode(), window, drawn, mirrored, clip_size, size)
     return _clip_by_fusing(frames, window, drawn, mirrored, clip_size, size)
+
+
+class ClipDraw(NamedTuple):
+    """What is random in a clip's pictures: the square of the source, the operations with their values, the mirror."""
+
+    window: fused.Window
+    drawn: Drawn
+    mirrored: bool
+
+
+def draw_clip(
+    frames: EncodedFrames,
+    *,
+    size: int,
+    clip_size: int,
+    short_side: int,
+    augment: str,
+    flip: bool,
+    generator: np.random.Generator,
+) -> ClipDraw:
+    """What `training_clip` draws with the same generator."""
+    window = _draw_window(frames, size, clip_size, max(short_side, clip_size), generator)
+    mirrored = flip and bool(generator.random() < FLIP_PROBABILITY)
+    return ClipDraw(window, draw_augmentations(generator) if augment != "none" else [], mirrored)
 
 
 def _draw_window(
