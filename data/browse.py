@@ -133,7 +133,7 @@ def make_parser() -> OneLineParser:
     add("--max-classes", type=_whole, default=20, help="where none are named (default: 20)")
     add("--labels", type=Path, help="folder of the label files (default: as in training)")
     add("--set", choices=SETS, help="whose label files, where there are several")
-    add("--variant", help="or split, of its label files (default: the first that is there)")
+    add("--variant", "--split", help="of its label files (default: the first that is there)")
     add("--epoch", type=_whole, default=1, help="of the run (default: 1)")
     add(
         "--shape",
