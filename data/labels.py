@@ -141,9 +141,8 @@ def _add_official(parser: argparse.ArgumentParser, form: Format) -> None:
     parser.add_argument("official", type=Path, metavar="OFFICIAL_DIR", help="folder with the site's lists")
     parser.add_argument("labels", type=Path, metavar="LABELS_DIR", help="folder that gets the label files")
     variants = list(spec.num_classes)
-    default = (
-        [spec.default_variant] if spec.variant_flag == "variant" else variants
-    )  # splits share their videos
+    # all splits are of the same videos, and small: they are written together
+    default = [spec.default_variant] if spec.variant_flag == "variant" else variants
     if spec.variant_flag:
         parser.add_argument(
             f"--{spec.variant_flag}", dest="variants", nargs="+", choices=variants, default=default,

@@ -1,4 +1,4 @@
-"""python -m data.verify DATASET [--labels FILE...] [--full] [--fix] [--json FILE] [--csv FILE] [--workers N]
+"""python -m data.verify DATASET [--labels DIR|FILE...] [--full] [--fix] [--json FILE] [--csv FILE] [--workers N]
 
 Look at every store DATASET/jpg/<class>/<id> that the label files name: is it there, does it open, are its frames
 numbered without a gap and as many as n_frames says, do the first, the last and some others decode, at the size they
@@ -13,6 +13,7 @@ import functools
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import zlib
 from collections import Counter
@@ -77,29 +78,49 @@ def verify_stores(rows: Sequence[LabelRow], *, workers: int, **how: Any) -> Iter
     if workers == 1:
         yield from map(work, rows)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver")) as pool:
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(workers, context, initializer=_leave_signals_to_the_first) as pool:
         try:
-            yield from pool.map(work, rows, chunksize=16)
+            yield from pool.map(work, rows, chunksize=4)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def listed_rows(dataset: Path, labels: Sequence[Path] | None) -> tuple[list[LabelRow], list[Path]]:
-    """The stores to look at, each once, and the label files that name them.
+def _leave_signals_to_the_first() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    Raises ValueError where the label files of several data sets are there and none are chosen.
+
+def label_files(dataset: Path, labels: Sequence[Path] | None) -> list[Path]:
+    """The files that are given, those of folders that are given, or those that training would find; perhaps none.
+
+    Raises ValueError where a folder holds those of several data sets.
     """
-    files = list(labels or [])
-    if not files:
-        sets = find_label_sets(dataset, None)
-        spoken_of = {(s.spec.name, s.variant if s.spec.variant_flag == "variant" else "") for s in sets}
-        if len(spoken_of) > 1:
+    files = []
+    for path in labels or (None,):
+        if path is not None and not path.is_dir():
+            files.append(path)
+            continue
+        sets = find_label_sets(dataset, path)
+        if path is not None and not sets:
+            raise ValueError(f"{path}: holds no label files of training")
+        # the splits of a set are of the same videos, its variants are not
+        if len({(s.spec.name, s.variant if s.spec.variant_flag == "variant" else "") for s in sets}) > 1:
             names = " and ".join(s.paths()["train"].name for s in sets)
             raise ValueError(f"{sets[0].folder}: holds {names}; --labels FILE... says which are meant")
-        files = [path for files in sets for path in files.paths().values() if path.is_file()]
+        files += [file for found in sets for file in found.paths().values() if file.is_file()]
+    return files
+
+
+def listed_rows(dataset: Path, files: Sequence[Path]) -> list[LabelRow]:
+    """The stores to look at, each once: those of the label files, without any those that are there."""
+    if not (dataset / "jpg").is_dir():
+        raise ValueError(f"{dataset}: is not a folder that holds jpg/<class>/<id>/frames.db")
     rows = [row for path in files for row in read_label_csv(path, timed_ids=True)]
-    return (list(dict.fromkeys(rows)) or find_stores(dataset / "jpg")), files
+    rows = list(dict.fromkeys(rows)) or find_stores(dataset / "jpg")
+    if not rows:
+        raise ValueError(f"{dataset}: holds neither label files nor stores")
+    return rows
 
 
 def class_counts(verdicts: Sequence[Verdict], clip_length: int) -> dict[str, Counter[str]]:
@@ -172,66 +193,56 @@ def show(verdicts: Sequence[Verdict], clip_length: int) -> None:
         print(f"{what}: {count} stores, which are read more slowly; --fix adds it")
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="python -m data.verify",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("dataset", type=Path, metavar="DATASET", help="the folder that holds jpg/")
-    parser.add_argument(
-        "--labels", type=Path, nargs="+", metavar="FILE", help="label files (default: its own)"
-    )
-    parser.add_argument("--full", action="store_true", help="decode every frame")
-    parser.add_argument(
-        "--frames", type=int, default=3, help="random ones to decode of each store (default: 3)"
-    )
-    parser.add_argument(
-        "--fix", action="store_true",
-        help="where all frames are sound, write n_frames anew and add a key; removes nothing",
-    )  # fmt: skip
-    parser.add_argument(
-        "--clip-length", type=int, default=16, help="stores of fewer frames are short (default: 16)"
-    )
-    parser.add_argument("--json", type=Path, help="file for the report")
-    parser.add_argument("--csv", type=Path, help="file for a row a store")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    add = parser.add_argument
+    add("dataset", type=Path, metavar="DATASET", help="the folder that holds jpg/")
+    add("--labels", type=Path, nargs="+", metavar="DIR|FILE", help="label files (default: as in training)")
+    add("--full", action="store_true", help="decode every frame")
+    add("--frames", type=int, default=3, help="random ones to decode of each store (default: 3)")
+    add("--fix", action="store_true", help="where all frames are sound, write n_frames anew and add a key")
+    add("--clip-length", type=int, default=16, help="stores of fewer frames are short (default: 16)")
+    add("--json", type=Path, help="file for the report")
+    add("--csv", type=Path, help="file for a row a store")
+    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     for name, least in (("frames", 0), ("clip_length", 1), ("workers", 1)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be at least {least}")
+    length = arguments.clip_length
     try:
-        if not (arguments.dataset / "jpg").is_dir():
-            raise ValueError(f"{arguments.dataset}: is not a folder that holds jpg/<class>/<id>/frames.db")
-        arguments.rows, arguments.files = listed_rows(arguments.dataset, arguments.labels)
-        if not arguments.rows:
-            raise ValueError(f"{arguments.dataset}: holds neither label files nor stores")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    return arguments
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    rows, length = arguments.rows, arguments.clip_length
-    verdicts = verify_stores(
-        rows,
-        workers=min(arguments.workers, len(rows)),
-        root=arguments.dataset / "jpg",
-        random_frames=arguments.frames,
-        full=arguments.full,
-        fix=arguments.fix,
-    )
-    try:
-        verdicts = list(tqdm(verdicts, total=len(rows), unit="store", disable=None))
+        files = label_files(arguments.dataset, arguments.labels)
+        rows = listed_rows(arguments.dataset, files)
+        for path in filter(None, (arguments.json, arguments.csv)):  # not to fail in the end
+            path.parent.mkdir(parents=True, exist_ok=True)
+        found = verify_stores(
+            rows,
+            workers=min(arguments.workers, len(rows)),
+            root=arguments.dataset / "jpg",
+            random_frames=arguments.frames,
+            full=arguments.full,
+            fix=arguments.fix,
+        )
+        verdicts = list(tqdm(found, total=len(rows), unit="store", disable=None))
+        show(verdicts, length)
+        if arguments.json:
+            write_whole(arguments.json, json.dumps(report(verdicts, files, length), indent=1) + "\n")
+        if arguments.csv:
+            write_table(arguments.csv, verdicts, length)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    show(verdicts, length)
-    if arguments.json:
-        write_whole(arguments.json, json.dumps(report(verdicts, arguments.files, length), indent=1) + "\n")
-    if arguments.csv:
-        write_table(arguments.csv, verdicts, length)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     return 1 if any(verdict.wrong for verdict in verdicts) else 0
 
 

@@ -151,20 +151,20 @@ def test_sound_set_is_counted_per_class(dataset: Path, capsys: pytest.CaptureFix
     make_stores(dataset, {"run": ["c"]}, n_frames=3)
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
     arguments = [str(dataset), "--workers", "2", "--clip-length", "4", "--fix", "--full"]
-    assert main([*arguments, "--csv", str(dataset / "stores.csv")]) == 0
+    assert main([*arguments, "--csv", str(dataset / "new" / "stores.csv")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "             found  missing   broken    short",
         "run              3        0        0        1",
         "jump #1          2        0        0        0",
         "2 classes        5        0        0        1",
     ]
-    with (dataset / "stores.csv").open(newline="") as file:
+    with (dataset / "new" / "stores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["class"], row["id"], row["frames"], row["short"]) for row in rows] == [
         ("run", "a", "12", "0"), ("run", "b", "12", "0"), ("run", "c", "3", "1"),
         ("jump #1", "d?", "12", "0"), ("jump #1", "e", "12", "0"),
     ]  # fmt: skip
-    (dataset / "stores.csv").unlink()
+    shutil.rmtree(dataset / "new")
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path != dataset} == {
         path: time for path, time in before.items() if path != dataset
     }
@@ -319,6 +319,8 @@ def test_label_files_of_several_sets_must_be_chosen_from(
     error = capsys.readouterr().err
     assert "holds kinetics-400_train.csv and train.csv; --labels FILE... says which are meant" in error
     assert main([str(dataset), "--labels", str(dataset / "labels" / "train.csv"), "--workers", "1"]) == 0
+    write(dataset / "others" / "train.csv", "label,id\nrun,gone\n")
+    assert main([str(dataset), "--labels", str(dataset / "others"), "--workers", "1"]) == 1
 
 
 def test_all_splits_of_a_set_are_looked_at_once(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,6 +337,8 @@ def test_all_splits_of_a_set_are_looked_at_once(dataset: Path, capsys: pytest.Ca
     [
         (["{root}/jpg"], "is not a folder that holds jpg/<class>/<id>/frames.db"),
         (["{root}", "--labels", "{root}/no.csv"], "no.csv: there is no such label file"),
+        (["{root}", "--labels", "{root}/jpg"], "jpg: holds no label files of training"),
+        (["{root}", "--json", "{root}/labels/val.csv/x.json"], "File exists: '{root}/labels/val.csv'"),
         (["{root}", "--workers", "0"], "--workers 0: must be at least 1"),
         (["{root}", "--frames", "-1"], "--frames -1: must be at least 0"),
     ],
@@ -345,4 +349,4 @@ def test_what_is_asked_for_wrongly(
     with pytest.raises(SystemExit) as stopped:
         main([argument.format(root=dataset) for argument in arguments])
     assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message.format(root=dataset) in capsys.readouterr().err
