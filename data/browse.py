@@ -22,7 +22,7 @@ from data.video_iterator import TrainingClips
 from data.video_sampler import START_DISTRIBUTIONS
 from data.videos import Dataset, open_dataset
 
-SETS = {"own" if spec is OWN else spec.name: spec for spec in SPECS}
+SETS = {"own" if spec is OWN else name: spec for name, spec in SPECS.items()}
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 

@@ -95,4 +95,5 @@ OWN = DatasetSpec(
     timed_ids=True,
 )
 
-SPECS = (HACS, KINETICS, MIT, UCF101, HMDB51, DIVING48, OWN)
+# by the name that checkpoints have
+SPECS = MappingProxyType({spec.name: spec for spec in (HACS, KINETICS, MIT, UCF101, HMDB51, DIVING48, OWN)})

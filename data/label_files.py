@@ -63,7 +63,9 @@ def find_label_sets(root: Path, labels: Path | None) -> list[LabelSet]:
     """The data sets whose training label file is in the first of `label_folders` that has any."""
     for folder in label_folders(root, labels):
         sets = [
-            LabelSet(spec, variant, folder) for spec in SPECS for variant in (spec.num_classes or {"": None})
+            LabelSet(spec, variant, folder)
+            for spec in SPECS.values()
+            for variant in (spec.num_classes or {"": None})
         ]
         found = [files for files in sets if files.paths()["train"].is_file()]
         if found:

@@ -6,7 +6,6 @@ imported, so a user's own `import imgaug` works after this one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -194,7 +193,7 @@ def training_clip(
     engine: "fused", which decodes and resamples no more than `size` needs, "imgaug", or "none", which keeps the crop
     and the mirror. With the same generator all of them see the same square.
     """
-    window, drawn, mirrored = draw_clip(
+    draw = draw_clip(
         frames,
         size=size,
         clip_size=clip_size,
@@ -204,11 +203,12 @@ def training_clip(
         generator=generator,
     )
     if augment == "imgaug":
-        return _clip_by_imgaug(frames.decode(), window, drawn, mirrored, clip_size, size)
-    return _clip_by_fusing(frames, window, drawn, mirrored, clip_size, size)
+        return _clip_by_imgaug(frames.decode(), draw.window, draw.drawn, draw.mirrored, clip_size, size)
+    return _clip_by_fusing(frames, draw.window, draw.drawn, draw.mirrored, clip_size, size)
 
 
-class ClipDraw(NamedTuple):
+@dataclass(frozen=True)
+class ClipDraw:
     """What is random in a clip's pictures: the square of the source, the operations with their values, the mirror."""
 
     window: fused.Window
