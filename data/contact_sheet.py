@@ -74,14 +74,15 @@ def draw_sheet(path: Path, clips: Sequence[ShownClip], title: str, *, tile: int)
         [_shortened(clip.video_id, small, TEXT_WIDTH), *_wrapped(describe(clip), small)] for clip in clips
     ]
     heights = [max(tile, LINE * len(text)) + ROW_GAP for text in texts]
-    labels = [clip.label for clip in clips]
-    height = 2 * MARGIN + TITLE + HEADING * len(set(labels)) + sum(heights)
+    above = [None, *(clip.label for clip in clips[:-1])]
+    headings = sum(clip.label != label for clip, label in zip(clips, above, strict=True))
+    height = 2 * MARGIN + TITLE + HEADING * headings + sum(heights)
     sheet = Image.new("RGB", (3 * MARGIN + strip + TEXT_WIDTH, height), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN - 4), title, INK, heading)
     y = MARGIN + TITLE
-    for clip, above, text, row_height in zip(clips, [None, *labels], texts, heights, strict=False):
-        if clip.label != above:
+    for clip, label_above, text, row_height in zip(clips, above, texts, heights, strict=True):
+        if clip.label != label_above:
             pen.text((MARGIN, y + 4), clip.label, INK, normal)
             y += HEADING
         for column, index in enumerate(np.linspace(0, len(clip.frames) - 1, shown).round().astype(int)):
