@@ -1,6 +1,7 @@
 """Clips as a picture and as a video for people to look at: a strip of frames each, and what was done to them beside."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -111,7 +112,7 @@ def draw_video(path: Path, clips: Sequence[ShownClip], *, tile: int, fps: float)
             picture = cv2.resize(frame, (tile, tile), interpolation=cv2.INTER_AREA)
             target[top + BAR : top + BAR + tile, left : left + tile] = picture
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, np.tile(canvas, (max(1, round(SECONDS * fps / length)), 1, 1, 1)), fps)
+    write_video(path, np.tile(canvas, (math.ceil(SECONDS * fps / length), 1, 1, 1)), fps)
 
 
 def _picture(frame: np.ndarray, tile: int) -> Image.Image:

@@ -7,7 +7,9 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -278,6 +280,37 @@ def test_disk_that_cannot_be_written_is_said_and_costs_nothing(
     assert "run/theirs: not fixed ([Errno 28] No space left on device" in capsys.readouterr().out
     assert (folder / "frames.db").read_bytes() == content
     assert sorted(path.name for path in folder.iterdir()) == ["frames.db", "n_frames"]
+
+
+def test_who_reads_during_a_fix_reads_the_same(tmp_path: Path) -> None:
+    write_foreign_store(tmp_path / "theirs", painted_jpegs(10))
+    write(tmp_path / "theirs" / "n_frames", "10")
+    inspection = inspect_store(tmp_path / "theirs", seed=0, full=True)
+    original = (tmp_path / "theirs" / "frames.db").read_bytes()
+    done = threading.Event()
+
+    def read() -> int:
+        times = 0
+        while not done.is_set() or not times:
+            assert indices_of(FrameStore(tmp_path / "theirs").read(range(10))) == list(range(10))
+            times += 1
+        return times
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            for _ in range(5):
+                assert mend_store(tmp_path / "theirs", inspection) == ["key"]
+                replace_by(tmp_path / "theirs" / "frames.db", original)
+        finally:
+            done.set()
+        assert reading.result() > 0
+
+
+def replace_by(path: Path, content: bytes) -> None:
+    beside = path.with_name("beside")
+    beside.write_bytes(content)
+    beside.replace(path)
 
 
 def test_killed_within_a_fix_leaves_the_store_readable(
