@@ -94,3 +94,6 @@ OWN = DatasetSpec(
     val_csv="val.csv",
     timed_ids=True,
 )
+
+# by the name that checkpoints have
+SPECS = MappingProxyType({spec.name: spec for spec in (HACS, KINETICS, MIT, UCF101, HMDB51, DIVING48, OWN)})
