@@ -232,7 +232,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def make_loader(
     clips: Dataset[Sample],
-    batches: Sampler[list[ClipRequest]],
+    batches: Sampler[list[ClipRequest]] | Sequence[list[ClipRequest]],
     *,
     workers: int,
     pin_memory: bool,

@@ -33,6 +33,23 @@ def center_clip(n_frames: int, length: int, interval: int) -> list[int]:
     return clip_indices(n_frames, length, interval, start)
 
 
+def spread_clips(n_frames: int, length: int, interval: int, count: int) -> list[list[int]]:
+    """`count` clips, evenly from the video's first frame to its last; one alone is the middle one.
+
+    9 frames, length 3, interval 1, count 3: 012 345 678. They leave no gap where `count` spans are as long as the
+    video. There are fewer where fewer different ones fit, and one where the video is shorter than a clip.
+    """
+    interval = fitting_interval(n_frames, length, interval)
+    last_start = n_frames - clip_span(length, interval) if interval else 0
+    count = min(count, last_start + 1)
+    if count == 1:
+        return [center_clip(n_frames, length, interval or 1)]
+    return [
+        clip_indices(n_frames, length, interval, number * last_start // (count - 1))
+        for number in range(count)
+    ]
+
+
 def random_clip(
     n_frames: int,
     length: int,

@@ -47,7 +47,8 @@ def take_frames(x: Tensor, frames: Tensor | None) -> Tensor:
     """The frames `(B, T')` of clips `(B, C, T, H, W)` -> `(B, C, T', H, W)`, its memory laid out as before."""
     if frames is None:
         return x
-    clips = torch.arange(len(x), device=x.device)[:, None]
+    # shape[0], as torch.export takes len for a constant
+    clips = torch.arange(x.shape[0], device=x.device)[:, None]
     return x.transpose(1, 2)[clips, frames].transpose(1, 2)
 
 
@@ -71,7 +72,7 @@ class HalvePixels(nn.Module):
         images = x.transpose(1, 2).flatten(
             0, 1
         )  # pooling in 2D keeps channels-last memory, pooling in 3D does not
-        return F.avg_pool2d(images, (rows, columns)).unflatten(0, (len(x), -1)).transpose(1, 2)
+        return F.avg_pool2d(images, (rows, columns)).unflatten(0, (x.shape[0], -1)).transpose(1, 2)
 
 
 class MTConv(nn.Module):

@@ -7,6 +7,7 @@ Three layouts are known: our own and the original's (`own`), torchvision's video
 trained on ImageNet (`imagenet`), whose weights are inflated over time.
 """
 
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,15 +99,28 @@ def read_tensors_file(path: Path) -> Any:
         raise _damaged(path, error) from None
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError  # noqa: PLC0415 - only for who has such files
-    from safetensors.torch import load_file  # noqa: PLC0415
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """Weights by name; in `state_dict`, beside their `normalisation`, where `write_safetensors` has noted one."""
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only for who has such files
 
     _check_is_file(path)
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - is no dictionary
+            notes = file.metadata() or {}
+        if "normalisation" not in notes:
+            return weights
+        return {"state_dict": weights, "normalisation": json.loads(notes["normalisation"])}
+    except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, error) from None
+
+
+def write_safetensors(network: nn.Module, path: Path, notes: Mapping[str, str]) -> None:
+    """A network's weights as `.safetensors`, with notes as its metadata; `normalisation` is one in JSON."""
+    from safetensors.torch import save  # noqa: PLC0415 - only for who wants such files
+
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    path.write_bytes(save(weights, metadata=dict(notes)))
 
 
 def _check_is_file(path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Pictures of runs: curves over epochs, and the schedule of cycles. The only file that imports matplotlib."""
+"""Pictures of runs: curves over epochs, the schedule of cycles, what is taken for what. The only file that imports
+matplotlib.
+"""
 
 import itertools
 import math
@@ -6,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from data.batching import BatchShape
 from train.loop import describe
@@ -15,6 +19,8 @@ from train.schedule import Schedule
 LINES = ("-", "--", ":", "-.")
 DPI = 110
 COLUMNS = 3  # of panels
+NAMED_CLASSES = 110  # of a matrix, at most: more would not be legible
+NUMBERED_CLASSES = 30
 
 
 class Curve(NamedTuple):
@@ -259,3 +265,24 @@ def _draw_epoch(panels: Sequence[Any], schedule: Schedule, learning_rate: Learni
         axes.plot(numbers, [getattr(step.shape, field) for step in steps], color="C0", drawstyle="steps-mid")
     rates = [learning_rate.at(1, number, len(steps), step.phase) for number, step in enumerate(steps)]
     panels[-1].plot(numbers, rates, color="C3", drawstyle="steps-mid")
+
+
+def draw_confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path) -> None:
+    """`counts` `(C, C)`, a row a true class: the share of its videos taken for each class. Numbers where they fit."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(max(4.5, 1.8 + 0.45 * len(classes)), 16)
+    figure, axes = pyplot().subplots(figsize=(side + 0.9, side), layout="constrained")
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, label="share of the class's videos", fraction=0.046, pad=0.02)
+    axes.set(title=title, xlabel="taken for", ylabel="class")
+    axes.spines[:].set_visible(False)
+    if len(classes) <= NAMED_CLASSES:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= NUMBERED_CLASSES:
+        for row, column in np.argwhere(counts):
+            colour = "white" if shares[row, column] > 0.55 else "black"
+            axes.text(
+                column, row, counts[row, column], ha="center", va="center", color=colour, fontsize="small"
+            )
+    save_picture(figure, path)

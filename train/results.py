@@ -98,7 +98,7 @@ def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: 
             f"{path}: was written for {len(content['classes'])} classes, "
             f"which are not the {len(dataset.classes)} of this data set"
         )
-    if content["dataset"] != dataset.summary():
+    if content["dataset"]["fingerprint"] != dataset.fingerprint():
         if content["step"]:
             raise ValueError(
                 f"{path}: was written within an epoch of other videos than those that are here now"

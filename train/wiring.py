@@ -105,7 +105,7 @@ class Run:
             constant={
                 "options": options.plain(),
                 "classes": list(self.dataset.classes),
-                "dataset": self.dataset.summary(),
+                "dataset": {"name": spec.name, **self.dataset.summary()},
             },
         )
         pin_memory = self.device.type == "cuda"

@@ -223,3 +223,18 @@ def test_it_learns() -> None:
         loss.backward()
         optimiser.step()
     assert loss < 0.1
+
+
+@pytest.mark.parametrize("pool", ["max", "soft"])
+def test_a_convolution_can_be_exported_for_batches_of_any_size(pool: str) -> None:
+    """`len` of a tensor is a constant to torch.export."""
+    convolution = MTConv(64, 64, 3, padding=1, lateral=True, pool=pool).eval()
+    short, long = torch.randn(5, 56, 4, 8, 8), torch.randn(5, 8, 2, 4, 4)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(
+        convolution, ((short[:3], long[:3]),), dynamic_shapes=(({0: batch}, {0: batch}),)
+    )
+    for size in (1, 2, 5):
+        branches = short[:size], long[:size]
+        for one, other in zip(exported.module()(branches), convolution(branches), strict=True):
+            torch.testing.assert_close(one, other)

@@ -1,0 +1,33 @@
+"""Checkpoints of networks that nobody has trained, for what is asked of trained ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from data.datasets import OWN
+from network import create_network
+from train.checkpoint import KEYS, save_checkpoint
+from train.normalisation import Normalisation
+from train.options import Options, network_choices
+
+
+def make_checkpoint(
+    path: Path, options: Options, classes: Sequence[str] = ("a", "b", "c"), seed: int = 0
+) -> Path:
+    """Random weights, with logits that differ between clips by more than rounding."""
+    torch.manual_seed(seed)
+    network = create_network(options.network, len(classes), **network_choices(options))
+    with torch.no_grad():
+        network.fc.weight.mul_(50)
+    content = {
+        "state_dict": network.state_dict(),
+        "epoch": 3,
+        "step": 0,
+        "options": options.plain(),
+        "classes": list(classes),
+        "normalisation": Normalisation().plain(),
+        "dataset": {"name": OWN.name},
+    }
+    save_checkpoint(path, {**dict.fromkeys(KEYS), **content})
+    return path

@@ -1,0 +1,190 @@
+"""python -m train.evaluate CHECKPOINT... --dataset DIR [--split val] [--clips 10] [--crops 3] [--output DIR]
+
+How good a network is on whole videos: each is looked at in several views, `--clips` along its time times `--crops` in
+its frames, whose probabilities are averaged. Of several checkpoints, or score files (.npz) that this wrote, the average
+is judged too. `torchrun --nproc-per-node 4 -m train.evaluate ...` shares the videos between four GPUs.
+"""
+
+import argparse
+import csv
+import io
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import coloredlogs
+import torch
+
+from data.command_line import OneLineParser
+from data.files import write_whole
+from data.views import CROPS
+from train.devices import choose_device
+from train.distributed import PeerError, World, join
+from train.multiview import evaluate, open_videos
+from train.options import PRECISIONS, Options, not_negative, positive
+from train.pictures import draw_confusion, pyplot
+from train.scores import Scores, average, class_rows, confusion, summarise
+from train.trained import load_trained
+
+logger = logging.getLogger(__name__)
+
+
+def table(scores: Scores) -> str:
+    """What is printed of an evaluation, a line a number."""
+    summary = summarise(scores)
+    lines = {}
+    if summary.clip:
+        lines |= {"clip@1": summary.clip[0], "clip@5": summary.clip[1]}
+    lines |= {f"video@{k} ({scores.views})": value for k, value in zip((1, 5), summary.video, strict=True)}
+    lines["mean class accuracy"] = summary.class_mean
+    width = max(map(len, lines))
+    return "\n".join(f"  {name.ljust(width)}  {value:.4f}" for name, value in lines.items())
+
+
+def write_tables(scores: Scores, folder: Path) -> list[Path]:
+    """`scores.npz`, `classes.csv`, `confusion.csv` and `confusion.png` in a folder."""
+    names = ("scores.npz", "classes.csv", "confusion.csv", "confusion.png")
+    paths = [folder / name for name in names]
+    counts = confusion(scores)
+    scores.save(paths[0])
+    _write_csv(paths[1], ["Class", "Videos", "Top1", "Top5", "TakenFor", "Times"], class_rows(scores))
+    rows = ([name, *row] for name, row in zip(scores.classes, counts.tolist(), strict=True))
+    _write_csv(paths[2], ["Class", *scores.classes], rows)
+    draw_confusion(counts, scores.classes, f"video@1 ({scores.views})", paths[3])
+    return paths
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | int | float]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(prog="python -m train.evaluate", description=__doc__.split("\n\n")[1])
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="CHECKPOINT", help="that training saved, or scores (.npz)"
+    )
+    parser.add_argument(
+        "--dataset", type=Path, metavar="DIR", help="folder of the data set, the one that holds jpg/"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="DIR", help="folder of the label files (default: as in training)"
+    )
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="(default: val)")
+    parser.add_argument(
+        "--clips", type=positive, default=10, metavar="N", help="along a video's time (default: 10)"
+    )
+    parser.add_argument(
+        "--crops",
+        type=int,
+        choices=CROPS,
+        default=3,
+        help="of each clip: the centre; 3 along the longer side; 10: corners and centre, and mirrored (default: 3)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for what it writes (default: beside the first file)",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, metavar="N", help="views at once (default: as in training)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=not_negative,
+        default=Options.workers,
+        metavar="N",
+        help="processes that read videos",
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on the CPU)")
+    parser.add_argument("--gpus", type=int, choices=(0, 1), help="0 is the CPU (default: 1 if there is one)")
+    parser.add_argument(
+        "--skip-bad-samples",
+        action="store_true",
+        help="leave out videos that cannot be read; an error otherwise",
+    )
+    return parser
+
+
+def _scores_of(path: Path, arguments: argparse.Namespace, device: torch.device, world: World) -> Scores:
+    """A file's own scores, or a checkpoint's of all videos. Prints how good they are."""
+    if path.suffix == ".npz":
+        scores, what = Scores.load(path), "scores"
+    else:
+        trained = load_trained(path, device, arguments.precision)
+        videos = open_videos(trained, arguments.dataset, arguments.labels, arguments.split)
+        scores, bad = evaluate(
+            trained,
+            videos,
+            world,
+            clips=arguments.clips,
+            crops=arguments.crops,
+            batch_size=arguments.batch_size or trained.options.batch_size,
+            workers=arguments.workers,
+            skip_bad_samples=arguments.skip_bad_samples,
+        )
+        what = f"{trained.options.network} after epoch {trained.epoch}"
+        for sample in bad if world.is_first else []:
+            logger.warning("left out: %s", sample.reason)
+        if bad:
+            what += f", {len(bad)} of {len(videos)} videos left out"
+    if world.is_first:
+        print(f"{path}: {what}, {len(scores.videos)} videos of {len(set(scores.labels))} classes")
+        print(table(scores), flush=True)
+    return scores
+
+
+def _run(arguments: argparse.Namespace, world: World) -> None:
+    folder = arguments.output or _default_output(arguments)
+    if world.is_first:  # what is missing shows before the work
+        pyplot()
+        folder.mkdir(parents=True, exist_ok=True)
+    device, _ = choose_device(arguments.gpus, world)
+    several = [_scores_of(path, arguments, device, world) for path in arguments.files]
+    if not world.is_first:
+        return
+    scores = average(several)
+    if len(several) > 1:
+        print(f"average of {len(several)}")
+        print(table(scores))
+    written = write_tables(scores, folder)
+    if len(several) > 1:
+        for number, (path, own) in enumerate(zip(arguments.files, several, strict=True), start=1):
+            written.append(folder / f"{number}_{path.stem}.npz")
+            own.save(written[-1])
+    print(f"written to {folder}: {', '.join(path.name for path in written)}")
+
+
+def _default_output(arguments: argparse.Namespace) -> Path:
+    first = arguments.files[0]
+    if first.suffix == ".npz":
+        return first.with_name("average")
+    return first.with_name(f"{first.stem}_{arguments.split}_{arguments.clips}x{arguments.crops}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.dataset is None and any(path.suffix != ".npz" for path in arguments.files):
+        parser.error("the following arguments are required: --dataset")
+    coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
+    world = World()
+    try:
+        world = join()
+        with world.explained():
+            _run(arguments, world)
+        world.leave()
+    except (ValueError, LookupError, OSError, PeerError) as error:
+        if world.report(" ".join(str(error).split())):
+            parser.error(str(error))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
