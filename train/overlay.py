@@ -10,7 +10,9 @@ from train.prediction import Answer
 FONT = cv2.FontFace("sans")
 WHITE, ACCENT, TRACK = (255, 255, 255), (80, 200, 255), (110, 110, 110)  # BGR
 DARKENED = 0.35  # what is left of the picture below text
-STRONGEST = 0.6  # share of the colour where attention is highest
+STRONGEST = 0.65  # share of the colour where attention is highest
+PALED = 0.7  # share of grey below it
+REDDEST = 225  # of the 255 colours from blue to red, which darken in the end
 
 
 def draw_answers(frame: np.ndarray, answers: Sequence[Answer]) -> np.ndarray:
@@ -67,15 +69,16 @@ def _seen_square(height: int, width: int, seen: float) -> tuple[int, int, int]:
 
 
 def draw_attention(frame: np.ndarray, heat: np.ndarray, seen: float) -> np.ndarray:
-    """A copy, coloured where `heat` `(h, w)`, 0 to 1, is high, within the middle square that was seen.
+    """A copy, paler, coloured where `heat` `(h, w)`, 0 to 1, is high, within the middle square that was seen.
 
     Its side is `seen` times the short side, and it is outlined.
     """
-    frame = frame.copy()
+    grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    frame = cv2.addWeighted(frame, 1 - PALED, grey, PALED, 0)
     top, left, side = _seen_square(*frame.shape[:2], seen)
     square = frame[top : top + side, left : left + side]
     large = cv2.resize(heat.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colours = cv2.applyColorMap(np.rint(255 * large).astype(np.uint8), cv2.COLORMAP_TURBO)
+    colours = cv2.applyColorMap(np.rint(REDDEST * large).astype(np.uint8), cv2.COLORMAP_TURBO)
     weight = (STRONGEST * large)[..., None]
     square[:] = np.rint(square * (1 - weight) + colours * weight)
     if seen < 1:
