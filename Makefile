@@ -31,6 +31,9 @@ demo: setup
 	$(BIN)/python -m train.plot $(RUN) -o $(DEMO)/curves.png
 
 demo-full: demo
+	$(BIN)/python -m data.verify $(DEMO)/motions
+	$(BIN)/python -m data.browse $(DEMO)/motions --clip-length 8 --clip-size 64 --short-side 72 \
+	    --train-frame-interval 4 --augment none --flip False -o $(DEMO)/clips.png --video $(DEMO)/clips.mp4
 	$(BIN)/python -m train.plot $(RUN) -o $(DEMO)/curves.svg --schedule $(DEMO)/schedule.png
 	$(BIN)/tensorboard --inspect --logdir $(RUN)
 	$(BIN)/python -m data.synthetic $(DEMO)/unseen --videos-per-class 1 --height 192 --seed 2

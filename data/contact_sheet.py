@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data.mp4 import write_video
+from data.video_streams import written_video
 from data.video_transforms import ClipDraw
 
 STRIP = 8  # frames of a clip that are shown
@@ -112,7 +112,10 @@ def draw_video(path: Path, clips: Sequence[ShownClip], *, tile: int, fps: float)
             picture = cv2.resize(frame, (tile, tile), interpolation=cv2.INTER_AREA)
             target[top + BAR : top + BAR + tile, left : left + tile] = picture
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, np.tile(canvas, (math.ceil(SECONDS * fps / length), 1, 1, 1)), fps)
+    with written_video(path, *canvas.shape[1:3], fps) as writer:
+        for _ in range(math.ceil(SECONDS * fps / length)):
+            for frame in canvas:
+                writer.write(frame)
 
 
 def _picture(frame: np.ndarray, tile: int) -> Image.Image:

@@ -6,6 +6,7 @@ colour, place, size, speed and background are random, so one frame says nothing 
 
 import functools
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,23 @@ import cv2
 import numpy as np
 
 from data.command_line import OneLineParser
+from data.convert import ffmpeg_binary
 from data.motions import MOTIONS, render
-from data.mp4 import write_video
+
+FPS = 25
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """Encode uint8 `(T, H, W, 3)`, BGR, as H.264; the file is there as a whole or not at all."""
+    _, height, width, _ = frames.shape
+    staging = path.with_name(f".{path.name}.part")
+    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "bgr24"]
+    command += ["-s", f"{width}x{height}", "-r", str(FPS), "-i", "pipe:", "-pix_fmt", "yuv420p", "-crf", "18"]
+    command += ["-threads", "1", "-f", "mp4", f"file:{staging}"]
+    done = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"{path}: ffmpeg could not write it, {done.stderr.decode(errors='replace').strip()}")
+    staging.replace(path)
 
 
 def render_video(path: Path, seed: int, n_frames: int, height: int) -> None:

@@ -90,7 +90,8 @@ def test_frames_of_the_clips_size_are_not_mixed_up(tmp_path: Path) -> None:
 
 
 def video_list(root: Path, names: list[str]) -> VideoList:
-    return VideoList(root, np.array([name.encode() for name in names]), np.arange(len(names)), missing={})
+    folders, numbers = np.array([name.encode() for name in names]), np.arange(len(names))
+    return VideoList(root, folders, numbers, sizes=np.zeros_like(numbers), missing={})
 
 
 def test_one_view_is_validations_clip(tmp_path: Path) -> None:
