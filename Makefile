@@ -33,6 +33,10 @@ demo: setup
 demo-full: demo
 	$(BIN)/python -m train.plot $(RUN) -o $(DEMO)/curves.svg --schedule $(DEMO)/schedule.png
 	$(BIN)/tensorboard --inspect --logdir $(RUN)
+	$(BIN)/python -m train.evaluate $(BEST) --dataset $(DEMO)/motions --crops 1 --output $(DEMO)/evaluation
+	$(BIN)/python -m train.export $(BEST) -o $(DEMO)/model.safetensors
+	$(BIN)/python -m train.export $(BEST) -o $(DEMO)/model.pt2
+	$(BIN)/python -m train.export $(BEST) -o $(DEMO)/model.onnx
 	$(BIN)/python -m data.synthetic $(DEMO)/unseen --videos-per-class 1 --seed 2
 	$(BIN)/python -m train.predict $(BEST) $(DEMO)/unseen --top 3 --stride 4 --json $(DEMO)/answers.json \
 	    --overlay $(DEMO)/overlay --attention $(DEMO)/attention --features $(DEMO)/features.npz

@@ -6,18 +6,16 @@ is judged too. `torchrun --nproc-per-node 4 -m train.evaluate ...` shares the vi
 """
 
 import argparse
-import csv
-import io
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import coloredlogs
 import torch
 
 from data.command_line import OneLineParser
-from data.files import write_whole
+from data.label_files import write_csv
 from data.views import CROPS
 from train.devices import choose_device
 from train.distributed import PeerError, World, join
@@ -48,19 +46,12 @@ def write_tables(scores: Scores, folder: Path) -> list[Path]:
     paths = [folder / name for name in names]
     counts = confusion(scores)
     scores.save(paths[0])
-    _write_csv(paths[1], ["Class", "Videos", "Top1", "Top5", "TakenFor", "Times"], class_rows(scores))
+    write_csv(paths[1], ["Class", "Videos", "Top1", "Top5", "TakenFor", "Times"], class_rows(scores))
     rows = ([name, *row] for name, row in zip(scores.classes, counts.tolist(), strict=True))
-    _write_csv(paths[2], ["Class", *scores.classes], rows)
-    draw_confusion(counts, scores.classes, f"video@1 ({scores.views})", paths[3])
+    write_csv(paths[2], ["Class", *scores.classes], rows)
+    title = f"video@1 ({scores.views}): {summarise(scores).video[0]:.4f}"
+    draw_confusion(counts, scores.classes, title, paths[3])
     return paths
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | int | float]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_whole(path, text.getvalue())
 
 
 def _parser() -> argparse.ArgumentParser:

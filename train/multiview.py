@@ -14,8 +14,9 @@ import torch
 from tqdm import tqdm
 
 from data.datasets import SPECS
-from data.labels import VideoList, find_label_folder, find_videos, read_label_csv
+from data.label_files import find_label_folder, read_label_csv
 from data.video_iterator import BadSample, Batch
+from data.videos import VideoList, find_videos
 from data.views import VideoViews, view_loader
 from train.distributed import World
 from train.scores import Scores

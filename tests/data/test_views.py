@@ -9,10 +9,10 @@ import simplejpeg
 
 from data.batching import BatchShape, ClipRequest
 from data.frame_store import FrameStore, write_frame_store
-from data.labels import VideoList
 from data.video_iterator import ValidationClips
 from data.video_sampler import center_clip, clip_span, fitting_interval, spread_clips
 from data.video_transforms import scale_short_side
+from data.videos import VideoList
 from data.views import Square, VideoViews, read_views, squares, view_loader
 from tests.painting import indices_of, painted_jpegs
 
@@ -90,7 +90,8 @@ def test_frames_of_the_clips_size_are_not_mixed_up(tmp_path: Path) -> None:
 
 
 def video_list(root: Path, names: list[str]) -> VideoList:
-    return VideoList(root, np.array([name.encode() for name in names]), np.arange(len(names)), missing={})
+    folders = np.array([name.encode() for name in names])
+    return VideoList(root, folders, np.arange(len(names)), np.zeros(len(names), np.int64), missing={})
 
 
 def test_one_view_is_validations_clip(tmp_path: Path) -> None:
