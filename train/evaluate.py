@@ -136,18 +136,19 @@ def _run(arguments: argparse.Namespace, world: World) -> None:
         pyplot()
         folder.mkdir(parents=True, exist_ok=True)
     device, _ = choose_device(arguments.gpus, world)
-    several = [_scores_of(path, arguments, device, world) for path in arguments.files]
+    several, written = [], []
+    for number, path in enumerate(arguments.files, start=1):
+        several.append(_scores_of(path, arguments, device, world))
+        if world.is_first and len(arguments.files) > 1:  # now, as the next may fail
+            written.append(folder / f"{number}_{path.stem}.npz")
+            several[-1].save(written[-1])
     if not world.is_first:
         return
     scores = average(several)
     if len(several) > 1:
         print(f"average of {len(several)}")
         print(table(scores))
-    written = write_tables(scores, folder)
-    if len(several) > 1:
-        for number, (path, own) in enumerate(zip(arguments.files, several, strict=True), start=1):
-            written.append(folder / f"{number}_{path.stem}.npz")
-            own.save(written[-1])
+    written += write_tables(scores, folder)
     print(f"written to {folder}: {', '.join(path.name for path in written)}")
 
 
@@ -163,17 +164,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.dataset is None and any(path.suffix != ".npz" for path in arguments.files):
         parser.error("the following arguments are required: --dataset")
-    coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
     world = World()
     try:
         world = join()
+        coloredlogs.install(level="INFO" if world.is_first else "ERROR", fmt="%(levelname)s %(message)s")
         with world.explained():
             _run(arguments, world)
         world.leave()
+    except KeyboardInterrupt:
+        logger.error("stopped")
+        return 130
     except (ValueError, LookupError, OSError, PeerError) as error:
         if world.report(" ".join(str(error).split())):
             parser.error(str(error))
         return 2
+    except Exception as error:
+        world.report(f"{type(error).__name__}: {error}")
+        raise
     return 0
 
 
