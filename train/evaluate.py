@@ -56,49 +56,22 @@ def write_tables(scores: Scores, folder: Path) -> list[Path]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="python -m train.evaluate", description=__doc__.split("\n\n")[1])
-    parser.add_argument(
-        "files", type=Path, nargs="+", metavar="CHECKPOINT", help="that training saved, or scores (.npz)"
-    )
-    parser.add_argument(
-        "--dataset", type=Path, metavar="DIR", help="folder of the data set, the one that holds jpg/"
-    )
-    parser.add_argument(
-        "--labels", type=Path, metavar="DIR", help="folder of the label files (default: as in training)"
-    )
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="(default: val)")
-    parser.add_argument(
-        "--clips", type=positive, default=10, metavar="N", help="along a video's time (default: 10)"
-    )
-    parser.add_argument(
-        "--crops",
-        type=int,
-        choices=CROPS,
-        default=3,
-        help="of each clip: the centre; 3 along the longer side; 10: corners and centre, and mirrored (default: 3)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for what it writes (default: beside the first file)",
-    )
-    parser.add_argument(
-        "--batch-size", type=positive, metavar="N", help="views at once (default: as in training)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=not_negative,
-        default=Options.workers,
-        metavar="N",
-        help="processes that read videos",
-    )
-    parser.add_argument("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on the CPU)")
-    parser.add_argument("--gpus", type=int, choices=(0, 1), help="0 is the CPU (default: 1 if there is one)")
-    parser.add_argument(
-        "--skip-bad-samples",
-        action="store_true",
-        help="leave out videos that cannot be read; an error otherwise",
-    )
+    add = parser.add_argument
+    add("files", type=Path, nargs="+", metavar="CHECKPOINT", help="what training saved, or scores (.npz)")
+    add("--dataset", type=Path, metavar="DIR", help="folder of the data set, the one that holds jpg/")
+    add("--labels", type=Path, metavar="DIR", help="folder of the label files (default: as in training)")
+    add("--split", choices=("val", "train"), default="val", help="(default: val)")
+    add("--clips", type=positive, default=10, metavar="N", help="along a video's time (default: 10)")
+    text = "the centre; 3 along the longer side; 10: corners and centre, and mirrored (default: 3)"
+    add("--crops", type=int, choices=CROPS, default=3, help=text)
+    add("--output", type=Path, metavar="DIR", help="for what it writes (default: beside the first file)")
+    add("--batch-size", type=positive, metavar="N", help="views at once (default: as in training)")
+    text = "processes that read videos (default: %(default)s)"
+    add("--workers", type=not_negative, default=Options.workers, metavar="N", help=text)
+    add("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on the CPU)")
+    add("--gpus", type=int, choices=(0, 1), help="0 is the CPU (default: 1 if there is one)")
+    text = "leave out videos that cannot be read; an error otherwise"
+    add("--skip-bad-samples", action="store_true", help=text)
     return parser
 
 

@@ -34,7 +34,7 @@ class VideoScore(NamedTuple):
 def open_videos(trained: Trained, root: Path, labels: Path | None, split: str) -> VideoList:
     """The videos of a split, in the numbers of the network's classes, by the label files of the set it was trained on.
 
-    Raises as data.labels.open_dataset, but needs no videos of the other split; ValueError for a class that the network
+    Raises as data.videos.open_dataset, but needs no videos of the other split; ValueError for a class that the network
     does not know.
     """
     name = trained.dataset.get("name")
