@@ -36,6 +36,10 @@ demo-full: demo
 	    --train-frame-interval 4 --augment none --flip False -o $(DEMO)/clips.png --video $(DEMO)/clips.mp4
 	$(BIN)/python -m train.plot $(RUN) -o $(DEMO)/curves.svg --schedule $(DEMO)/schedule.png
 	$(BIN)/tensorboard --inspect --logdir $(RUN)
+	$(BIN)/python -m train.evaluate $(BEST) --dataset $(DEMO)/motions --crops 1 --output $(DEMO)/evaluation
+	$(BIN)/python -m train.export $(BEST) -o $(DEMO)/model.safetensors
+	$(BIN)/python -m train.export $(BEST) -o $(DEMO)/model.pt2
+	$(BIN)/python -m train.export $(BEST) -o $(DEMO)/model.onnx
 	$(BIN)/python -m data.synthetic $(DEMO)/unseen --videos-per-class 1 --height 192 --seed 2
 	$(BIN)/python -m train.predict $(BEST) $(DEMO)/unseen --top 3 --stride 4 --json $(DEMO)/answers.json \
 	    --overlay $(DEMO)/overlay --attention $(DEMO)/attention --features $(DEMO)/features.npz

@@ -146,7 +146,7 @@ def write_label_csv(path: Path, rows: Sequence[LabelRow], split: str) -> None:
     write_csv(path, ("label", "id", "split"), ((*row, split) for row in rows))
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str | int | float]]) -> None:
     """The file is there as a whole or not at all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.batching import BatchShape, ClipRequest
 from data.frame_store import FrameStore, FrameStoreError
-from data.labels import VideoList
 from data.video_iterator import BadSample, Batch, Sample, fitting_prefetch, make_loader
 from data.video_sampler import spread_clips
 from data.video_transforms import scale_short_side
+from data.videos import VideoList
 
 CROPS = (1, 3, 10)
 

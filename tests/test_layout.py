@@ -18,6 +18,7 @@ ONLY_IN = {
     "matplotlib": {"train/pictures.py"},
     "ffmpeg": {"data/convert.py"},
     "safetensors": {"network/weights.py"},
+    "onnxruntime": {"train/export.py"},
     "torchvision": set(),
 }
 

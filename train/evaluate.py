@@ -6,18 +6,16 @@ is judged too. `torchrun --nproc-per-node 4 -m train.evaluate ...` shares the vi
 """
 
 import argparse
-import csv
-import io
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import coloredlogs
 import torch
 
 from data.command_line import OneLineParser
-from data.files import write_whole
+from data.label_files import write_csv
 from data.views import CROPS
 from train.devices import choose_device
 from train.distributed import PeerError, World, join
@@ -48,66 +46,32 @@ def write_tables(scores: Scores, folder: Path) -> list[Path]:
     paths = [folder / name for name in names]
     counts = confusion(scores)
     scores.save(paths[0])
-    _write_csv(paths[1], ["Class", "Videos", "Top1", "Top5", "TakenFor", "Times"], class_rows(scores))
+    write_csv(paths[1], ["Class", "Videos", "Top1", "Top5", "TakenFor", "Times"], class_rows(scores))
     rows = ([name, *row] for name, row in zip(scores.classes, counts.tolist(), strict=True))
-    _write_csv(paths[2], ["Class", *scores.classes], rows)
-    draw_confusion(counts, scores.classes, f"video@1 ({scores.views})", paths[3])
+    write_csv(paths[2], ["Class", *scores.classes], rows)
+    title = f"video@1 ({scores.views}): {summarise(scores).video[0]:.4f}"
+    draw_confusion(counts, scores.classes, title, paths[3])
     return paths
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | int | float]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_whole(path, text.getvalue())
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="python -m train.evaluate", description=__doc__.split("\n\n")[1])
-    parser.add_argument(
-        "files", type=Path, nargs="+", metavar="CHECKPOINT", help="that training saved, or scores (.npz)"
-    )
-    parser.add_argument(
-        "--dataset", type=Path, metavar="DIR", help="folder of the data set, the one that holds jpg/"
-    )
-    parser.add_argument(
-        "--labels", type=Path, metavar="DIR", help="folder of the label files (default: as in training)"
-    )
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="(default: val)")
-    parser.add_argument(
-        "--clips", type=positive, default=10, metavar="N", help="along a video's time (default: 10)"
-    )
-    parser.add_argument(
-        "--crops",
-        type=int,
-        choices=CROPS,
-        default=3,
-        help="of each clip: the centre; 3 along the longer side; 10: corners and centre, and mirrored (default: 3)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for what it writes (default: beside the first file)",
-    )
-    parser.add_argument(
-        "--batch-size", type=positive, metavar="N", help="views at once (default: as in training)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=not_negative,
-        default=Options.workers,
-        metavar="N",
-        help="processes that read videos",
-    )
-    parser.add_argument("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on the CPU)")
-    parser.add_argument("--gpus", type=int, choices=(0, 1), help="0 is the CPU (default: 1 if there is one)")
-    parser.add_argument(
-        "--skip-bad-samples",
-        action="store_true",
-        help="leave out videos that cannot be read; an error otherwise",
-    )
+    add = parser.add_argument
+    add("files", type=Path, nargs="+", metavar="CHECKPOINT", help="what training saved, or scores (.npz)")
+    add("--dataset", type=Path, metavar="DIR", help="folder of the data set, the one that holds jpg/")
+    add("--labels", type=Path, metavar="DIR", help="folder of the label files (default: as in training)")
+    add("--split", choices=("val", "train"), default="val", help="(default: val)")
+    add("--clips", type=positive, default=10, metavar="N", help="along a video's time (default: 10)")
+    text = "the centre; 3 along the longer side; 10: corners and centre, and mirrored (default: 3)"
+    add("--crops", type=int, choices=CROPS, default=3, help=text)
+    add("--output", type=Path, metavar="DIR", help="for what it writes (default: beside the first file)")
+    add("--batch-size", type=positive, metavar="N", help="views at once (default: as in training)")
+    text = "processes that read videos (default: %(default)s)"
+    add("--workers", type=not_negative, default=Options.workers, metavar="N", help=text)
+    add("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on the CPU)")
+    add("--gpus", type=int, choices=(0, 1), help="0 is the CPU (default: 1 if there is one)")
+    text = "leave out videos that cannot be read; an error otherwise"
+    add("--skip-bad-samples", action="store_true", help=text)
     return parser
 
 
@@ -145,18 +109,19 @@ def _run(arguments: argparse.Namespace, world: World) -> None:
         pyplot()
         folder.mkdir(parents=True, exist_ok=True)
     device, _ = choose_device(arguments.gpus, world)
-    several = [_scores_of(path, arguments, device, world) for path in arguments.files]
+    several, written = [], []
+    for number, path in enumerate(arguments.files, start=1):
+        several.append(_scores_of(path, arguments, device, world))
+        if world.is_first and len(arguments.files) > 1:  # now, as the next may fail
+            written.append(folder / f"{number}_{path.stem}.npz")
+            several[-1].save(written[-1])
     if not world.is_first:
         return
     scores = average(several)
     if len(several) > 1:
         print(f"average of {len(several)}")
         print(table(scores))
-    written = write_tables(scores, folder)
-    if len(several) > 1:
-        for number, (path, own) in enumerate(zip(arguments.files, several, strict=True), start=1):
-            written.append(folder / f"{number}_{path.stem}.npz")
-            own.save(written[-1])
+    written += write_tables(scores, folder)
     print(f"written to {folder}: {', '.join(path.name for path in written)}")
 
 
@@ -172,17 +137,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.dataset is None and any(path.suffix != ".npz" for path in arguments.files):
         parser.error("the following arguments are required: --dataset")
-    coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
     world = World()
     try:
         world = join()
+        coloredlogs.install(level="INFO" if world.is_first else "ERROR", fmt="%(levelname)s %(message)s")
         with world.explained():
             _run(arguments, world)
         world.leave()
+    except KeyboardInterrupt:
+        logger.error("stopped")
+        return 130
     except (ValueError, LookupError, OSError, PeerError) as error:
         if world.report(" ".join(str(error).split())):
             parser.error(str(error))
         return 2
+    except Exception as error:
+        world.report(f"{type(error).__name__}: {error}")
+        raise
     return 0
 
 

@@ -14,8 +14,9 @@ import torch
 from tqdm import tqdm
 
 from data.datasets import SPECS
-from data.labels import VideoList, find_label_folder, find_videos, read_label_csv
+from data.label_files import find_label_folder, read_label_csv
 from data.video_iterator import BadSample, Batch
+from data.videos import VideoList, find_videos
 from data.views import VideoViews, view_loader
 from train.distributed import World
 from train.scores import Scores
@@ -33,7 +34,7 @@ class VideoScore(NamedTuple):
 def open_videos(trained: Trained, root: Path, labels: Path | None, split: str) -> VideoList:
     """The videos of a split, in the numbers of the network's classes, by the label files of the set it was trained on.
 
-    Raises as data.labels.open_dataset, but needs no videos of the other split; ValueError for a class that the network
+    Raises as data.videos.open_dataset, but needs no videos of the other split; ValueError for a class that the network
     does not know.
     """
     name = trained.dataset.get("name")
