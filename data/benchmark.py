@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,8 +34,8 @@ from data.baseline import (
     write_original_store,
 )
 from data.command_line import OneLineParser
-from data.convert import Job, convert_video, ffmpeg_binary, read_jpegs
 from data.frame_store import FrameStore, write_frame_store
+from data.video_files import Job, convert_video, ffmpeg_binary, read_jpegs
 from data.video_iterator import Sample, make_loader, read_training_clip
 from data.video_sampler import random_clip
 
@@ -226,7 +225,7 @@ def convert_rates(videos: Sequence[Path], folder: Path) -> dict[str, float]:
     started, frames = time.perf_counter(), 0
     for i, video in enumerate(videos):
         job = Job(video, folder / "ours" / f"v{i}")
-        convert_video(job, short_side=SHORT_SIDE, quality=3, stop=threading.Event())
+        convert_video(job, short_side=SHORT_SIDE, quality=3)
         frames += FrameStore(job.folder).n_frames
     rates["ours"] = frames / (time.perf_counter() - started)
     started = time.perf_counter()
@@ -249,7 +248,7 @@ def cost_of_sources(folder: Path, rounds: int) -> dict[str, Ratio]:
     for name, videos in (("360", small), ("1080", large)):
         stores[name] = [folder / "294" / f"{name}_{i}" for i in range(len(videos))]
         for video, store in zip(videos, stores[name], strict=True):
-            convert_video(Job(video, store), short_side=SHORT_SIDE, quality=3, stop=threading.Event())
+            convert_video(Job(video, store), short_side=SHORT_SIDE, quality=3)
     jpegs = jpegs_of(small[0], 3)
     for name, count in (("300", 300), ("3000", 3000)):
         stores[name] = [folder / "long" / name]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.convert import ffmpeg_binary
+from data.video_files import ffmpeg_binary
 
 FPS = 25
 

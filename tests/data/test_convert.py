@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from data.convert import ffmpeg_binary, main, read_jpegs
+from data.convert import main
 from data.frame_store import FrameStore
 from data.synthetic import write_video
+from data.video_files import ffmpeg_binary, read_jpegs
 from tests.painting import indices_of, paint
 
 # Makes odd sources with options that an old ffmpeg, which may be the one that is tested, lacks.
@@ -256,9 +257,9 @@ def test_video_whose_decoder_dies_is_refused_not_shortened(
     """What came before the end would look like a whole video."""
     make_video(tmp_path / "videos" / "a" / "b.mp4", n_frames=40)
     dying = tmp_path / "ffmpeg"
-    dying.write_text(f'#!/bin/sh\n"{ffmpeg_binary()}" "$@"\nkill -9 $$\n')
+    dying.write_text(f'#!/bin/sh\n"{ffmpeg_binary()}" "$@"\n[ "$1" = -version ] || kill -9 $$\n')
     dying.chmod(0o755)
-    monkeypatch.setattr("data.convert.ffmpeg_binary", lambda: str(dying))
+    monkeypatch.setattr("data.video_files.ffmpeg_binary", lambda: str(dying))
     assert convert(tmp_path) == 1
     assert "b.mp4: ffmpeg failed with status -9" in caplog.text
     assert list((tmp_path / "set/jpg/a").iterdir()) == []
