@@ -7,16 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.segments import read_segments
-from data.video_files import Job
+from data.video_files import NO_VIDEOS, Job
 
 logger = logging.getLogger(__name__)
 
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
-# What lies beside videos; anything else is ffmpeg's to judge.
-NO_VIDEOS = frozenset(
-    ".txt .csv .tsv .json .xml .yaml .yml .md .html .pdf .srt .vtt .py .db .zip .tar .gz .7z .rar"  # noqa: SIM905
-    " .jpg .jpeg .png .webp .part .ytdl".split()
-)
 
 
 def find_jobs(videos: Path, dataset: Path) -> tuple[list[Job], int]:

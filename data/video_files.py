@@ -13,6 +13,11 @@ import ffmpeg
 
 from data.frame_store import FrameStore, FrameStoreError, write_frame_store
 
+# What lies beside videos; anything else is ffmpeg's to judge.
+NO_VIDEOS = frozenset(
+    ".txt .csv .tsv .json .xml .yaml .yml .md .html .pdf .srt .vtt .py .db .zip .tar .gz .7z .rar"  # noqa: SIM905
+    " .jpg .jpeg .png .webp .part .ytdl".split()
+)
 # How ffmpeg ends where -xerror made it stop at damage: 1 before version 7, then AVERROR_INVALIDDATA.
 STOPPED_AT_DAMAGE = (1, 183)
 READ_BACK_AT_A_TIME = 64  # frames, to bound memory
@@ -78,7 +83,7 @@ def _decode(
 ) -> Converted:
     """Hand the JPEGs of a video to `take`, which returns how many there were."""
     try:
-        command = ffmpeg_command(job, short_side, quality)
+        command = ffmpeg_command(job.video, short_side, quality, job.seconds)
     except UnicodeError:
         raise ConversionError(f"{str(job.video)!a}: its name is not UTF-8, rename it") from None
     with tempfile.TemporaryFile() as errors:
@@ -105,6 +110,8 @@ def _frames_of(
     status, complaint = process.wait(), _first_line(errors)
     if status < 0:
         raise ValueError(f"ffmpeg failed with status {status}")
+    if count == 0 and job.video.stat().st_size == 0:
+        raise ValueError("the file is empty")
     if count == 0:
         within = " between {:g} and {:g} s".format(*job.seconds) if job.seconds else ""
         raise ValueError(complaint or f"no frame could be decoded{within}")
@@ -115,10 +122,11 @@ def _frames_of(
         raise ValueError(complaint or f"ffmpeg failed with status {status}")
 
 
-def ffmpeg_command(job: Job, short_side: int, quality: int) -> list[str]:
+def ffmpeg_command(
+    video: Path, short_side: int, quality: int, seconds: tuple[float, float] | None = None
+) -> list[str]:
     """Decode every frame as it is, scale, and write JPEGs, each behind a header with its length; stop at damage."""
-    start, end = job.seconds or (0, 0)
-    cut = {"ss": start, "t": end - start} if job.seconds else {}
+    cut = {"ss": seconds[0], "t": seconds[1] - seconds[0]} if seconds else {}
     # No filter graph with a named input: it would be the file's first video stream, not the one that ffmpeg picks. The
     # rotation that the file asks for comes before the filter, so width and height are as seen. JPEGs are BT.601.
     scale = (
@@ -126,7 +134,8 @@ def ffmpeg_command(job: Job, short_side: int, quality: int) -> list[str]:
         ":out_range=full:out_color_matrix=bt601:flags=bicubic,format=yuv420p"
     )
     options = {"vf": scale, "vcodec": "mjpeg", "q:v": quality, "color_range": "pc", "format": "mpjpeg"}
-    stream = ffmpeg.input(f"file:{job.video}", threads=1, **cut)
+    options["strict"] = "unofficial"  # else it complains of the range where there is no frame to tell it
+    stream = ffmpeg.input(f"file:{video}", threads=1, **cut)
     stream = stream.output("pipe:", threads=1, **options, **keep_every_frame())
     return [*stream.compile(cmd=[ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror"])]
 
