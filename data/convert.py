@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 MIN_SHORT_SIDE = 16
 LEDGER, COLUMNS = "converted.csv", ("video", "status", "reason", "frames")
 WRITTEN = ("converted", "damaged", "failed")  # in the ledger
+COUNTED = (*WRITTEN, "sources_deleted", "sources_kept", "done_before", "without_source", "no_videos")
 
 
 class Settings(NamedTuple):
@@ -50,7 +51,7 @@ class Settings(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What became of a video: converted, damaged (kept up to there), failed, done_before, source_kept; and why."""
+    """What became of a video: converted, damaged (kept up to there), failed, done_before, sources_kept; and why."""
 
     status: str
     frames: int
@@ -81,7 +82,7 @@ def _done_before(job: Job, settings: Settings) -> Done:
         try:
             check_store(job, short_side=settings.short_side, quality=settings.quality)
         except ConversionError as error:
-            return Done("source_kept", 0, str(error))
+            return Done("sources_kept", 0, str(error))
     return Done("done_before", 0)
 
 
@@ -93,7 +94,7 @@ def convert_all(
     What failed is logged with its reason and does not stop the others; each is a row in the ledger. An interrupt ends
     what is in work, leaves nothing half-written, and is raised again.
     """
-    counts = Counter(converted=0, damaged=0, failed=0)
+    counts = Counter(dict.fromkeys(COUNTED, 0))
     pending = Counter(job.video for job in jobs)  # stores that a source is still needed for
     work = functools.partial(convert_one, settings=settings)
     keep_every_frame()  # the processes inherit the answer
@@ -123,7 +124,7 @@ def _judge(ended: Ended[Job, Done]) -> Done:
     if ended.error is None:
         if ended.result.status == "damaged":
             logger.warning("%s: converted as far as it decodes, %s", video, ended.result.reason)
-        elif ended.result.status == "source_kept":
+        elif ended.result.status == "sources_kept":
             logger.warning("%s: not deleted, %s", video, ended.result.reason)
         return ended.result
     if not isinstance(ended.error, ConversionError | LostJobError):
@@ -229,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     print(
         ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
-        or "no videos 0"
+        or "converted 0"
     )
     return 1 if counts["failed"] else 0
 

@@ -1,8 +1,8 @@
 """Which video files become which stores, and which of them are this process's."""
 
+import hashlib
 import logging
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -89,4 +89,9 @@ def own_part(jobs: Sequence[Job], videos: Path, environment: Mapping[str, str]) 
         logger.info(
             "this is process %d of %d (%s %d of %s %d)", rank + 1, size, names[0], rank, names[1], size
         )
-    return [job for job in jobs if zlib.crc32(os.fsencode(job.video.relative_to(videos))) % size == rank]
+    return [job for job in jobs if _stable_number(job.video.relative_to(videos)) % size == rank]
+
+
+def _stable_number(path: Path) -> int:
+    """Of a path, the same in every process."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8])

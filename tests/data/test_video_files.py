@@ -107,7 +107,7 @@ def test_damage_ends_a_video_or_refuses_it(tmp_path: Path, painted: Path, codec:
     """What a decoder makes up behind the damage is not kept."""
     whole = remake(painted, tmp_path / "whole.mkv", "-c:v", codec, "-g", "1")
     data = bytearray(whole.read_bytes())
-    for i in range(len(data) * 6 // 10, len(data) * 8 // 10, 7):
+    for i in range(len(data) * 8 // 10, len(data) * 9 // 10, 7):
         data[i] ^= 0xFF
     (tmp_path / "v.mkv").write_bytes(data)
     job = Job(tmp_path / "v.mkv", tmp_path / "store")
