@@ -22,7 +22,7 @@ import coloredlogs
 from tqdm import tqdm
 
 from data.command_line import OneLineParser
-from data.fetching import Download, Fetched, Manners, Pace, fetch
+from data.fetching import Download, Fetched, Manners, Pace, fetch, load
 from data.frame_store import remove_abandoned
 from data.ledger import Ledger
 from data.processes import Ended, LostJobError, interrupted_by_signals, run_each
@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     check(parser, arguments)
     try:
-        import yt_dlp  # noqa: F401, PLC0415  optional; the processes inherit it
+        load()  # the processes inherit it
     except ImportError:
         parser.error("needs yt-dlp: pip install yt-dlp")
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")

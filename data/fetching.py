@@ -72,6 +72,11 @@ class Fetched(NamedTuple):
     too_much: bool = False
 
 
+def load() -> None:
+    """Import yt-dlp, which is optional; ImportError where it is not installed."""
+    import yt_dlp  # noqa: F401, PLC0415
+
+
 def fetch(download: Download, manners: Manners) -> Fetched:
     """Download a video into a folder beside its place, check that it decodes, and rename it; for a process of its own.
 
