@@ -8,6 +8,7 @@ its own videos where none are given.
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -35,12 +36,14 @@ from data.baseline import (
 )
 from data.command_line import OneLineParser
 from data.frame_store import FrameStore, write_frame_store
+from data.processes import run_each
 from data.video_files import Job, convert_video, ffmpeg_binary, read_jpegs
 from data.video_iterator import Sample, make_loader, read_training_clip
 from data.video_sampler import random_clip
 
 SHAPES = ((4, 80), (8, 112), (16, 158), (16, 224))  # frames, pixels: those of multigrid at 16 x 224
 INTERVAL, CLIP_SIZE, SHORT_SIDE, LINES = 2, 224, 294, 360
+CONVERT_TURNS = 3
 CLIPS_A_TURN = 16  # of fewer, one clip's drawn augmentations weigh too much
 
 Reader = Callable[[int], object]  # seed -> clip
@@ -241,6 +244,24 @@ def convert_rates(videos: Sequence[Path], folder: Path) -> dict[str, float]:
     return rates
 
 
+def convert_gain(videos: Sequence[Path], folder: Path) -> float:
+    """How many times as many frames a second two processes convert as one: the median of some turns, on all cores."""
+    work = functools.partial(convert_video, short_side=SHORT_SIDE, quality=3)
+    gains = []
+    for turn in range(CONVERT_TURNS):
+        seconds = []
+        for workers in (1, 2):
+            place = folder / f"{turn}_{workers}"
+            jobs = [Job(video, place / f"{i}") for i, video in enumerate([*videos, *videos])]
+            started = time.perf_counter()
+            for ended in run_each(work, jobs, workers=workers, time_limit=3600):
+                if ended.error is not None:
+                    raise ended.error
+            seconds.append(time.perf_counter() - started)
+        gains.append(seconds[0] / seconds[1])
+    return statistics.median(gains)
+
+
 def cost_of_sources(folder: Path, rounds: int) -> dict[str, Ratio]:
     """At 4 x 80, stores of 294 lines from sources of 1080 lines and 3,000 frames against those of 360 and 300."""
     small, large = (make_videos(_made(folder / str(lines)), 2, 10, lines) for lines in (LINES, 1080))
@@ -341,6 +362,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, 
         yield "cost of a clip", name, ratio
     for name, rate in rates.items():
         yield "converting, frames/s of one core", name, rate
+    yield "converting, two processes to one", "times", convert_gain(videos, folder / "gain")
     yield f"over {arguments.clips} clips", "MB by which memory grows", megabytes
     yield f"over {arguments.clips} clips", "files left open", float(files)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from data.synthetic import write_video
+from data.mp4 import write_video
 from tests.painting import paint
 
 # Makes odd sources with options that an old ffmpeg, which may be the one that is tested, lacks.

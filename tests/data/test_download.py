@@ -16,7 +16,7 @@ from data.convert import main as convert
 from data.download import main
 from data.fetching import Fetched, FetchError, GoneError, Pace, judged
 from data.frame_store import FrameStore
-from data.synthetic import write_video
+from data.mp4 import write_video
 from data.video_files import ffmpeg_binary
 from tests.data.remote import CUT, OK, SILENCE, STALL, Script, serving
 from tests.painting import indices_of, paint
