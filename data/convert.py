@@ -71,8 +71,7 @@ def convert_one(job: Job, settings: Settings) -> Done:
         return _done_before(job, settings)  # another conversion was faster
     if settings.delete_source:
         read_back(job.folder, frames)
-        for folder in (job.folder, job.folder.parent):
-            flush_to_disk(folder)
+        _flush(job.folder)
     return Done("damaged" if damage else "converted", frames, damage)
 
 
@@ -83,17 +82,25 @@ def _done_before(job: Job, settings: Settings) -> Done:
             check_store(job, short_side=settings.short_side, quality=settings.quality)
         except ConversionError as error:
             return Done("sources_kept", 0, str(error))
+        _flush(job.folder)
     return Done("done_before", 0)
 
 
+def _flush(store: Path) -> None:
+    """Its files are on the disk; now that they are there, too."""
+    for folder in (store, store.parent):
+        flush_to_disk(folder)
+
+
 def convert_all(
-    jobs: Sequence[Job], settings: Settings, *, ledger: Ledger, workers: int, time_limit: float
+    jobs: Sequence[Job], settings: Settings, *, dataset: Path, workers: int, time_limit: float
 ) -> Counter[str]:
     """Convert several videos at a time; counts `converted`, `damaged` (of these), `failed` and others.
 
-    What failed is logged with its reason and does not stop the others; each is a row in the ledger. An interrupt ends
-    what is in work, leaves nothing half-written, and is raised again.
+    What failed is logged with its reason and does not stop the others; each is a row of the ledger in `dataset`. An
+    interrupt ends what is in work, and is raised again.
     """
+    ledger = Ledger(dataset / LEDGER, COLUMNS)
     counts = Counter(dict.fromkeys(COUNTED, 0))
     pending = Counter(job.video for job in jobs)  # stores that a source is still needed for
     work = functools.partial(convert_one, settings=settings)
@@ -106,7 +113,7 @@ def convert_all(
             done = _judge(ended)
             counts.update({done.status} | ({"converted"} if done.status == "damaged" else set()))
             if done.status in WRITTEN:
-                name = ended.job.folder.relative_to(ledger.path.parent / "jpg").as_posix()
+                name = ended.job.folder.relative_to(dataset / "jpg").as_posix()
                 ledger.add(name, done.status, done.reason, done.frames)
             if done.status in ("converted", "done_before"):
                 pending[ended.job.video] -= 1
@@ -197,7 +204,7 @@ def convert(arguments: argparse.Namespace) -> Counter[str]:
         counts = convert_all(
             todo,
             settings,
-            ledger=Ledger(dataset / LEDGER, COLUMNS),
+            dataset=dataset,
             workers=arguments.workers,
             time_limit=arguments.time_limit,
         )
