@@ -51,10 +51,10 @@ def find_downloads(segments: Sequence[Segment], videos: Path, url: str) -> list[
 
 
 def sort_out(
-    downloads: Sequence[Download], videos: Path, ledger: Ledger, retry: Sequence[str]
+    downloads: Sequence[Download], videos: Path, retry: Sequence[str]
 ) -> tuple[list[Download], Counter[str]]:
     """What is to be fetched, and counts of what is not, as it is there, or was done, gone or failed before."""
-    videos, known = videos.absolute(), ledger.read()
+    videos, known = videos.absolute(), Ledger(videos / LEDGER, COLUMNS).read()
     files = (path for path in videos.glob("*/*") if not path.name.startswith("."))
     present = {path.with_suffix("") for path in files}
     todo, counts = [], Counter()
@@ -69,58 +69,68 @@ def sort_out(
     return todo, counts
 
 
+class Progress:
+    """What became of downloads: counted, shown on a bar, and written into the ledger."""
+
+    def __init__(self, videos: Path, bar: tqdm) -> None:
+        self.videos = videos.absolute()
+        self.ledger = Ledger(videos / LEDGER, COLUMNS)
+        self.bar = bar
+        self.counts = Counter(dict.fromkeys(WRITTEN, 0))
+        self.gone: dict[str, str] = {}
+        self.failures_in_a_row = 0
+
+    def settle(self, download: Download, fetched: Fetched) -> None:
+        """Raises TooManyFailuresError where nothing but failures came for a while."""
+        self.counts[fetched.status] += 1
+        if fetched.status in WRITTEN:
+            name = (download.folder / download.name).relative_to(self.videos).as_posix()
+            self.ledger.add(name, fetched.status, fetched.reason)
+        if fetched.status == "gone":
+            self.gone[download.url] = fetched.reason
+        self.bar.set_postfix({name: self.counts[name] for name in WRITTEN}, refresh=False)
+        self.bar.update()
+        self.failures_in_a_row = self.failures_in_a_row + 1 if fetched.status == "failed" else 0
+        if self.failures_in_a_row == FAILURES_IN_A_ROW:
+            raise TooManyFailuresError(
+                f"{FAILURES_IN_A_ROW} failed in a row, the last with: {fetched.reason}; "
+                "--retry failed tries them again"
+            )
+
+    def unless_gone(self, downloads: Sequence[Download]) -> Iterator[Download]:
+        """Other seconds of a video that is gone are not asked for."""
+        for download in downloads:
+            if download.url in self.gone:
+                self.settle(download, Fetched("gone", self.gone[download.url]))
+            else:
+                yield download
+
+
 def download_all(
     downloads: Sequence[Download],
     manners: Manners,
     *,
-    ledger: Ledger,
+    videos: Path,
     workers: int,
     pause: float,
     time_limit: float,
 ) -> Counter[str]:
-    """Fetch several videos at a time; counts `done`, `gone`, `failed` and others. Each is a row in the ledger.
+    """Fetch several videos at a time; counts `done`, `gone`, `failed` and others. Each is a row of the ledger.
 
-    The other rows of a video that is gone are not asked for. An interrupt removes what is in work, and is raised again.
-    Raises TooManyFailuresError where nothing but failures came for a while.
+    An interrupt ends what is in work, and is raised again; TooManyFailuresError ends it likewise.
     """
-    counts = Counter(done=0, gone=0, failed=0)
     pace = Pace(pause)
-    gone: dict[str, str] = {}
-    in_a_row = 0
+    work = functools.partial(fetch, manners=manners)
     with tqdm(total=len(downloads), unit="video", disable=None) as bar:
-
-        def settle(download: Download, fetched: Fetched) -> None:
-            counts[fetched.status] += 1
-            if fetched.status in WRITTEN:
-                name = (download.folder / download.name).relative_to(ledger.path.parent.absolute())
-                ledger.add(name.as_posix(), fetched.status, fetched.reason)
-            bar.set_postfix({name: counts[name] for name in WRITTEN}, refresh=False)
-            bar.update()
-
-        def not_known_to_be_gone() -> Iterator[Download]:
-            for download in downloads:
-                if download.url in gone:
-                    settle(download, Fetched("gone", gone[download.url]))
-                else:
-                    yield download
-
-        work = functools.partial(fetch, manners=manners)
-        jobs = not_known_to_be_gone()
-        with closing(
-            run_each(work, jobs, workers=workers, time_limit=time_limit, delay=pace.delay)
-        ) as endings:
+        progress = Progress(videos, bar)
+        jobs = progress.unless_gone(downloads)
+        endings = run_each(work, jobs, workers=workers, time_limit=time_limit, delay=pace.delay)
+        with closing(endings):
             for ended in endings:
                 fetched = _judge(ended)
-                settle(ended.job, fetched)
                 pace.learn(fetched)
-                if fetched.status == "gone":
-                    gone[ended.job.url] = fetched.reason
-                in_a_row = in_a_row + 1 if fetched.status == "failed" else 0
-                if in_a_row == FAILURES_IN_A_ROW:
-                    raise TooManyFailuresError(
-                        f"{in_a_row} failed in a row, the last with: {fetched.reason}; --retry failed tries them again"
-                    )
-    return counts
+                progress.settle(ended.job, fetched)
+    return progress.counts
 
 
 def _judge(ended: Ended[Download, Fetched]) -> Fetched:
@@ -208,9 +218,9 @@ def check(parser: OneLineParser, arguments: argparse.Namespace) -> None:
 
 def download(arguments: argparse.Namespace) -> Counter[str]:
     """All that the command does; counts what became of the videos."""
-    videos, ledger = arguments.videos, Ledger(arguments.videos / LEDGER, COLUMNS)
+    videos = arguments.videos
     segments = [segment for path in arguments.labels for segment in read_segments(path)]
-    todo, before = sort_out(find_downloads(segments, videos, arguments.url), videos, ledger, arguments.retry)
+    todo, before = sort_out(find_downloads(segments, videos, arguments.url), videos, arguments.retry)
     remove_abandoned(videos)
     manners = Manners(
         height=arguments.height,
@@ -223,7 +233,7 @@ def download(arguments: argparse.Namespace) -> Counter[str]:
         counts = download_all(
             todo,
             manners,
-            ledger=ledger,
+            videos=videos,
             workers=arguments.workers,
             pause=arguments.pause,
             time_limit=arguments.time_limit,

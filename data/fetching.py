@@ -16,16 +16,18 @@ from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from data.files import flush_to_disk
 from data.video_files import ffmpeg_binary
 
-# What yt-dlp and ffmpeg pass on of the remote side's words. The first that fits counts.
+# What yt-dlp and ffmpeg pass on of the remote side's words. What is gone is so where neither of the others fits.
 TOO_MUCH = re.compile(
-    r"\b(429|503)\b|5XX|try again later|rate.?limit|too many requests|not a bot", re.IGNORECASE
+    r"HTTP Error (429|503)|returned 5XX|try again later|rate.?limit|too many requests|not a bot",
+    re.IGNORECASE,
 )
 ELSEWHERE = re.compile(r"your (country|location)|geo.?restrict", re.IGNORECASE)
 GONE = re.compile(
     r"HTTP Error (404|410)|returned 404|private video|video is (private|unavailable|no longer available)"
-    r"|video unavailable|has been (removed|terminated|deleted)|does not exist|account .*(terminated|closed)",
+    r"|video unavailable|has been (removed|terminated|deleted)|video does not exist|account .*(terminated|closed)",
     re.IGNORECASE,
 )
 # What ffmpeg says where a connection broke and stayed so.
@@ -44,7 +46,10 @@ class FetchError(Exception):
 
 
 class Download(NamedTuple):
-    """What shall become `<folder>/<name>.<ext>`: the video at `url`, or (start, end) in seconds of it."""
+    """What shall become `<folder>/<name>.<ext>`: the video at `url`, or (start, end) in seconds of it.
+
+    `folder` is absolute.
+    """
 
     url: str
     folder: Path
@@ -94,19 +99,21 @@ def fetch(download: Download, manners: Manners) -> Fetched:
             return Fetched("gone", str(error))
         except FetchError as error:
             return Fetched("failed", str(error), bool(TOO_MUCH.search(str(error))))
-        video.replace(download.folder.absolute() / f"{download.name}{video.suffix}")
+        flush_to_disk(video)
+        video.replace(download.folder / f"{download.name}{video.suffix}")
         return Fetched("done")
 
 
 def _try_repeatedly(download: Download, manners: Manners) -> Path:
     """Bounded; ends in the last error."""
+    generator = random.Random()  # of its own: processes would inherit one state of the module's
     for retry in range(manners.retries + 1):
         try:
             return _try(download, manners)
         except FetchError:
             if retry == manners.retries:
                 raise
-        time.sleep(manners.back_off * 2**retry * random.uniform(0.5, 1.5))
+        time.sleep(manners.back_off * 2**retry * generator.uniform(0.5, 1.5))
     raise AssertionError("the last try returns or raises")
 
 
@@ -122,8 +129,9 @@ def _try(download: Download, manners: Manners) -> Path:
     with _standard_error_in(Path("errors")), yt_dlp.YoutubeDL(_options(download, manners)) as downloader:
         try:
             downloader.extract_info(download.url)
-        except yt_dlp.utils.YoutubeDLError as error:
-            raise judged(Path("errors").read_text("utf-8", "replace"), str(error)) from None
+        except Exception as error:  # its extractors raise all kinds; each concerns this video
+            said = str(error) or type(error).__name__
+            raise judged(Path("errors").read_text("utf-8", "replace"), said) from None
     videos = list(Path().glob("video*"))
     if len(videos) != 1:
         raise FetchError(f"{len(videos)} files came of it")

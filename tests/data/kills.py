@@ -103,6 +103,14 @@ def parents_to_children() -> dict[int, list[int]]:
     return children
 
 
+def is_alive(process: str) -> bool:
+    """Whether a process, by its number, is there and no zombie."""
+    try:
+        return Path("/proc", process, "stat").read_text().split()[2] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 def contents(dataset: Path) -> dict[str, bytes]:
     """All files of the stores, half-written ones too."""
     files = (path for path in (dataset / "jpg").rglob("*") if path.is_file())

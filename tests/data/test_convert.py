@@ -11,29 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from imageio_ffmpeg import get_ffmpeg_exe
 
 from data.convert import main
 from data.frame_store import FrameStore
 from data.synthetic import write_video
 from data.video_files import ffmpeg_binary, read_jpegs
-from tests.painting import indices_of, paint
-
-# Makes odd sources with options that an old ffmpeg, which may be the one that is tested, lacks.
-MAKER = get_ffmpeg_exe()
-
-
-def make_video(path: Path, n_frames: int = 12, size: int = 100) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, np.stack([paint(i, size=size) for i in range(n_frames)]))
-    return path
-
-
-def remake(source: Path, target: Path, *options: str) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    command = [MAKER, "-loglevel", "error", "-i", str(source), *options, f"file:{target}"]
-    subprocess.run(command, check=True)
-    return target
+from tests.data.making import MAKER, make_video, remake
+from tests.painting import indices_of
 
 
 def convert(tmp_path: Path, *options: str) -> int:

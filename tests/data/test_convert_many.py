@@ -9,6 +9,7 @@ import pytest
 from data.convert import main
 from data.frame_store import FrameStore
 from data.video_files import ffmpeg_binary
+from tests.data.kills import is_alive
 from tests.data.making import make_video
 from tests.painting import indices_of
 
@@ -42,13 +43,6 @@ def wrap_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) ->
     wrapper.write_text("\n".join(["#!/bin/sh", *lines, f'exec "{ffmpeg_binary()}" "$@"', ""]))
     wrapper.chmod(0o755)
     monkeypatch.setattr("data.video_files.ffmpeg_binary", lambda: str(wrapper))
-
-
-def is_alive(process: str) -> bool:
-    try:
-        return Path("/proc", process, "stat").read_text().split()[2] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 def test_ledger_says_what_became_of_each(tmp_path: Path, painted: Path) -> None:
