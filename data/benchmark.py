@@ -245,7 +245,7 @@ def convert_rates(videos: Sequence[Path], folder: Path) -> dict[str, float]:
 
 
 def convert_gain(videos: Sequence[Path], folder: Path) -> float:
-    """How many times as many frames a second two processes convert as one: the median of some turns, on all cores."""
+    """How many times as many frames a second two processes on two cores convert as one on one: the median of turns."""
     work = functools.partial(convert_video, short_side=SHORT_SIDE, quality=3)
     gains = []
     for turn in range(CONVERT_TURNS):
@@ -254,9 +254,10 @@ def convert_gain(videos: Sequence[Path], folder: Path) -> float:
             place = folder / f"{turn}_{workers}"
             jobs = [Job(video, place / f"{i}") for i, video in enumerate([*videos, *videos])]
             started = time.perf_counter()
-            for ended in run_each(work, jobs, workers=workers, time_limit=3600):
-                if ended.error is not None:
-                    raise ended.error
+            with on_cores(workers):
+                for ended in run_each(work, jobs, workers=workers, time_limit=3600):
+                    if ended.error is not None:
+                        raise ended.error
             seconds.append(time.perf_counter() - started)
         gains.append(seconds[0] / seconds[1])
     return statistics.median(gains)
@@ -303,10 +304,10 @@ def growth(read: Callable[[int], np.ndarray], clips: int) -> tuple[float, int]:
 
 
 @contextmanager
-def on_one_core() -> Iterator[None]:
-    """Within, this process and what it starts run on one core, and OpenCV in one thread."""
+def on_cores(count: int) -> Iterator[None]:
+    """Within, this process and what it starts run on so many cores, and OpenCV in one thread."""
     cores, threads = os.sched_getaffinity(0), cv2.getNumThreads()
-    os.sched_setaffinity(0, {min(cores)})
+    os.sched_setaffinity(0, sorted(cores)[:count])
     cv2.setNumThreads(0)
     try:
         yield
@@ -347,14 +348,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, 
     sources = prepare(videos, folder, arguments.quality or None)
     for length, size in SHAPES:
         readers = variants(sources, length, size)
-        with on_one_core():
+        with on_cores(1):
             ratios = compare(readers, arguments.rounds)
         for name, ratio in ratios.items():
             yield f"{length} x {size}", name, ratio
         for workers in (1, 2):
             rate = workers_rate(readers["ours, fused"], workers, clips=CLIPS_A_TURN * arguments.rounds)
             yield f"{length} x {size}", f"ours, fused, clips/s of {workers} workers", rate
-    with on_one_core():
+    with on_cores(1):
         costs = cost_of_sources(folder / "sources", arguments.rounds)
         rates = convert_rates(videos, folder / "converted")
         megabytes, files = growth(reader(sources.stores, 4, 80), arguments.clips)
