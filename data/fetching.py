@@ -70,7 +70,7 @@ class Manners(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """`status`: done, gone, failed, done_before, or elsewhere (another process is at it). `too_much`: it said so."""
+    """`status`: done, gone, failed, done_before, or at_work_elsewhere. `too_much`: the remote side said so."""
 
     status: str
     reason: str = ""
@@ -89,7 +89,7 @@ def fetch(download: Download, manners: Manners) -> Fetched:
     """
     with _claimed(download.folder / f".{download.name}{STAGING}") as staging:
         if staging is None:
-            return Fetched("elsewhere")
+            return Fetched("at_work_elsewhere")
         if any(download.folder.glob(f"{escape(download.name)}.*")):
             return Fetched("done_before")
         os.chdir(staging)

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import NamedTuple
 
-from data.labels import read_label_csv
+from data.label_files import read_label_csv
 
 
 class Segment(NamedTuple):
@@ -18,9 +18,9 @@ class Segment(NamedTuple):
 
 def read_segments(path: Path) -> list[Segment]:
     """The rows of a label file, each once; errors as of `read_label_csv`, and ValueError where nothing is to be cut."""
-    segments = []
+    segments, rows = [], read_label_csv(path, timed_ids=True)
     with path.open(newline="", encoding="utf-8-sig") as file:
-        for row, raw in zip(read_label_csv(path, timed_ids=True), csv.DictReader(file), strict=True):
+        for row, raw in zip(rows, csv.DictReader(file), strict=True):
             source = raw["youtube_id"] if "youtube_id" in raw else raw["id"]
             seconds = None
             if row.video_id != source:
