@@ -2,7 +2,7 @@
 # make demo    render motions, convert, train and plot: a few minutes on two cores
 # make demo-full    the demo, then everything that its network can be asked: some minutes more
 # make test    the test suite          make lint    style          make bench    reading clips, and latency of networks
-# make soak    a training run killed 200 times against one left alone: a quarter of an hour
+# make soak    trainings and conversions killed 200 times against ones left alone: half an hour
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
@@ -50,6 +50,7 @@ test: setup
 
 soak: setup
 	$(BIN)/python -m tests.train.kills --kills 200
+	$(BIN)/python -m tests.data.kills --kills 200
 
 lint: setup
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ its own videos where none are given.
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -15,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,13 +35,15 @@ from data.baseline import (
     write_original_store,
 )
 from data.command_line import OneLineParser
-from data.convert import Job, convert_video, ffmpeg_binary, read_jpegs
 from data.frame_store import FrameStore, write_frame_store
+from data.processes import run_each
+from data.video_files import Job, convert_video, ffmpeg_binary, read_jpegs
 from data.video_iterator import Sample, make_loader, read_training_clip
 from data.video_sampler import random_clip
 
 SHAPES = ((4, 80), (8, 112), (16, 158), (16, 224))  # frames, pixels: those of multigrid at 16 x 224
 INTERVAL, CLIP_SIZE, SHORT_SIDE, LINES = 2, 224, 294, 360
+CONVERT_TURNS = 3
 CLIPS_A_TURN = 16  # of fewer, one clip's drawn augmentations weigh too much
 
 Reader = Callable[[int], object]  # seed -> clip
@@ -226,7 +228,7 @@ def convert_rates(videos: Sequence[Path], folder: Path) -> dict[str, float]:
     started, frames = time.perf_counter(), 0
     for i, video in enumerate(videos):
         job = Job(video, folder / "ours" / f"v{i}")
-        convert_video(job, short_side=SHORT_SIDE, quality=3, stop=threading.Event())
+        convert_video(job, short_side=SHORT_SIDE, quality=3)
         frames += FrameStore(job.folder).n_frames
     rates["ours"] = frames / (time.perf_counter() - started)
     started = time.perf_counter()
@@ -242,6 +244,25 @@ def convert_rates(videos: Sequence[Path], folder: Path) -> dict[str, float]:
     return rates
 
 
+def convert_gain(videos: Sequence[Path], folder: Path) -> float:
+    """How many times as many frames a second two processes on two cores convert as one on one: the median of turns."""
+    work = functools.partial(convert_video, short_side=SHORT_SIDE, quality=3)
+    gains = []
+    for turn in range(CONVERT_TURNS):
+        seconds = []
+        for workers in (1, 2):
+            place = folder / f"{turn}_{workers}"
+            jobs = [Job(video, place / f"{i}") for i, video in enumerate([*videos, *videos])]
+            started = time.perf_counter()
+            with on_cores(workers):
+                for ended in run_each(work, jobs, workers=workers, time_limit=3600):
+                    if ended.error is not None:
+                        raise ended.error
+            seconds.append(time.perf_counter() - started)
+        gains.append(seconds[0] / seconds[1])
+    return statistics.median(gains)
+
+
 def cost_of_sources(folder: Path, rounds: int) -> dict[str, Ratio]:
     """At 4 x 80, stores of 294 lines from sources of 1080 lines and 3,000 frames against those of 360 and 300."""
     small, large = (make_videos(_made(folder / str(lines)), 2, 10, lines) for lines in (LINES, 1080))
@@ -249,7 +270,7 @@ def cost_of_sources(folder: Path, rounds: int) -> dict[str, Ratio]:
     for name, videos in (("360", small), ("1080", large)):
         stores[name] = [folder / "294" / f"{name}_{i}" for i in range(len(videos))]
         for video, store in zip(videos, stores[name], strict=True):
-            convert_video(Job(video, store), short_side=SHORT_SIDE, quality=3, stop=threading.Event())
+            convert_video(Job(video, store), short_side=SHORT_SIDE, quality=3)
     jpegs = jpegs_of(small[0], 3)
     for name, count in (("300", 300), ("3000", 3000)):
         stores[name] = [folder / "long" / name]
@@ -283,10 +304,10 @@ def growth(read: Callable[[int], np.ndarray], clips: int) -> tuple[float, int]:
 
 
 @contextmanager
-def on_one_core() -> Iterator[None]:
-    """Within, this process and what it starts run on one core, and OpenCV in one thread."""
+def on_cores(count: int) -> Iterator[None]:
+    """Within, this process and what it starts run on so many cores, and OpenCV in one thread."""
     cores, threads = os.sched_getaffinity(0), cv2.getNumThreads()
-    os.sched_setaffinity(0, {min(cores)})
+    os.sched_setaffinity(0, sorted(cores)[:count])
     cv2.setNumThreads(0)
     try:
         yield
@@ -327,14 +348,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, 
     sources = prepare(videos, folder, arguments.quality or None)
     for length, size in SHAPES:
         readers = variants(sources, length, size)
-        with on_one_core():
+        with on_cores(1):
             ratios = compare(readers, arguments.rounds)
         for name, ratio in ratios.items():
             yield f"{length} x {size}", name, ratio
         for workers in (1, 2):
             rate = workers_rate(readers["ours, fused"], workers, clips=CLIPS_A_TURN * arguments.rounds)
             yield f"{length} x {size}", f"ours, fused, clips/s of {workers} workers", rate
-    with on_one_core():
+    with on_cores(1):
         costs = cost_of_sources(folder / "sources", arguments.rounds)
         rates = convert_rates(videos, folder / "converted")
         megabytes, files = growth(reader(sources.stores, 4, 80), arguments.clips)
@@ -342,6 +363,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, 
         yield "cost of a clip", name, ratio
     for name, rate in rates.items():
         yield "converting, frames/s of one core", name, rate
+    yield "converting, two processes to one", "times", convert_gain(videos, folder / "gain")
     yield f"over {arguments.clips} clips", "MB by which memory grows", megabytes
     yield f"over {arguments.clips} clips", "files left open", float(files)
 

@@ -1,210 +1,147 @@
-"""python -m data.convert VIDEOS DATASET [--short-side 294] [--quality 3] [--workers N]
+"""python -m data.convert VIDEOS DATASET [--short-side 294] [--quality 3] [--workers N] [--trim LABELS.csv]
+       [--damaged keep|refuse] [--time-limit 1800] [--delete-source]
 
 Convert VIDEOS/<class>/<id>.<any> to frame stores DATASET/jpg/<class>/<id>/. Any file that ffmpeg reads will do. Videos
 with a store are skipped, so an interrupted conversion goes on where it stopped; a store is there as a whole or not at
 all.
 
 294 lines suit UCF101, HMDB51 and Diving48; HACS, Kinetics and Moments in Time are cropped from 384.
+
+Each video is converted in a process of its own. DATASET/converted.csv says what became of each: the last row counts.
+Under torchrun or srun every process takes its part of the videos.
 """
 
+import argparse
 import functools
 import logging
 import os
-import re
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import coloredlogs
-import ffmpeg
 from tqdm import tqdm
 
 from data.command_line import OneLineParser
-from data.frame_store import has_store, remove_abandoned, write_frame_store
+from data.files import flush_to_disk
+from data.frame_store import has_store, remove_abandoned
+from data.ledger import Ledger
+from data.processes import Ended, LostJobError, interrupted_by_signals, run_each
+from data.sources import find_jobs, find_trims, own_part
+from data.video_files import ConversionError, Job, check_store, convert_video, keep_every_frame, read_back
 
 logger = logging.getLogger(__name__)
 
 MIN_SHORT_SIDE = 16
-# What lies beside videos; anything else is ffmpeg's to judge.
-NO_VIDEOS = frozenset(
-    ".txt .csv .tsv .json .xml .yaml .yml .md .html .pdf .srt .vtt .py .db .zip .tar .gz .7z .rar"  # noqa: SIM905
-    " .jpg .jpeg .png .webp .part .ytdl".split()
-)
+LEDGER, COLUMNS = "converted.csv", ("video", "status", "reason", "frames")
+WRITTEN = ("converted", "damaged", "failed")  # in the ledger
+COUNTED = (*WRITTEN, "sources_deleted", "sources_kept", "done_before", "without_source", "no_videos")
 
 
-class ConversionError(Exception):
-    """A video that cannot be converted; the message names it and the reason."""
+class Settings(NamedTuple):
+    """How videos are converted."""
+
+    short_side: int
+    quality: int
+    keep_damaged: bool
+    delete_source: bool
 
 
-class InterruptedConversionError(Exception):
-    """Somebody asked to stop."""
+class Done(NamedTuple):
+    """What became of a video: converted, damaged (kept up to there), failed, done_before, sources_kept; and why."""
+
+    status: str
+    frames: int
+    reason: str = ""
 
 
-class Job(NamedTuple):
-    """One video, and the folder its store shall be."""
-
-    video: Path
-    folder: Path
-
-
-def find_jobs(videos: Path, dataset: Path) -> tuple[list[Job], int]:
-    """All videos `videos/<class>/<id>.<any>`, and the number of files that are none by their ending.
-
-    Raises ValueError where two files would become one store, and where there is nothing.
-    """
-    if not videos.is_dir():
-        raise ValueError(f"{videos}: is not a folder with <class>/<video> in it")
-    jobs: dict[Path, Job] = {}
-    ignored = 0
-    for path in sorted(videos.glob("*/*")):
-        if path.name.startswith(".") or path.parent.name.startswith(".") or not path.is_file():
-            continue
-        if path.suffix.lower() in NO_VIDEOS:
-            ignored += 1
-            continue
-        folder = dataset / "jpg" / path.parent.name / path.stem
-        if folder in jobs:
-            raise ValueError(f"{path} and {jobs[folder].video.name} would be one store, {folder}")
-        jobs[folder] = Job(path, folder)
-    if not jobs:
-        raise ValueError(f"{videos}: holds no <class>/<video>")
-    return list(jobs.values()), ignored
-
-
-def convert_video(job: Job, *, short_side: int, quality: int, stop: threading.Event) -> str:
-    """Write the store of one video; returns ffmpeg's first complaint, "" where there was none.
-
-    Every frame of the source becomes one of the store: none dropped, none repeated, rotation applied, short side at
-    most `short_side`. Raises ConversionError with ffmpeg's reason where nothing can be decoded.
-    """
+def convert_one(job: Job, settings: Settings) -> Done:
+    """Convert a video, and check that it arrived where its source is to be deleted. ConversionError says why not."""
+    chosen = {"short_side": settings.short_side, "quality": settings.quality}
+    if has_store(job.folder):
+        return _done_before(job, settings)
     try:
-        command = ffmpeg_command(job.video, short_side, quality)
-    except UnicodeError:
-        raise ConversionError(f"{str(job.video)!a}: its name is not UTF-8, rename it") from None
-    with tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
-        ) as process:
-            try:
-                write_frame_store(job.folder, _frames_of(process, stop))
-            except FileExistsError as error:
-                if not has_store(job.folder):  # else another conversion was faster
-                    raise ConversionError(f"{job.video}: {error}") from None
-            except ValueError as error:
-                raise ConversionError(f"{job.video}: {_first_line(errors) or error}") from None
-            finally:
-                process.kill()
-        return _first_line(errors)
+        frames, damage = convert_video(job, keep_damaged=settings.keep_damaged, **chosen)
+    except FileExistsError as error:
+        if not has_store(job.folder):
+            raise ConversionError(f"{job.video}: {error}") from None
+        return _done_before(job, settings)  # another conversion was faster
+    if settings.delete_source:
+        read_back(job.folder, frames)
+        _flush(job.folder)
+    return Done("damaged" if damage else "converted", frames, damage)
 
 
-def ffmpeg_command(video: Path, short_side: int, quality: int) -> list[str]:
-    """Decode every frame as it is, scale, and write JPEGs, each behind a header with its length."""
-    # the rotation that the file asks for comes before this filter, so width and height are as seen
-    smaller = {
-        "width": f"if(lte(iw,ih),min(iw,{short_side}),-1)",
-        "height": f"if(lte(iw,ih),-1,min(ih,{short_side}))",
-    }
-    stream = ffmpeg.input(f"file:{video}", threads=1).video
-    stream = stream.filter("scale", out_range="full", flags="bicubic", **smaller).filter("format", "yuv420p")
-    options = {"vcodec": "mjpeg", "q:v": quality, "color_range": "pc", "format": "mpjpeg", "threads": 1}
-    stream = stream.output("pipe:", **options, **_keep_every_frame())
-    return [*stream.compile(cmd=[ffmpeg_binary(), "-nostdin", "-loglevel", "error"])]
-
-
-@functools.cache
-def ffmpeg_binary() -> str:
-    """The ffmpeg on the PATH, else the one that the package imageio-ffmpeg brings."""
-    installed = shutil.which("ffmpeg")
-    if installed:
-        return installed
-    from imageio_ffmpeg import get_ffmpeg_exe  # noqa: PLC0415  only needed where there is no other
-
-    return get_ffmpeg_exe()
-
-
-@functools.cache
-def _keep_every_frame() -> dict[str, str]:
-    """ffmpeg's default repeats and drops frames to make a constant rate. The option's name changed with 5.1."""
-    text = subprocess.run([ffmpeg_binary(), "-version"], capture_output=True, text=True, check=True).stdout
-    version = re.match(r"ffmpeg version n?(\d+)\.(\d+)", text)
-    old = version is not None and (int(version[1]), int(version[2])) < (5, 1)
-    return {"vsync" if old else "fps_mode": "passthrough"}
-
-
-def read_jpegs(stream: IO[bytes]) -> Iterator[bytes]:
-    """The images of ffmpeg's `mpjpeg` format: header lines, one of them `Content-length: N`, an empty line, N bytes."""
-    length = None
-    for line in iter(stream.readline, b""):
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            length = int(value)
-        elif not line.strip() and length is not None:
-            jpeg = stream.read(length)
-            if len(jpeg) < length:
-                return  # ffmpeg was stopped within an image
-            yield jpeg
-            length = None
-
-
-def _frames_of(process: subprocess.Popen[bytes], stop: threading.Event) -> Iterator[bytes]:
-    """All frames that ffmpeg writes; ValueError where it fails, as what came before would look like a whole video."""
-    for jpeg in read_jpegs(process.stdout):
-        if stop.is_set():
-            raise InterruptedConversionError
-        yield jpeg
-    if process.wait() != 0:
-        raise ValueError(f"ffmpeg failed with status {process.returncode}")
-
-
-def _first_line(errors: IO[bytes]) -> str:
-    errors.seek(0)
-    line = errors.readline().decode(errors="replace").strip()
-    return re.sub(r"^\[[^]]* @ 0x[0-9a-f]+\] ", "", line)  # which part of ffmpeg says it
-
-
-def convert_all(jobs: Sequence[Job], *, short_side: int, quality: int, workers: int) -> Counter[str]:
-    """Convert several videos at a time; counts `converted`, `damaged` (of these, with a complaint) and `failed`.
-
-    What failed is logged with its reason and does not stop the others. An interrupt ends what is in work, leaves
-    nothing half-written, and is raised again.
-    """
-    stop = threading.Event()
-    counts = Counter(converted=0, damaged=0, failed=0)
-    with ThreadPoolExecutor(workers) as pool:
-        convert = functools.partial(convert_video, short_side=short_side, quality=quality, stop=stop)
-        running = {pool.submit(convert, job): job for job in jobs}
+def _done_before(job: Job, settings: Settings) -> Done:
+    """Nothing says that such a store is of this source and whole, so its frames are counted before that is deleted."""
+    if settings.delete_source:
         try:
-            for future in tqdm(as_completed(running), total=len(jobs), unit="video", disable=None):
-                try:
-                    complaint = future.result()
-                except ConversionError as error:
-                    logger.error("%s", error)
-                    counts["failed"] += 1
-                    continue
-                counts["converted"] += 1
-                if complaint:
-                    counts["damaged"] += 1
-                    logger.warning("%s: converted as far as it decodes, %s", running[future].video, complaint)
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+            check_store(job, short_side=settings.short_side, quality=settings.quality)
+        except ConversionError as error:
+            return Done("sources_kept", 0, str(error))
+        _flush(job.folder)
+    return Done("done_before", 0)
+
+
+def _flush(store: Path) -> None:
+    """Its files are on the disk; now that they are there, too."""
+    for folder in (store, store.parent):
+        flush_to_disk(folder)
+
+
+def convert_all(
+    jobs: Sequence[Job], settings: Settings, *, dataset: Path, workers: int, time_limit: float
+) -> Counter[str]:
+    """Convert several videos at a time; counts `converted`, `damaged` (of these), `failed` and others.
+
+    What failed is logged with its reason and does not stop the others; each is a row of the ledger in `dataset`. An
+    interrupt ends what is in work, and is raised again.
+    """
+    ledger = Ledger(dataset / LEDGER, COLUMNS)
+    counts = Counter(dict.fromkeys(COUNTED, 0))
+    pending = Counter(job.video for job in jobs)  # stores that a source is still needed for
+    work = functools.partial(convert_one, settings=settings)
+    keep_every_frame()  # the processes inherit the answer
+    with (
+        closing(run_each(work, jobs, workers=workers, time_limit=time_limit)) as endings,
+        tqdm(total=len(jobs), unit="video", disable=None) as bar,
+    ):
+        for ended in endings:
+            done = _judge(ended)
+            counts.update({done.status} | ({"converted"} if done.status == "damaged" else set()))
+            if done.status in WRITTEN:
+                name = ended.job.folder.relative_to(dataset / "jpg").as_posix()
+                ledger.add(name, done.status, done.reason, done.frames)
+            if done.status in ("converted", "done_before"):
+                pending[ended.job.video] -= 1
+                if settings.delete_source and not pending[ended.job.video]:
+                    ended.job.video.unlink()
+                    counts["sources_deleted"] += 1
+            bar.set_postfix({name: counts[name] for name in WRITTEN}, refresh=False)
+            bar.update()
     return counts
 
 
-def _interrupt(signal_number: int, _: object) -> None:
-    raise KeyboardInterrupt(signal.Signals(signal_number).name)
+def _judge(ended: Ended[Job, Done]) -> Done:
+    """What became of a video, logged where it is not as it should be; raises what concerns more than this video."""
+    video = ended.job.video
+    if ended.error is None:
+        if ended.result.status == "damaged":
+            logger.warning("%s: converted as far as it decodes, %s", video, ended.result.reason)
+        elif ended.result.status == "sources_kept":
+            logger.warning("%s: not deleted, %s", video, ended.result.reason)
+        return ended.result
+    if not isinstance(ended.error, ConversionError | LostJobError):
+        raise ended.error
+    reason = str(ended.error).removeprefix(f"{video}: ")
+    logger.error("%s: %s", video, reason)
+    return Done("failed", 0, reason)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def make_parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m data.convert", description=__doc__.split("\n\n")[1])
     parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder with <class>/<id>.<any>")
     parser.add_argument(
@@ -213,8 +150,73 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--short-side", type=int, default=294, help="height of frames at most (default: 294)")
     parser.add_argument("--quality", type=int, default=3, help="of the JPEGs, 2 (best) to 31 (default: 3)")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="videos at a time (default: one a core)"
+        "--workers", type=int, default=_cores(), help="videos at a time (default: one a core)"
     )
+    parser.add_argument(
+        "--trim",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="LABELS.csv",
+        help="cut a store for each of their rows out of <youtube_id>.<any>",
+    )
+    parser.add_argument(
+        "--damaged",
+        choices=("keep", "refuse"),
+        default="keep",
+        help="keep the frames before the first damage, or refuse the video (default: keep)",
+    )
+    parser.add_argument(
+        "--time-limit", type=float, default=1800, help="seconds that a video may take (default: 1800)"
+    )
+    parser.add_argument(
+        "--delete-source",
+        action="store_true",
+        help="delete each video once its stores were read back; damaged ones stay",
+    )
+    return parser
+
+
+def _cores() -> int:
+    """Cores for this process, where torchrun started several on this machine."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def convert(arguments: argparse.Namespace) -> Counter[str]:
+    """All that the command does; counts what became of the videos."""
+    dataset = arguments.dataset
+    if arguments.trim:
+        jobs, missing = find_trims(arguments.videos, dataset, arguments.trim)
+        besides = {"without_source": missing}
+    else:
+        jobs, ignored = find_jobs(arguments.videos, dataset)
+        besides = {"no_videos": ignored}
+    jobs = own_part(jobs, arguments.videos, os.environ)
+    settings = Settings(
+        short_side=arguments.short_side,
+        quality=arguments.quality,
+        keep_damaged=arguments.damaged == "keep",
+        delete_source=arguments.delete_source,
+    )
+    besides["half_written_removed"] = remove_abandoned(dataset / "jpg")
+    todo = [job for job in jobs if settings.delete_source or not has_store(job.folder)]
+    try:
+        counts = convert_all(
+            todo,
+            settings,
+            dataset=dataset,
+            workers=arguments.workers,
+            time_limit=arguments.time_limit,
+        )
+    finally:
+        remove_abandoned(dataset / "jpg")  # of processes that were killed
+    counts["done_before"] += len(jobs) - len(todo)
+    counts.update(besides)
+    return counts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.short_side < MIN_SHORT_SIDE:
         parser.error(f"--short-side {arguments.short_side}: must be at least {MIN_SHORT_SIDE}")
@@ -222,23 +224,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--quality {arguments.quality}: must be 2 to 31")
     if arguments.workers < 1:
         parser.error(f"--workers {arguments.workers}: must be at least 1")
+    if not arguments.time_limit > 0:
+        parser.error(f"--time-limit {arguments.time_limit:g}: must be above 0")
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background job ignores SIGINT
-        signal.signal(number, _interrupt)
     try:
-        jobs, ignored = find_jobs(arguments.videos, arguments.dataset)
-        abandoned = remove_abandoned(arguments.dataset / "jpg")
-        todo = [job for job in jobs if not has_store(job.folder)]
-        counts = convert_all(
-            todo, short_side=arguments.short_side, quality=arguments.quality, workers=arguments.workers
-        )
+        with interrupted_by_signals():
+            counts = convert(arguments)
     except KeyboardInterrupt:
         logger.error("stopped; the same command goes on from here")
         return 130
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    counts.update(done_before=len(jobs) - len(todo), no_videos=ignored, half_written_removed=abandoned)
-    print(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count))
+    print(
+        ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
+        or "converted 0"
+    )
     return 1 if counts["failed"] else 0
 
 

@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -203,10 +203,8 @@ def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
     already (nothing is ever replaced), and whatever `jpegs` raises.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".", suffix=STAGING, dir=folder.parent))
-    owner = os.open(staging, os.O_RDONLY)
+    staging, owner = _new_staging(folder.parent)
     try:
-        fcntl.flock(owner, fcntl.LOCK_EX)  # tells remove_abandoned that somebody is at work here
         try:
             count = _write_database(staging / DATABASE, folder.name, jpegs)
         except sqlite3.Error as error:
@@ -224,6 +222,18 @@ def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
     return count
 
 
+def _new_staging(parent: Path) -> tuple[Path, int]:
+    """A new folder, and the descriptor whose lock tells remove_abandoned that somebody is at work in it."""
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=".", suffix=STAGING, dir=parent))
+        with suppress(FileNotFoundError):  # remove_abandoned was faster than the lock
+            owner = os.open(staging, os.O_RDONLY)
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            if staging.exists():
+                return staging, owner
+            os.close(owner)
+
+
 def _rename_into_place(staging: Path, folder: Path) -> None:
     try:
         staging.rename(folder)
@@ -237,14 +247,18 @@ def remove_abandoned(root: Path) -> int:
     """Remove half-written stores below `root` whose writer was killed; returns their number. Those in work stay."""
     removed = 0
     for staging in root.glob(f"*/.*{STAGING}"):
-        owner = os.open(staging, os.O_RDONLY)
+        try:
+            owner = os.open(staging, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             continue
         else:
-            shutil.rmtree(staging)
-            removed += 1
+            with suppress(FileNotFoundError):  # is a store by now
+                shutil.rmtree(staging)
+                removed += 1
         finally:
             os.close(owner)
     return removed

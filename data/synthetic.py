@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from data.command_line import OneLineParser
-from data.convert import ffmpeg_binary
 from data.motions import MOTIONS, render
+from data.video_files import ffmpeg_binary
 
 FPS = 25
 

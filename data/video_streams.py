@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data.convert import NO_VIDEOS, ffmpeg_binary, ffmpeg_command, read_jpegs
 from data.frame_store import FrameStore, has_store
+from data.video_files import NO_VIDEOS, ffmpeg_binary, ffmpeg_command, read_jpegs
 
 QUALITY = 3  # of the JPEGs that ffmpeg hands over: data.convert's default
 ANY_SIZE = 1 << 20  # pixels: nothing is scaled

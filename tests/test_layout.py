@@ -16,7 +16,8 @@ ONLY_IN = {
     "sqlite3": {"data/frame_store.py", "data/store_check.py", "data/baseline.py"},
     "imgaug": {"data/video_transforms.py"},
     "matplotlib": {"train/pictures.py"},
-    "ffmpeg": {"data/convert.py"},
+    "ffmpeg": {"data/video_files.py"},
+    "yt_dlp": {"data/fetching.py"},
     "safetensors": {"network/weights.py"},
     "onnxruntime": {"train/export.py"},
     "torchvision": set(),
@@ -81,7 +82,7 @@ def test_commands_are_imported_by_tests_alone(repository: Path) -> None:
         for path in sources(repository)
         if is_command(path)
     }
-    shared = {"data.labels", "data.convert"}  # label files are read, and ffmpeg found, by others too
+    shared = {"data.labels"}  # label files are read by others too
     for path in sources(repository):
         assert not imports(path) & (commands - shared), path
 

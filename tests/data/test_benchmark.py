@@ -48,6 +48,7 @@ def test_figures_are_printed_and_written(
     videos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("data.benchmark.SHAPES", SHAPES[:1])
+    monkeypatch.setattr("data.benchmark.CONVERT_TURNS", 1)
     monkeypatch.setattr("data.benchmark.CLIPS_A_TURN", 2)
     monkeypatch.setattr("data.benchmark.cost_of_sources", lambda folder, rounds: {})
     words = [
@@ -66,6 +67,7 @@ def test_figures_are_printed_and_written(
     figures = json.loads((tmp_path / "x.json").read_text())
     assert set(figures["4 x 80"]["ours, fused"]) == {"times", "low", "high", "clips_per_second"}
     assert figures["converting, frames/s of one core"]["ours"] > 0
+    assert figures["converting, two processes to one"]["times"] > 0
     printed = capsys.readouterr().out
     assert all(name in printed for section in figures.values() for name in section)
 

@@ -4,10 +4,10 @@ import csv
 import subprocess
 from pathlib import Path
 
-from data.convert import ffmpeg_binary
 from data.convert import main as convert
 from data.datasets import OWN
 from data.labels import main as labels
+from data.video_files import ffmpeg_binary
 from train.options import Options
 from train.run import main as train
 

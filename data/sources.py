@@ -1,0 +1,97 @@
+"""Which video files become which stores, and which of them are this process's."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from data.segments import read_segments
+from data.video_files import NO_VIDEOS, Job
+
+logger = logging.getLogger(__name__)
+
+LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+
+
+def find_jobs(videos: Path, dataset: Path) -> tuple[list[Job], int]:
+    """All videos `videos/<class>/<id>.<any>`, and the number of files that are none by their ending.
+
+    Raises ValueError where two files would become one store, and where there is nothing.
+    """
+    if not videos.is_dir():
+        raise ValueError(f"{videos}: is not a folder with <class>/<video> in it")
+    jobs: dict[Path, Job] = {}
+    files, ignored = _video_files(videos, "*/*")
+    for path in files:
+        folder = dataset / "jpg" / path.parent.name / path.stem
+        if folder in jobs:
+            raise ValueError(f"{path} and {jobs[folder].video.name} would be one store, {folder}")
+        jobs[folder] = Job(path, folder)
+    if not jobs:
+        raise ValueError(f"{videos}: holds no <class>/<video>")
+    return list(jobs.values()), ignored
+
+
+def find_trims(videos: Path, dataset: Path, labels: Sequence[Path]) -> tuple[list[Job], int]:
+    """A job for each row of label files whose source is there, and the number of rows whose source is not.
+
+    A source is `videos/<class>/<youtube_id>.<any>` or `videos/<youtube_id>.<any>`. Raises ValueError where a source is
+    there twice, and where none is there.
+    """
+    sources: dict[tuple[str, str], Path] = {}
+    for path in (path for pattern in ("*", "*/*") for path in _video_files(videos, pattern)[0]):
+        place = path.parent.relative_to(videos).as_posix(), path.stem
+        if place in sources:
+            raise ValueError(f"{path} and {sources[place].name} would be one source, {path.stem}")
+        sources[place] = path
+    jobs, missing = {}, 0
+    for segment in (segment for path in labels for segment in read_segments(path)):
+        places = (segment.label, segment.source), (".", segment.source)
+        video = next((sources[place] for place in places if place in sources), None)
+        if video is None:
+            missing += 1
+            continue
+        folder = dataset / "jpg" / segment.label / segment.video_id
+        jobs[folder] = Job(video, folder, segment.seconds)
+    if not jobs:
+        raise ValueError(
+            f"{videos}: holds none of the {missing} sources, as {segment.label}/{segment.source}.mp4"
+        )
+    return list(jobs.values()), missing
+
+
+def _video_files(videos: Path, pattern: str) -> tuple[list[Path], int]:
+    """The files that may be videos, in order, and the number of those that are none by their ending."""
+    files = [
+        path
+        for path in sorted(videos.glob(pattern))
+        if not any(part.startswith(".") for part in path.relative_to(videos).parts) and path.is_file()
+    ]
+    found = [path for path in files if path.suffix.lower() not in NO_VIDEOS]
+    return found, len(files) - len(found)
+
+
+def own_part(jobs: Sequence[Job], videos: Path, environment: Mapping[str, str]) -> list[Job]:
+    """The jobs of this process among those of a launcher, torchrun or srun; all of them without one.
+
+    A job's process follows from its source alone, so that it does not matter which sources others have deleted since.
+    """
+    for names in LAUNCHERS:
+        if all(name in environment for name in names):
+            rank, size = (int(environment[name]) for name in names)
+            break
+    else:
+        rank, size = 0, 1
+    if not 0 <= rank < size:
+        raise ValueError(f"{names[0]} {rank}: must be 0 to {names[1]} - 1, {size - 1}")
+    if size > 1:
+        logger.info(
+            "this is process %d of %d (%s %d of %s %d)", rank + 1, size, names[0], rank, names[1], size
+        )
+    return [job for job in jobs if _stable_number(job.video.relative_to(videos)) % size == rank]
+
+
+def _stable_number(path: Path) -> int:
+    """Of a path, the same in every process."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8])

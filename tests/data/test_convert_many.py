@@ -1,0 +1,217 @@
+"""Conversions of many videos: in parts, in processes that die, by label file, with a ledger, and sources deleted."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data.convert import main
+from data.frame_store import FrameStore
+from data.video_files import ffmpeg_binary
+from tests.data.kills import is_alive
+from tests.data.making import make_video
+from tests.painting import indices_of
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifty frames, two seconds."""
+    return make_video(tmp_path_factory.mktemp("painted") / "source.mp4", n_frames=50, size=60)
+
+
+def place(source: Path, *targets: Path) -> None:
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+
+
+def ledger(tmp_path: Path) -> list[tuple[str, ...]]:
+    with (tmp_path / "set/converted.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["video", "status", "reason", "frames"]
+    return [tuple(row) for row in rows]
+
+
+def convert(tmp_path: Path, *options: object) -> int:
+    return main([str(tmp_path / "videos"), str(tmp_path / "set"), *map(str, options)])
+
+
+def wrap_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """An ffmpeg that does what `lines` say before it works."""
+    wrapper = tmp_path / "ffmpeg"
+    wrapper.write_text("\n".join(["#!/bin/sh", *lines, f'exec "{ffmpeg_binary()}" "$@"', ""]))
+    wrapper.chmod(0o755)
+    monkeypatch.setattr("data.video_files.ffmpeg_binary", lambda: str(wrapper))
+
+
+def test_ledger_says_what_became_of_each(tmp_path: Path, painted: Path) -> None:
+    place(painted, tmp_path / "videos/a, b/x.mp4")
+    (tmp_path / "videos/a, b/y.mp4").touch()
+    assert convert(tmp_path) == 1
+    place(painted, tmp_path / "videos/a, b/y.mp4")
+    assert convert(tmp_path) == 0
+    rows = ledger(tmp_path)
+    assert sorted(rows[:2]) == [
+        ("a, b/x", "converted", "", "50"),
+        ("a, b/y", "failed", "the file is empty", "0"),
+    ]
+    assert rows[2:] == [("a, b/y", "converted", "", "50")]
+
+
+def test_process_that_is_killed_costs_its_video(
+    tmp_path: Path, painted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel kills one where memory runs out."""
+    place(painted, *(tmp_path / f"videos/a/{name}.mp4" for name in "xyz"))
+    wrap_ffmpeg(tmp_path, monkeypatch, 'case "$*" in *y.mp4*) kill -9 $PPID;; esac')
+    assert convert(tmp_path, "--workers", 2) == 1
+    assert ("a/y", "failed", "its process was killed by SIGKILL", "0") in ledger(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "set/jpg/a").iterdir()) == ["x", "z"]
+
+
+def test_video_that_takes_too_long_is_given_up(
+    tmp_path: Path, painted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(painted, *(tmp_path / f"videos/a/{name}.mp4" for name in "xy"))
+    wrap_ffmpeg(tmp_path, monkeypatch, f'case "$*" in *x.mp4*) echo $$ > {tmp_path}/pid; sleep 1000;; esac')
+    assert convert(tmp_path, "--workers", 1, "--time-limit", 2) == 1
+    assert [row[:3] for row in ledger(tmp_path)] == [
+        ("a/x", "failed", "not done after 2 s"),
+        ("a/y", "converted", ""),
+    ]
+    assert not is_alive((tmp_path / "pid").read_text().strip())
+    assert [path.name for path in (tmp_path / "set/jpg/a").iterdir()] == ["y"]
+
+
+@pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")])
+def test_processes_of_a_launcher_share_the_videos(
+    tmp_path: Path,
+    painted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each takes its own, whatever the others have deleted by then."""
+    place(painted, *(tmp_path / f"videos/a/{i}.mp4" for i in range(8)))
+    monkeypatch.setenv(names[1], "2")
+    for rank in "01":
+        monkeypatch.setenv(names[0], rank)
+        assert convert(tmp_path, "--delete-source") == 0
+    assert len(list((tmp_path / "set/jpg/a").iterdir())) == 8
+    assert len(ledger(tmp_path)) == 8
+    counts = [
+        int(line.split(",")[0].removeprefix("converted ")) for line in capsys.readouterr().out.splitlines()
+    ]
+    assert sum(counts) == 8
+    assert min(counts) > 0
+
+
+def test_rank_that_cannot_be_is_refused(
+    tmp_path: Path, painted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place(painted, tmp_path / "videos/a/x.mp4")
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        convert(tmp_path)
+    assert "RANK 2: must be 0 to WORLD_SIZE - 1, 1" in capsys.readouterr().err
+
+
+def write_labels(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(["label,youtube_id,time_start,time_end", *rows]) + "\n")
+    return path
+
+
+def test_rows_of_label_files_are_cut_out_of_their_sources(
+    tmp_path: Path, painted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place(painted, tmp_path / "videos/a/x.mp4", tmp_path / "videos/y.mkv")
+    train = write_labels(tmp_path / "train.csv", "a,x,0,1", "b,y,1,2", "a,x,0,1")
+    val = write_labels(tmp_path / "val.csv", "a,x,1,2", "b,gone,0,1")
+    assert convert(tmp_path, "--trim", train, val, "--delete-source") == 0
+    assert capsys.readouterr().out == "converted 3, sources deleted 2, without source 1\n"
+    for name, first in (("a/x_000000_000001", 0), ("a/x_000001_000002", 25), ("b/y_000001_000002", 25)):
+        store = FrameStore(tmp_path / "set/jpg" / name)
+        assert indices_of(store.read(range(store.n_frames))) == list(range(first, first + 25))
+    assert [path.name for path in tmp_path.glob("videos/**/*.*")] == []
+
+
+def test_source_stays_until_all_its_rows_are_stores(
+    tmp_path: Path, painted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place(painted, tmp_path / "videos/a/x.mp4")
+    labels = write_labels(tmp_path / "train.csv", "a,x,0,1", "a,x,7,9")
+    assert convert(tmp_path, "--trim", labels, "--delete-source") == 1
+    assert capsys.readouterr().out == "converted 1, failed 1\n"
+    assert (tmp_path / "videos/a/x.mp4").exists()
+
+
+def test_source_is_deleted_after_its_store_was_read_back(
+    tmp_path: Path, painted: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the store was there before, if it is whole; those that are damaged or short stay."""
+    place(painted, *(tmp_path / f"videos/a/{name}.mp4" for name in ("good", "broken", "damaged")))
+    data = bytearray(painted.read_bytes())
+    middle = data.index(b"mdat") + 1500
+    data[middle : middle + 200] = b"\xff" * 200
+    (tmp_path / "videos/a/damaged.mp4").write_bytes(data)
+    assert convert(tmp_path) == 0
+    database = tmp_path / "set/jpg/a/broken/frames.db"
+    jpeg = FrameStore(database.parent).fetch([40]).jpegs[40]
+    database.write_bytes(database.read_bytes().replace(jpeg, bytes(len(jpeg))))
+    place(painted, tmp_path / "videos/a/new.mp4")
+    assert convert(tmp_path, "--delete-source") == 0
+    assert sorted(path.stem for path in (tmp_path / "videos/a").iterdir()) == ["broken", "damaged"]
+    assert capsys.readouterr().out.splitlines() == [
+        "converted 3, damaged 1",
+        "converted 1, sources deleted 2, sources kept 2, done before 1",
+    ]
+    assert "broken.mp4: not deleted" in caplog.text
+    assert "frame 40 does not decode" in caplog.text
+
+
+@pytest.mark.parametrize(("choice", "status", "left"), [("keep", 0, ["x"]), ("refuse", 1, [])])
+def test_damaged_video_is_kept_or_refused(
+    tmp_path: Path, real_videos: Path, choice: str, status: int, left: list[str]
+) -> None:
+    place(real_videos / "corrupted.mp4", tmp_path / "videos/a/x.mp4")
+    assert convert(tmp_path, "--damaged", choice) == status
+    assert sorted(path.name for path in (tmp_path / "set/jpg/a").iterdir()) == left
+    reason = "Invalid NAL unit size (-1 > 551)."
+    expected = ("damaged", reason, "28") if choice == "keep" else ("failed", reason, "0")
+    assert ledger(tmp_path) == [("a/x", *expected)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--time-limit", "0"], "--time-limit 0: must be above 0"),
+        (["--damaged", "maybe"], "invalid choice: 'maybe'"),
+        (["--trim", "labels.csv"], "videos: holds none of the 1 sources, as a/z.mp4"),
+    ],
+)
+def test_bad_arguments(
+    tmp_path: Path,
+    painted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    place(painted, tmp_path / "videos/a/x.mp4")
+    write_labels(tmp_path / "labels.csv", "a,z,0,1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        convert(tmp_path, *options)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_source_that_is_there_twice_is_an_error(
+    tmp_path: Path, painted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place(painted, tmp_path / "videos/a/x.mp4", tmp_path / "videos/a/x.avi")
+    with pytest.raises(SystemExit):
+        convert(tmp_path, "--trim", write_labels(tmp_path / "labels.csv", "a,x,0,1"))
+    assert "x.mp4 and x.avi would be one source, x" in capsys.readouterr().err

@@ -1,0 +1,155 @@
+"""Video files of many kinds: converted right, or refused with the reason."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from data.frame_store import FrameStore
+from data.video_files import ConversionError, Job, check_store, convert_video
+from tests.data.making import make_video, remake, run_maker
+from tests.painting import indices_of
+
+HOW = {"short_side": 294, "quality": 3}
+KINDS = {
+    "AV1 by SVT, 10 bits": (
+        "mkv",
+        "-c:v libsvtav1 -preset 12 -pix_fmt yuv420p10le -svtav1-params log-level=0",
+    ),
+    "AV1 by libaom": ("mp4", "-c:v libaom-av1 -cpu-used 8 -usage realtime"),
+    "HEVC, 10 bits": (
+        "mp4",
+        "-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params log-level=error",
+    ),
+    "VP9": ("webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8"),
+    "VP9 with alpha": ("webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -pix_fmt yuva420p"),
+    "MPEG-4": ("avi", "-c:v mpeg4 -q:v 2"),
+    "H.264, 4:4:4, B-frames": ("mkv", "-c:v libx264 -pix_fmt yuv444p -bf 3"),
+    "ProRes, 10 bits, 4:2:2": ("mov", "-c:v prores_ks -pix_fmt yuv422p10le"),
+    "FFV1, grey": ("mkv", "-c:v ffv1 -pix_fmt gray"),
+    "Animation with alpha": ("mov", "-c:v qtrle -pix_fmt argb"),
+    "PNG with palette": ("mov", "-c:v png -pix_fmt pal8"),
+    "odd size": ("mkv", "-c:v ffv1 -vf scale=63:47"),
+    "one line more": ("mp4", "-c:v libx264 -vf scale=101:95,format=yuv444p"),
+    "not square pixels": ("mp4", "-c:v libx264 -vf setsar=4/3"),
+    "interlaced": ("mp4", "-c:v libx264 -flags +ilme+ildct"),
+}
+SIZES = {"odd size": (47, 63), "one line more": (95, 101)}
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten frames."""
+    return make_video(tmp_path_factory.mktemp("painted") / "source.mp4", n_frames=10, size=60)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_arrives_frame_by_frame(tmp_path: Path, painted: Path, kind: str) -> None:
+    ending, options = KINDS[kind]
+    video = remake(painted, tmp_path / f"video.{ending}", *options.split())
+    assert convert_video(Job(video, tmp_path / "store"), **HOW) == (10, "")
+    frames = FrameStore(tmp_path / "store").read(range(10))
+    assert frames.shape[1:3] == SIZES.get(kind, (60, 60))
+    assert indices_of(frames) == list(range(10))
+
+
+@pytest.mark.parametrize("matrix", ["bt709", "bt601"])
+def test_colours_are_those_that_the_file_means(tmp_path: Path, matrix: str) -> None:
+    """Those of HD videos were once taken for those of others: greens came out 35 too bright."""
+    tag = {"bt709": "bt709", "bt601": "smpte170m"}[matrix]
+    filters = f"scale=out_color_matrix={matrix}:out_range=tv,format=yuv420p"
+    colour = ["-f", "lavfi", "-i", "color=c=0x20C840:s=64x48:d=0.2:r=25", "-vf", filters, "-colorspace", tag]
+    run_maker(*colour, tmp_path / "v.mp4")
+    convert_video(Job(tmp_path / "v.mp4", tmp_path / "store"), **HOW)
+    colour = FrameStore(tmp_path / "store").read([2])[0, 20, 20]
+    assert np.abs(colour.astype(int) - (0x40, 0xC8, 0x20)).max() < 8
+
+
+def test_of_several_streams_it_is_the_one_that_ffmpeg_picks(tmp_path: Path, painted: Path) -> None:
+    """The largest; not the first, as it once was."""
+    small = ["-f", "lavfi", "-i", "color=red:s=32x32:d=1:r=25", "-i", painted, "-map", "0", "-map", "1"]
+    run_maker(*small, "-disposition:v:0", "0", tmp_path / "v.mkv")
+    assert convert_video(Job(tmp_path / "v.mkv", tmp_path / "store"), **HOW).frames == 10
+
+
+def test_cover_of_a_song_is_no_video(tmp_path: Path, painted: Path) -> None:
+    sound = ["-f", "lavfi", "-i", "sine=d=0.2", "-i", painted, "-map", "0", "-map", "1", "-frames:v", "1"]
+    run_maker(*sound, "-c:v", "mjpeg", "-disposition:v:0", "attached_pic", tmp_path / "v.m4a")
+    with pytest.raises(ConversionError, match="v.m4a: holds sound and a picture, no video"):
+        convert_video(Job(tmp_path / "v.m4a", tmp_path / "store"), **HOW)
+    remake(painted, tmp_path / "one.mp4", "-frames:v", "1")
+    assert convert_video(Job(tmp_path / "one.mp4", tmp_path / "store"), **HOW).frames == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("empty.mp4", b"", "empty.mp4: the file is empty"),
+        ("text.mp4", b"not a video" * 100, "text.mp4: moov atom not found"),
+    ],
+)
+def test_what_is_no_video_is_refused(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConversionError, match=reason):
+        convert_video(Job(tmp_path / name, tmp_path / "store"), **HOW)
+    assert not (tmp_path / "store").exists()
+
+
+def test_sound_alone_is_refused(tmp_path: Path) -> None:
+    run_maker("-f", "lavfi", "-i", "sine=d=0.2", tmp_path / "v.m4a")
+    with pytest.raises(ConversionError, match="does not contain any stream|matches no streams"):
+        convert_video(Job(tmp_path / "v.m4a", tmp_path / "store"), **HOW)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_damage_ends_a_video_or_refuses_it(tmp_path: Path, painted: Path, codec: str) -> None:
+    """What a decoder makes up behind the damage is not kept."""
+    whole = remake(painted, tmp_path / "whole.mkv", "-c:v", codec, "-g", "1")
+    data = bytearray(whole.read_bytes())
+    for i in range(len(data) * 8 // 10, len(data) * 9 // 10, 7):
+        data[i] ^= 0xFF
+    (tmp_path / "v.mkv").write_bytes(data)
+    job = Job(tmp_path / "v.mkv", tmp_path / "store")
+    with pytest.raises(ConversionError, match="v.mkv: "):
+        convert_video(job, keep_damaged=False, **HOW)
+    frames, damage = convert_video(job, **HOW)
+    assert 0 < frames < 10
+    assert damage
+    assert indices_of(FrameStore(job.folder).read(range(frames))) == list(range(frames))
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [((0.2, 0.6), range(5, 15)), ((0.5, 9.0), range(13, 20))])
+def test_seconds_of_a_video(tmp_path: Path, seconds: tuple[float, float], expected: range) -> None:
+    """From the first frame that is not before the start to the last that is before the end."""
+    job = Job(make_video(tmp_path / "v.mp4", n_frames=20, size=60), tmp_path / "store", seconds)
+    assert convert_video(job, **HOW).frames == len(expected)
+    assert indices_of(FrameStore(job.folder).read(range(len(expected)))) == list(expected)
+
+
+def test_seconds_behind_the_end_are_refused(tmp_path: Path, painted: Path) -> None:
+    with pytest.raises(ConversionError, match="no frame could be decoded between 7 and 9.5 s"):
+        convert_video(Job(painted, tmp_path / "store", (7, 9.5)), **HOW)
+
+
+def test_video_that_changes_its_size_has_frames_of_the_first(tmp_path: Path, painted: Path) -> None:
+    parts = [remake(painted, tmp_path / f"{size}.h264", "-vf", f"scale={size}:{size}") for size in (60, 90)]
+    (tmp_path / "v.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert convert_video(Job(tmp_path / "v.h264", tmp_path / "store"), **HOW) == (20, "")
+    frames = FrameStore(tmp_path / "store").read(range(20))
+    assert frames.shape == (20, 60, 60, 3)
+    assert indices_of(frames) == [*range(10)] * 2
+
+
+def test_store_is_checked_against_its_video(tmp_path: Path, painted: Path) -> None:
+    store = tmp_path / "store"
+    convert_video(Job(painted, store), **HOW)
+    check_store(Job(painted, store), **HOW)
+    with pytest.raises(ConversionError, match="holds 10 frames, not 5"):
+        check_store(Job(painted, store, (0, 0.2)), **HOW)
+    data = (store / "frames.db").read_bytes()
+    jpeg = FrameStore(store).fetch([7]).jpegs[7]
+    assert simplejpeg.is_jpeg(jpeg)
+    (store / "frames.db").write_bytes(data.replace(jpeg[:20], b"\0" * 20))
+    with pytest.raises(ConversionError, match="does not decode"):
+        check_store(Job(painted, store), **HOW)
