@@ -1,22 +1,20 @@
 """What watches a run: monitors that describe an interval of steps, and callbacks that write each epoch down."""
 
-import csv
-import io
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from humanfriendly.terminal import ansi_wrap
 from tqdm import tqdm
 
 from data.batching import BatchShape
-from data.files import append_whole, write_whole
 from train.distributed import World
 from train.loop import StepReport, describe
 from train.metrics import Averages, averages, zero_sums
+from train.tables import Table
 from train.timing import Times
 
 logger = logging.getLogger(__name__)
@@ -211,29 +209,6 @@ class ProgressLog(Callback):
             self.bar = None
 
 
-class Table:
-    """A CSV file that grows by whole rows. Those that could not be written wait for the next `write`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.waiting = ""
-
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.header = _csv_line(rows[0].keys())
-        self.waiting += "".join(_csv_line(row.values()) for row in rows)
-
-    def write(self) -> None:
-        if self.waiting:
-            append_whole(self.path, self.header, self.waiting)
-            self.waiting = ""
-
-
-def _csv_line(values: Iterable[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerow(values)
-    return text.getvalue()
-
-
 class ResultsTable(Callback):
     """`train_results_s0001.csv` and `val_results_s0001.csv`: a row an epoch, flushed; s is the first epoch.
 
@@ -273,25 +248,6 @@ def describe_batches(batches: Mapping[BatchShape, int]) -> str:
 
 def _row(epoch: int, result: Averages) -> dict[str, float]:
     return {"Epoch": epoch, "Top1": result.top1, "Top5": result.top5, "Loss": result.loss}
-
-
-def cut_results(folder: Path, first_epoch: int) -> None:
-    """Drop the rows from `first_epoch` on of all runs before, so that no epoch stands twice; atomic for each file."""
-    for path in folder.glob("*_results_s*.csv"):
-        with path.open(newline="") as file:
-            header, *rows = file.read().splitlines(keepends=True) or [""]
-        kept = [row for row in rows if row.endswith("\n") and _epoch_of(row, path) < first_epoch]
-        if not header.endswith("\n"):  # a kill left half of it
-            path.unlink()
-        elif len(kept) < len(rows):
-            write_whole(path, "".join([header, *kept]))
-
-
-def _epoch_of(row: str, path: Path) -> int:
-    epoch = row.split(",", maxsplit=1)[0]
-    if not epoch.isdecimal():
-        raise ValueError(f"{path}: {row.strip()[:80]!r} does not begin with the number of an epoch")
-    return int(epoch)
 
 
 class TensorBoardLog(Callback):

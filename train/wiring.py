@@ -17,7 +17,7 @@ from data.files import remove_leftovers
 from data.labels import open_dataset
 from data.video_iterator import Batch
 from train.build import make_callbacks, make_loaders, make_schedule, make_state, make_trainer
-from train.callbacks import Callback, EpochReport, GateMonitor, SpeedMonitor, cut_results
+from train.callbacks import Callback, EpochReport, GateMonitor, SpeedMonitor
 from train.checkpoint import set_aside_later
 from train.devices import choose_device
 from train.disk import FullDisk
@@ -38,6 +38,7 @@ from train.preflight import (
 )
 from train.results import find_start, logged_to, results_folder, write_run_file
 from train.saving import Saver
+from train.tables import cut_results
 
 logger = logging.getLogger(__name__)
 

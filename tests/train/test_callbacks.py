@@ -18,11 +18,11 @@ from train.callbacks import (
     ResultsTable,
     ShapeMonitor,
     SpeedMonitor,
-    cut_results,
 )
 from train.distributed import World
 from train.loop import StepReport
 from train.metrics import Averages
+from train.tables import cut_results
 from train.timing import Times
 
 CPU = torch.device("cpu")
