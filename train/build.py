@@ -25,12 +25,15 @@ from train.batch_groups import group_norms
 from train.batch_norm import synchronise
 from train.callbacks import (
     AccuracyMonitor,
+    BadSampleLog,
     Callback,
     GateMonitor,
     Monitor,
     ProgressLog,
+    ResultsTable,
     ShapeMonitor,
     SpeedMonitor,
+    TensorBoardLog,
 )
 from train.devices import Replicas, check_compiler, choose_backends
 from train.distributed import Evaluated, Shared, World
@@ -43,7 +46,6 @@ from train.recompute import recompute_blocks
 from train.regularisation import Regularisation
 from train.schedule import Schedule
 from train.state import TrainingState, new_state, resumed_state
-from train.tables import BadSampleLog, ResultsTable, TensorBoardLog
 
 
 class Loaders(NamedTuple):

@@ -15,12 +15,12 @@ from pathlib import Path
 from data.batching import BatchShape
 from data.command_line import OneLineParser
 from train.build import make_learning_rate, make_schedule
+from train.callbacks import GATES_COLUMN, SPEED_COLUMNS
 from train.lr_scheduler import LearningRate
 from train.options import Options
 from train.pictures import Curve, History, Progress, draw_curves, draw_schedule
 from train.plan import operations_of
 from train.schedule import Schedule
-from train.tables import GATES_COLUMN, SPEED_COLUMNS
 
 Row = dict[str, str]
 SCORES = ("Top1", "Top5", "Loss")

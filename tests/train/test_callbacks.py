@@ -11,16 +11,18 @@ from data.batching import BatchShape
 from data.video_iterator import BadSample
 from train.callbacks import (
     AccuracyMonitor,
+    BadSampleLog,
     EpochReport,
     GateMonitor,
     ProgressLog,
+    ResultsTable,
     ShapeMonitor,
     SpeedMonitor,
 )
 from train.distributed import World
 from train.loop import StepReport
 from train.metrics import Averages
-from train.tables import BadSampleLog, ResultsTable, cut_results
+from train.tables import cut_results
 from train.timing import Times
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ import pytest
 
 from tests.train.runs import NAME, assert_same_weights, folder, rows, train
 from tests.train.test_callbacks import epoch
+from train.callbacks import ResultsTable
 from train.checkpoint import load_checkpoint
-from train.tables import ResultsTable
 
 RUN = [
     "--short-cycles",

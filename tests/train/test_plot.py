@@ -9,14 +9,13 @@ import pytest
 
 from data.batching import BatchShape
 from data.datasets import OWN
-from train.callbacks import EpochReport
+from train.callbacks import EpochReport, ResultsTable
 from train.command_line import parse_options
 from train.metrics import Averages
 from train.options import Options
 from train.pictures import shares_of_clips
 from train.plot import main, read_history, read_schedule
 from train.results import write_run_file
-from train.tables import ResultsTable
 
 
 def make_run(folder: Path, first: int, last: int, gate_names: Sequence[str] = ()) -> Path:
