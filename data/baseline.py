@@ -52,13 +52,13 @@ def augmented_clip(
 ) -> np.ndarray:
     """float32 `(3, T, size, size)`, normalised. All frames get the same."""
     crop, mirror, order = (int(seed) for seed in generator.integers(2**31, size=3))
-    augmenters: list[iaa.Augmenter] = [
-        iaa.Resize({"shorter-side": short_side, "longer-side": "keep-aspect-ratio"}),
-        iaa.CropToFixedSize(clip_size, clip_size, seed=crop),
+    augmenters = [
+        iaa().Resize({"shorter-side": short_side, "longer-side": "keep-aspect-ratio"}),
+        iaa().CropToFixedSize(clip_size, clip_size, seed=crop),
         *(operation.augmenter(*values) for operation, values in draw_augmentations(generator)),
-        iaa.Fliplr(FLIP_PROBABILITY, seed=mirror),
+        iaa().Fliplr(FLIP_PROBABILITY, seed=mirror),
     ]
-    sequence = iaa.Sequential(augmenters, seed=order).to_deterministic()
+    sequence = iaa().Sequential(augmenters, seed=order).to_deterministic()
     frames = []
     for jpeg in jpegs:
         frame = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)

@@ -1,11 +1,15 @@
 """What happens to a clip: scaling, cropping, augmentation, and the numbers of each. All its frames get the same.
 
-The only file that imports imgaug. imgaug 0.4.0 uses names that NumPy has dropped; they are put back before it is
-imported, so a user's own `import imgaug` works after this one.
+The only file that imports imgaug, and only where it is used. imgaug 0.4.0 uses names that NumPy has dropped; they are
+put back at once, so a user's own `import imgaug` works after importing this file.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -24,21 +28,22 @@ def _restore_numpy_names() -> None:
             "complex": [np.complex64, np.complex128, np.clongdouble],
             "others": [bool, object, bytes, str, np.void],
         }
-    for name, kind in (
-        ("bool", bool),
-        ("int", int),
-        ("float", float),
-        ("complex", complex),
-        ("object", object),
-    ):
-        if name not in vars(np):  # gone in NumPy 1.24
-            setattr(np, name, kind)
+    for kind in (bool, int, float, complex, object):
+        if kind.__name__ not in vars(np):  # gone in NumPy 1.24
+            setattr(np, kind.__name__, kind)
 
 
 _restore_numpy_names()
+if TYPE_CHECKING:
+    from imgaug.augmenters import Augmenter
 
-import imgaug.augmenters as iaa  # noqa: E402
-from imgaug.parameters import DeterministicList  # noqa: E402
+
+def iaa() -> ModuleType:
+    """imgaug.augmenters, imported where they are used: a second, with scipy and skimage, that most runs save."""
+    import imgaug.augmenters  # noqa: PLC0415
+
+    return imgaug.augmenters
+
 
 CLIP_PROBABILITY = 0.8  # that a clip is augmented at all
 OPERATION_PROBABILITY = 0.4  # that it gets each operation, then
@@ -56,24 +61,22 @@ class Operation:
 
     name: str
     draw: Callable[[np.random.Generator], Values]
-    augmenter: Callable[..., iaa.Augmenter]
+    augmenter: Callable[..., Augmenter]
     painter: Callable[..., fused.Painter | None] = fused.no_painter
     warp: Callable[..., np.ndarray] | None = None
 
 
-class _GivenPerspective(iaa.PerspectiveTransform):
+def _given_perspective(*offsets: float) -> Augmenter:
     """With a given matrix, at full size: imgaug's own draws one, and resamples twice."""
 
-    def __init__(self, *offsets: float) -> None:
-        super().__init__(scale=0.01, keep_size=False)
-        self.offsets = offsets
+    class GivenPerspective(iaa().PerspectiveTransform):
+        def _draw_samples(self, shapes: list[tuple[int, ...]], random_state: object) -> object:
+            samples = super()._draw_samples(shapes, random_state)
+            samples.max_heights = samples.max_widths = [shape[0] for shape in shapes]
+            samples.matrices = [fused.perspective(*offsets, clip_size=side) for side in samples.max_heights]
+            return samples
 
-    def _draw_samples(self, shapes: list[tuple[int, ...]], random_state: iaa.iarandom.RNG) -> object:
-        samples = super()._draw_samples(shapes, random_state)
-        sides = [shape[0] for shape in shapes]
-        samples.matrices = [fused.perspective(*self.offsets, clip_size=side) for side in sides]
-        samples.max_heights = samples.max_widths = sides
-        return samples
+    return GivenPerspective(scale=0.01, keep_size=False)
 
 
 def _one_of(values: Sequence[float], generator: np.random.Generator) -> float:
@@ -95,34 +98,34 @@ AUGMENTATIONS = (
     Operation(
         "blur",
         draw=lambda g: (_one_of((0.1, 0.2, 0.3), g),),
-        augmenter=lambda sigma: iaa.GaussianBlur(sigma),
+        augmenter=lambda sigma: iaa().GaussianBlur(sigma),
     ),
     Operation(
         "add",
         draw=lambda g: tuple(g.integers(-5, 15, size=3, endpoint=True)),
-        augmenter=lambda *per_channel: iaa.Add(
-            DeterministicList([int(value) for value in per_channel]), per_channel=True
+        augmenter=lambda *per_channel: iaa().Add(
+            iaa().iap.DeterministicList([int(value) for value in per_channel]), per_channel=True
         ),
         painter=fused.added,
     ),
     Operation(
         "noise",
         draw=lambda g: (76.5, _seed(g)),
-        augmenter=lambda scale, seed: iaa.AdditiveGaussianNoise(scale=scale, seed=seed),
+        augmenter=lambda scale, seed: iaa().AdditiveGaussianNoise(scale=scale, seed=seed),
         painter=fused.noise,
     ),
     Operation(
         "colour",
         draw=lambda g: (g.uniform(1.2, 1.6),),
-        augmenter=lambda factor: iaa.WithColorspace(
-            "RGB", from_colorspace="BGR", children=iaa.pillike.EnhanceColor(factor)
+        augmenter=lambda factor: iaa().WithColorspace(
+            "RGB", from_colorspace="BGR", children=iaa().pillike.EnhanceColor(factor)
         ),
         painter=fused.coloured,
     ),
     Operation(
         "motion_blur",
         draw=lambda g: (_one_of((3, 5, 7), g), g.uniform(0, 360), g.uniform(-1, 1)),
-        augmenter=lambda kernel, angle, direction: iaa.MotionBlur(
+        augmenter=lambda kernel, angle, direction: iaa().MotionBlur(
             k=int(kernel), angle=angle, direction=direction
         ),
         painter=fused.motion_blurred,
@@ -130,25 +133,25 @@ AUGMENTATIONS = (
     Operation(
         "hue_saturation",
         draw=lambda g: (g.integers(-16, 16, endpoint=True),),
-        augmenter=lambda value: iaa.AddToHueAndSaturation(int(value), from_colorspace="BGR"),
+        augmenter=lambda value: iaa().AddToHueAndSaturation(int(value), from_colorspace="BGR"),
         painter=fused.hue_shifted,
     ),
     Operation(
         "contrast",
         draw=lambda g: (g.uniform(0.85, 1.115),),
-        augmenter=lambda alpha: iaa.LinearContrast(alpha),
+        augmenter=lambda alpha: iaa().LinearContrast(alpha),
         painter=fused.contrasted,
     ),
     Operation(
         "perspective",
         draw=_draw_perspective,
-        augmenter=_GivenPerspective,
+        augmenter=_given_perspective,
         warp=fused.perspective,
     ),
     Operation(
         "rotation",
         draw=lambda g: (g.uniform(-10, 10),),
-        augmenter=lambda degrees: iaa.Rotate(degrees),
+        augmenter=lambda degrees: iaa().Rotate(degrees),
         warp=fused.rotation,
     ),
 )
@@ -169,10 +172,10 @@ def augment_with_imgaug(frames: np.ndarray, drawn: Drawn) -> np.ndarray:
     if not drawn:
         return frames
     augmenters = [operation.augmenter(*values) for operation, values in drawn]
-    return _augment_alike(frames, iaa.Sequential(augmenters, seed=0))
+    return _augment_alike(frames, iaa().Sequential(augmenters, seed=0))
 
 
-def _augment_alike(frames: np.ndarray, augmenter: iaa.Augmenter) -> np.ndarray:
+def _augment_alike(frames: np.ndarray, augmenter: Augmenter) -> np.ndarray:
     fixed = augmenter.to_deterministic()
     return np.stack([fixed.augment_image(frame) for frame in frames])
 
@@ -248,8 +251,8 @@ def _clip_by_imgaug(
     frames: np.ndarray, window: fused.Window, drawn: Drawn, mirrored: bool, clip_size: int, size: int
 ) -> np.ndarray:
     top, left, side = window
-    crop = resize(frames[:, top : top + side, left : left + side], clip_size, clip_size)
-    crop = augment_with_imgaug(crop, drawn)
+    crop = frames[:, top : top + side, left : left + side]
+    crop = augment_with_imgaug(resize(crop, clip_size, clip_size), drawn)
     return resize(crop[:, :, ::-1] if mirrored else crop, size, size)
 
 
@@ -306,8 +309,8 @@ class Compose:
     W)`.
     """
 
-    def __init__(self, transforms: iaa.Augmenter, normalise: Sequence[Sequence[float]] | None = None) -> None:
-        if not isinstance(transforms, iaa.Augmenter):
+    def __init__(self, transforms: Augmenter, normalise: Sequence[Sequence[float]] | None = None) -> None:
+        if not isinstance(transforms, iaa().Augmenter):
             raise ValueError(f"transforms must be an imgaug augmenter, was given {type(transforms).__name__}")
         self.transforms = transforms
         self.normalise = (

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
-torch.set_num_threads(1)  # tiny tensors: threads cost more than they give
+# For tiny tensors threads cost more than they give, and those that wait should leave the core to others. Read when
+# torch is imported, here and in the processes that tests start.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -69,25 +69,48 @@ def make_data(root: Path, spec: object, variant: str) -> Path:
     return dataset
 
 
+def assert_an_epoch(folder: Path) -> None:
+    """Trained, validated and saved, in the results folder under `folder`."""
+    results = folder / "ir_csn_50_gates_False_try"
+    assert (results / "ir_csn_50_ep-0001.pth").exists()
+    for split in ("train", "val"):
+        with (results / f"{split}_results_s0001.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        assert row["Epoch"] == "1"
+        assert 0 <= float(row["Top1"]) <= float(row["Top5"]) == 1
+
+
 @pytest.mark.parametrize(
     ("script", "spec", "variant", "words", "results"), CASES, ids=lambda value: str(value)[:24]
 )
 def test_script_trains_and_validates_an_epoch(
-    tmp_path: Path, repository: Path, script: str, spec: object, variant: str, words: list[str], results: str
+    tmp_path: Path,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    spec: object,
+    variant: str,
+    words: list[str],
+    results: str,
 ) -> None:
     """Every script of the original stopped at its first batch."""
     dataset = make_data(tmp_path / "a train folder", spec, variant)
-    command = [sys.executable, str(repository / script), "--dataset", str(dataset), *words, *FLAGS]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, "--dataset", str(dataset), *words, *FLAGS])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(repository / script), run_name="__main__")
+    assert ended.value.code == 0
+    assert_an_epoch(tmp_path / "results" / results)
+    assert "epoch 1/1 val" in (tmp_path / "run.log").read_text()
+
+
+def test_a_script_is_a_command_anywhere(tmp_path: Path, repository: Path) -> None:
+    """As it is typed, in a process of its own and another folder."""
+    dataset = make_data(tmp_path / "a train folder", HACS, "")
+    command = [sys.executable, str(repository / "train_hacs.py"), "--dataset", str(dataset), *FLAGS]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "results" / results / "ir_csn_50_gates_False_try"
-    assert (folder / "ir_csn_50_ep-0001.pth").exists()
-    for split in ("train", "val"):
-        with (folder / f"{split}_results_s0001.csv").open() as file:
-            (row,) = csv.DictReader(file)
-        assert row["Epoch"] == "1"
-        assert 0 <= float(row["Top1"]) <= float(row["Top5"]) == 1
-    assert "epoch 1/1 val" in (tmp_path / "run.log").read_text()
+    assert_an_epoch(tmp_path / "results" / "HACS")
 
 
 PAPERS = {

@@ -21,7 +21,7 @@ from data.video_transforms import (
     validation_clip,
 )
 
-iaa = video_transforms.iaa
+iaa = video_transforms.iaa()
 
 
 def picture(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:

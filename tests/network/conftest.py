@@ -47,5 +47,4 @@ def golden_fill(golden: Path) -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def _reproducible() -> None:
-    torch.set_num_threads(1)
     torch.manual_seed(0)

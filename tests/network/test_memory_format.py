@@ -1,5 +1,7 @@
 """What makes networks fast on a GPU, as far as a CPU shows it: memory layout, half precision, no look at values."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -19,12 +21,18 @@ FAMILIES = [  # one of each kind of convolution and recursion
 ]
 
 
+@pytest.fixture
+def _two_threads() -> Iterator[None]:
+    """A single one takes other convolutions of torch's, which do not keep the layout."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("_two_threads")
 @pytest.mark.parametrize(("name", "options"), FAMILIES[:-1])  # there a branch of one channel has no layout
 def test_channels_last_throughout(name: str, options: dict) -> None:
     """A convolution whose input lost the layout would copy it first, on every step."""
-    torch.set_num_threads(
-        2
-    )  # a single thread takes other convolutions of torch's, which do not keep the layout
     network = create_network(name, 7, **options).to(memory_format=torch.channels_last_3d)
     other = []
 

@@ -1,4 +1,4 @@
-"""A small data set, and a run on it that nothing disturbs."""
+"""A small data set, and a run on it that nothing disturbs: to be read alone, as all tests share them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.painting import make_stores
 from tests.train.runs import train
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("set")
     make_stores(root, {name: [f"{name}{i}" for i in range(6)] for name in ("a", "b", "c")}, n_frames=8)
@@ -17,7 +17,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def undisturbed(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("undisturbed")
     assert (

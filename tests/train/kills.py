@@ -8,26 +8,31 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+
+import torch
 
 from data.labels import main as labels_main
 from tests.painting import make_stores
-from tests.train.runs import NAME, SMALL, assert_same_weights, folder, rows
+from tests.train.runs import NAME, assert_same_weights, folder, rows, start
 
-# thirty steps an epoch; a checkpoint within it every third of a second or so
+# a checkpoint within an epoch every third of a second or so
 WORDS = ["--batch-size", "2", "--save-minutes", "0.005", "--log-interval", "1"]
 WORDS += ["--workers", "1", "--clip-size", "48", "--short-side", "48", "--lr-schedule", "cosine"]
 
 
-def make_dataset(root: Path) -> None:
-    make_stores(root, {name: [f"{i}" for i in range(24)] for name in ("a", "b", "c")}, n_frames=8)
+def make_dataset(root: Path, videos_per_class: int = 24) -> None:
+    """Of 24 videos a class 60 are for training: thirty steps an epoch."""
+    make_stores(
+        root, {name: [str(i) for i in range(videos_per_class)] for name in ("a", "b", "c")}, n_frames=8
+    )
     labels_main(["folders", str(root), "--val", "0.17"])
 
 
@@ -48,8 +53,7 @@ class Campaign:
     def undisturbed(self) -> Path:
         results = self.place / "undisturbed"
         if not results.exists():
-            process = self._start(results)
-            assert process.wait() == 0
+            self._run_to_the_end(results)
         return results
 
     def run_killed(self, kills: int) -> None:
@@ -58,43 +62,48 @@ class Campaign:
         for _ in range(kills):
             if not self._start_and_kill(results):
                 break
-        assert self._start(results).wait() == 0
+        self._run_to_the_end(results)
         compare(results, self.undisturbed(), self.epochs)
         shutil.rmtree(results)
 
-    def _start(self, results: Path) -> subprocess.Popen:
-        command = [sys.executable, "-m", "train", "--dataset", str(self.dataset), "--model-dir", str(results)]
-        command += [*SMALL, *WORDS, "--end-epoch", str(self.epochs), "--resume-epoch", "auto"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            command, stderr=(self.place / "log").open("w"), env=environment, start_new_session=True
-        )
+    @property
+    def log(self) -> Path:
+        return self.place / "log"
+
+    def _start(self, results: Path) -> ForkProcess:
+        self.log.write_text("")
+        words = [*WORDS, "--end-epoch", str(self.epochs), "--resume-epoch", "auto"]
+        return start(self.log, self.dataset, results, *words)
+
+    def _run_to_the_end(self, results: Path) -> None:
+        process = self._start(results)
+        process.join()
+        assert process.exitcode == 0, self.log.read_text()
 
     def _start_and_kill(self, results: Path) -> bool:
         """Whether the run was killed before its end."""
         process = self._start(results)
-        # one in eight while it starts, which takes two seconds or so, the others once it trains
+        # one in eight while it starts, which takes half a second or so, the others within or after eight steps
         if self.randomness.random() < 1 / 8:
-            moment = self.randomness.uniform(0, 3)
+            moment = self.randomness.uniform(0, 1)
         else:
-            self._wait_for_a_step(process)
-            moment = self.randomness.uniform(0, 1.5)
-        try:
-            process.wait(moment)
-        except subprocess.TimeoutExpired:
+            self._wait_for_steps(process, self.randomness.randint(1, 8))
+            moment = self.randomness.uniform(0, 0.05)
+        process.join(moment)
+        if process.exitcode is None:
             os.killpg(process.pid, signal.SIGKILL)  # workers too, as a machine that goes down would
-            process.wait()
+            process.join()
             self.fell[self._what_it_did(results)] += 1
             return True
-        assert process.returncode == 0, (self.place / "log").read_text()
+        assert process.exitcode == 0, self.log.read_text()
         return False
 
-    def _wait_for_a_step(self, process: subprocess.Popen) -> None:
-        while process.poll() is None and " step " not in (self.place / "log").read_text():
-            time.sleep(0.05)
+    def _wait_for_steps(self, process: ForkProcess, steps: int) -> None:
+        while process.is_alive() and self.log.read_text().count(" step ") < steps:
+            time.sleep(0.01)
 
     def _what_it_did(self, results: Path) -> str:
-        log = (self.place / "log").read_text()
+        log = self.log.read_text()
         if list(results.glob("*/.*.pth.*")):
             return "writing a checkpoint"
         if " step " not in log:
@@ -119,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills-per-run", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)  # before the processes that inherit it are forked
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         make_dataset(Path(place) / "set")

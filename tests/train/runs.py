@@ -1,15 +1,18 @@
 """Small runs for the tests, and what they leave."""
 
+import atexit
 import csv
 import multiprocessing
 import os
 import socket
 import time
 from contextlib import redirect_stderr
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo  # by the first optimiser otherwise: here once, not in each forked process
 from torch.distributed import TCPStore
 
 from data.datasets import OWN
@@ -38,13 +41,30 @@ def train(dataset: Path, results: Path, *words: str) -> int:
     )
 
 
-def _one_of_several(rank: int, port: int, processes: int, log: Path, arguments: tuple[str, ...]) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    os.environ.update(WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
-    os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True")
+def _train_and_exit(log: Path, environment: dict[str, str], arguments: tuple[str, ...]) -> None:
+    os.environ.update(environment)
     with log.open("w", buffering=1) as file, redirect_stderr(file):
-        status = main(OWN, Options(), list(arguments), "train")
+        os.dup2(file.fileno(), 2)  # also of what does not come from Python
+        status = train(*arguments)
     os._exit(status)
+
+
+def start(log: Path, dataset: Path, results: Path, *words: str, **environment: str) -> ForkProcess:
+    """`train` in a process that leads its own group, standard error in `log`. Forked, as torch is imported already."""
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=_train_and_exit, args=(log, environment, (dataset, results, *words)))
+    process.start()
+    os.setpgid(process.pid, process.pid)
+    atexit.register(process.kill)  # where a test fails before the run ends
+    return process
+
+
+def wait_for(text: str, log: Path, seconds: float = 60) -> None:
+    """Until it is logged."""
+    deadline = time.monotonic() + seconds
+    while not (log.exists() and text in log.read_text()):
+        assert time.monotonic() < deadline, f"{text!r} was never logged"
+        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -58,23 +78,14 @@ class Together:
 
     def __init__(self, processes: int, dataset: Path, results: Path, *words: str) -> None:
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        arguments = ("--dataset", str(dataset), "--model-dir", str(results), *SMALL, *words)
         self.logs = [results.with_name(f"{results.name}.{rank}.log") for rank in range(processes)]
-        fork = multiprocessing.get_context("fork")  # torch is imported already
+        everybody = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.store.port)}
+        everybody |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        everybody |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
         self.processes = [
-            fork.Process(
-                target=_one_of_several, args=(rank, self.store.port, processes, log, arguments), daemon=True
-            )
+            start(log, dataset, results, *words, **everybody, RANK=str(rank), LOCAL_RANK=str(rank))
             for rank, log in enumerate(self.logs)
         ]
-        for process in self.processes:
-            process.start()
-
-    def wait_for(self, text: str, rank: int = 0, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not (self.logs[rank].exists() and text in self.logs[rank].read_text()):
-            assert time.monotonic() < deadline, f"{text!r} was never logged"
-            time.sleep(0.02)
 
     def end(self, seconds: float = 60) -> list[int]:
         """Their exit statuses, which all have within `seconds`."""

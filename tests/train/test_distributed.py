@@ -26,6 +26,7 @@ from tests.train.runs import (
     free_port,
     rows,
     train,
+    wait_for,
 )
 from train.batch_norm import synchronise
 from train.distributed import Shared, World, join
@@ -158,7 +159,7 @@ def test_synchronised_norms_are_those_of_one_process_with_all_clips(tmp_path: Pa
 
 def test_one_process_killed_ends_the_other_with_a_message(stores: Path, tmp_path: Path) -> None:
     together = Together(2, stores, tmp_path / "results", "--end-epoch", "1000", "--log-interval", "1")
-    together.wait_for("epoch 1/1000 step 2/3")
+    wait_for("epoch 1/1000 step 2/3", together.logs[0])
     os.kill(together.processes[1].pid, signal.SIGKILL)
     killed_at = time.monotonic()
     assert together.end(30) == [1, -signal.SIGKILL]
@@ -207,7 +208,7 @@ def test_stopped_by_one_process_and_resumed_by_more_is_the_same(
     """The signal reaches the second process only; both stop after the same step."""
     words = [*ODD, "--freeze-batchnorm", "--log-interval", "1", "--resume-epoch", "auto"]
     two = Together(2, stores, tmp_path / "results", *words)
-    two.wait_for("epoch 1/2 step 1/3")
+    wait_for("epoch 1/2 step 1/3", two.logs[0])
     os.kill(two.processes[1].pid, signal.SIGTERM)
     assert two.end() == [128 + signal.SIGTERM] * 2
     last = torch.load(folder(tmp_path / "results") / f"{NAME}_last.pth", weights_only=True)

@@ -12,7 +12,18 @@ import torch
 
 from data.labels import main as labels_main
 from tests.painting import make_stores
-from tests.train.runs import NAME, SMALL, assert_same_weights, fails, folder, rows, train, weights
+from tests.train.runs import (
+    NAME,
+    SMALL,
+    assert_same_weights,
+    fails,
+    folder,
+    rows,
+    start,
+    train,
+    wait_for,
+    weights,
+)
 from train.interrupt import StoppedError, StopRequest
 
 
@@ -43,8 +54,7 @@ def test_stopped_within_an_epoch_and_resumed_is_the_same(stores: Path, tmp_path:
         str(tmp_path / "stopped"),
     ]
     command += [*SMALL, *words, "--resume-epoch", "auto"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "epoch 1/2 step 3/6" in line:
             process.send_signal(signal.SIGTERM)
@@ -55,7 +65,7 @@ def test_stopped_within_an_epoch_and_resumed_is_the_same(stores: Path, tmp_path:
     last = torch.load(folder(tmp_path / "stopped") / f"{NAME}_last.pth", weights_only=True)
     assert last["epoch"] == 0
     assert 3 <= last["step"] < 6
-    subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+    assert train(stores, tmp_path / "stopped", *words, "--resume-epoch", "auto") == 0
     assert_same_weights(
         *(folder(tmp_path / name) / f"{NAME}_ep-0002.pth" for name in ("undisturbed", "stopped"))
     )
@@ -228,19 +238,16 @@ def test_fresh_start_into_results_is_refused(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_is_answered_within_seconds(stores: Path, tmp_path: Path, number: int) -> None:
     """What Ctrl-C, `timeout` and batch systems do: the workers get the signal too, and must not die of it."""
-    command = [sys.executable, "-m", "train", "--dataset", str(stores), "--model-dir", str(tmp_path), *SMALL]
-    command += ["--workers", "2", "--log-interval", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    for line in process.stderr:
-        if "step 1/" in line:
-            os.killpg(process.pid, number)
-            break
+    log = tmp_path / "log"
+    process = start(log, stores, tmp_path / "results", "--workers", "2", "--log-interval", "1")
+    wait_for("step 1/", log)
+    os.killpg(process.pid, number)
     started = time.monotonic()
-    rest = process.stderr.read()
-    assert process.wait(timeout=60) == 128 + number, rest
+    process.join(60)
+    assert process.exitcode == 128 + number, log.read_text()
     assert time.monotonic() - started < 30
-    assert "Traceback" not in rest
-    assert (folder(tmp_path) / f"{NAME}_last.pth").exists()
+    assert "Traceback" not in log.read_text()
+    assert (folder(tmp_path / "results") / f"{NAME}_last.pth").exists()
 
 
 def test_checkpoints_within_an_epoch_by_the_clock(stores: Path, tmp_path: Path) -> None:
