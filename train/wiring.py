@@ -18,7 +18,7 @@ from data.labels import open_dataset
 from data.video_iterator import Batch
 from train.build import make_callbacks, make_loaders, make_schedule, make_state, make_trainer
 from train.callbacks import Callback, EpochReport, GateMonitor, SpeedMonitor
-from train.checkpoint import set_aside_later
+from train.checkpoint import naming_what_fails, set_aside_later
 from train.devices import choose_device
 from train.disk import FullDisk
 from train.distributed import World

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tests.attack import stores
+from tests.attack import checkpoints, stores, tables, videos
 from tests.attack.confinement import Numbered, run_confined
 from tests.attack.judgement import Maker, Outcome, Verdict
 
@@ -28,6 +28,25 @@ MAKERS: dict[Maker, int] = {
     stores.hostile_count: 8,
     stores.no_database: 4,
     stores.pages_in_circles: 1,
+    checkpoints.changed_bytes: 15,
+    checkpoints.changed_pickle: 25,
+    checkpoints.code: 6,
+    checkpoints.zip_bomb: 1,
+    checkpoints.wrong_content: 20,
+    checkpoints.odd_weights: 10,
+    checkpoints.safetensors_file: 8,
+    tables.changed_bytes: 25,
+    tables.hostile_rows: 25,
+    tables.climbing_names: 8,
+    tables.quote_left_open: 3,
+    tables.other_encoding: 3,
+    tables.no_label_file: 4,
+    tables.hostile_dictionary: 12,
+    tables.results_to_plot: 6,
+    videos.changed_bytes: 3,
+    videos.odd_names: 1,
+    videos.playlist: 1,
+    videos.no_video: 1,
 }
 ROUND = 2000  # inputs from line to line
 MOST_SHOWN = 50

@@ -21,8 +21,9 @@ from typing import Any
 
 from tests.attack.judgement import Maker, Outcome, Verdict, judge
 
-MEMORY = 2 * 10**9  # bytes beyond those that the process has when it starts
-DEADLINE = 4.0  # seconds that one input may take, on a machine that has other things to do
+ADDRESSES = 8 * 10**9  # bytes that may be asked for, beyond those of the process when it starts
+MEMORY = 10**9  # of these, bytes that may be used
+DEADLINE = 3.0  # seconds that one input may take, on a machine that has other things to do
 PROGRAMS = {"ffmpeg"}
 
 Numbered = tuple[int, str, Maker]
@@ -47,7 +48,7 @@ def run_confined(inputs: Sequence[Numbered], folder: Path, seed: int) -> Iterato
                     continue
                 except EOFError:
                     child.join(5)
-                    end = f"its process died with status {child.exitcode}"
+                    end = f"its process died with status {child.exitcode}: {_end_of(folder / 'output')}"
             yield todo[0][0], Outcome(todo[0][1], Verdict.UNCLEAR, end)
             todo = todo[1:]
             break
@@ -69,7 +70,7 @@ def _work(inputs: Sequence[Numbered], folder: Path, seed: int, sender: Connectio
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_memory()
+    _limit_addresses()
     watch = Watch(folder / "temporary")
     for number, _, make in inputs:
         place = folder / "input"
@@ -78,15 +79,21 @@ def _work(inputs: Sequence[Numbered], folder: Path, seed: int, sender: Connectio
         with watch.on(place):
             outcome = judge(attempt)
         offence = watch.offence or _left_outside(outside)
+        if watch.memory > MEMORY:
+            offence = f"took {watch.memory / 1e9:.1f} GB of memory"
         sender.send(outcome._replace(verdict=Verdict.UNCLEAR, detail=offence) if offence else outcome)
         _remove(place)
     sender.close()
     os._exit(0)
 
 
-def _limit_memory() -> None:
+def _end_of(path: Path) -> str:
+    return path.read_text(errors="replace")[-600:] if path.exists() else ""
+
+
+def _limit_addresses() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + ADDRESSES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
@@ -104,8 +111,14 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
+def _memory(name: str) -> int:
+    """Bytes that this process has now (VmRSS), or has had at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
 class Watch:
-    """Sees, by an audit hook, files that are written outside of a folder, programs that start, and connections."""
+    """Sees, by an audit hook, files written outside of a folder, programs that start, and connections; and memory."""
 
     WRITES = {
         "os.remove",
@@ -124,15 +137,19 @@ class Watch:
         self.temporary = str(temporary)
         self.place = ""
         self.offence = ""
+        self.memory = 0
         sys.addaudithook(self._see)
 
     @contextmanager
     def on(self, place: Path) -> Iterator[None]:
+        before = _memory("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
         self.place, self.offence = str(place), ""
         try:
             yield
         finally:
             self.place = ""
+            self.memory = _memory("VmHWM") - before
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.place:
