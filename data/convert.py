@@ -112,7 +112,8 @@ def ffmpeg_command(video: Path, short_side: int, quality: int) -> list[str]:
         "width": f"if(lte(iw,ih),min(iw,{short_side}),-1)",
         "height": f"if(lte(iw,ih),-1,min(ih,{short_side}))",
     }
-    stream = ffmpeg.input(f"file:{video}", threads=1).video
+    # what is a playlist by its content may name files alone, not addresses
+    stream = ffmpeg.input(f"file:{video}", threads=1, protocol_whitelist="file").video
     stream = stream.filter("scale", out_range="full", flags="bicubic", **smaller).filter("format", "yuv420p")
     options = {"vcodec": "mjpeg", "q:v": quality, "color_range": "pc", "format": "mpjpeg", "threads": 1}
     stream = stream.output("pipe:", **options, **_keep_every_frame())

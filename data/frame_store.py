@@ -92,11 +92,10 @@ class FrameStore:
         with self._connected() as connection:
             ours = connection.execute("PRAGMA user_version").fetchone()[0] == ROW_ID_IS_FRAME
             rows = None if ours else self._scan(connection)
+            query = "SELECT frames, ObjId FROM Images WHERE rowid = ?"
             for index in indices:
                 row_id = index + 1 if rows is None else rows.get(index)
-                row = connection.execute(
-                    "SELECT frames, ObjId FROM Images WHERE rowid = ?", (row_id,)
-                ).fetchone()
+                row = connection.execute(query, (row_id,)).fetchone()
                 if row is None:
                     raise FrameStoreError(f"{self.path}: frame {index} of {self.n_frames} is missing")
                 if ours and not str(row[1]).endswith(f"frame_{row_id:05d}"):
@@ -266,7 +265,7 @@ def _rename_into_place(staging: Path, folder: Path) -> None:
 def remove_abandoned(root: Path) -> int:
     """Remove half-written stores below `root` whose writer was killed; returns their number. Those in work stay."""
     removed = 0
-    for staging in root.glob(f"*/.*{STAGING}"):
+    for staging in (path for path in root.glob(f"*/.*{STAGING}/") if not path.is_symlink()):
         owner = os.open(staging, os.O_RDONLY)
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)

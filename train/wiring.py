@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from logging.handlers import MemoryHandler
 from typing import Any
@@ -91,7 +92,8 @@ class Run:
         start = world.from_first(find_start(self.folder, options, self.dataset) if world.is_first else None)
         self.disk.last_good = start and start.path
         classes = len(self.dataset.classes)
-        self.state = make_state(options, classes, self.device, world, start and start.content)
+        with naming_what_fails(start.path) if start else nullcontext():
+            self.state = make_state(options, classes, self.device, world, start and start.content)
         self.callbacks: list[Callback] = []
         self.options = options = replace(options, channel_order=self.state.normalisation.channel_order)
         self.trainer = make_trainer(options, self.state, self.device, world)

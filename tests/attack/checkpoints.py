@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from data.labels import Dataset, VideoList
+from data.videos import Dataset, VideoList
 from network.layouts import LAYOUTS
 from tests.attack.archives import bomb, code_that_runs, overlapping, replaced, with_code
 from tests.attack.judgement import Input
@@ -41,7 +41,7 @@ def _scaler() -> torch.amp.GradScaler:
 
 @cache
 def _dataset() -> Dataset:
-    videos = VideoList(Path("jpg"), np.array([b"a/0", b"b/0"]), np.array([0, 1]), Counter())
+    videos = VideoList(Path("jpg"), np.array([b"a/0", b"b/0"]), np.array([0, 1]), np.array([9, 9]), Counter())
     return Dataset(("a", "b"), videos, videos)
 
 

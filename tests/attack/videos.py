@@ -1,5 +1,6 @@
 """Videos from strangers, converted."""
 
+import logging
 import random
 import socket
 import subprocess
@@ -40,11 +41,13 @@ def _convert(place: Path) -> Callable[[], None]:
     def use() -> None:
         out = StringIO()
         words = [str(place / "videos"), str(place / "set"), "--short-side", "32", "--workers", "1"]
+        logging.disable(logging.NOTSET)
         with redirect_stdout(out), redirect_stderr(out):
             try:
                 status = convert(words)
             except SystemExit as end:
                 status = end.code
+        logging.disable(logging.CRITICAL)
         if status:
             raise RefusalError(out.getvalue())
         (database,) = (place / "set").glob("jpg/*/*/frames.db")
@@ -104,7 +107,6 @@ def playlist(place: Path, generator: random.Random) -> Input:
         f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n",
         f"ffconcat version 1.0\nfile '{target}'\n",
         f"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\n",
-        f'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><BaseURL>{target}</BaseURL></Period></MPD>',
     ]
     name = generator.choice(["v.m3u8", "v.mp4", "v.ffconcat", "v.sdp", "v.mpd"])
     return _input(place, "video, playlist", name, generator.choice(texts).encode(), must_refuse=True)
