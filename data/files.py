@@ -22,11 +22,19 @@ def write_whole(path: Path, text: str) -> None:
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with naming(path):
-            staging.write_text(text, "utf-8", newline="")
+            staging.write_bytes(_encoded(text, path))
             flush_to_disk(staging)
             staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
+
+
+def _encoded(text: str, path: Path) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 20) : error.end]
+        raise ValueError(f"{path}: cannot hold a name that is not UTF-8, near {near!a}") from None
 
 
 def remove_leftovers(folder: Path) -> int:

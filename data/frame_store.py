@@ -24,12 +24,17 @@ import numpy as np
 import simplejpeg
 
 from data.files import flush_to_disk
+from data.limits import LONGEST_VALUE, jpeg_size, open_without_waiting, shown
 
 DATABASE = "frames.db"
 COUNT = "n_frames"
 ROW_ID_IS_FRAME = 1  # PRAGMA user_version of our stores; those of others have 0
 STAGING = ".partial"
 FRAME_NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
+REASONS = {
+    "SQLITE_AUTH": "Images is not a table of plain columns",
+    "SQLITE_INTERRUPT": "has more rows than its size allows, its pages go in circles",
+}
 
 
 class FrameStoreError(ValueError):
@@ -66,18 +71,20 @@ class FrameStore:
         return EncodedFrames(self.path, wanted, dict(self._fetch(sorted(set(wanted)))))
 
     def _read_count(self) -> int:
+        path = self.path.with_name(COUNT)
         try:
-            text = self.path.with_name(COUNT).read_bytes().decode().strip()
+            with open(path, "rb", opener=open_without_waiting) as file:
+                text = file.read(40).decode().strip()
         except FileNotFoundError:
             text = ""
         except (OSError, UnicodeDecodeError) as error:
-            raise FrameStoreError(f"{self.path.with_name(COUNT)}: cannot be read, {error}") from error
+            raise FrameStoreError(f"{path}: cannot be read, {error}") from error
         if not text:
             self._counted = True
             with self._connected() as connection:
                 return connection.execute("SELECT COUNT(DISTINCT ObjId) FROM Images").fetchone()[0]
-        if not text.isdecimal():
-            raise FrameStoreError(f"{self.path.with_name(COUNT)}: {text[:40]!r} is not a number of frames")
+        if not text.isdecimal() or len(text) > 18:
+            raise FrameStoreError(f"{path}: {text!r} is not a number of frames")
         return int(text)
 
     def _fetch(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
@@ -85,11 +92,14 @@ class FrameStore:
         with self._connected() as connection:
             ours = connection.execute("PRAGMA user_version").fetchone()[0] == ROW_ID_IS_FRAME
             rows = None if ours else self._scan(connection)
+            query = "SELECT frames, ObjId FROM Images WHERE rowid = ?"
             for index in indices:
                 row_id = index + 1 if rows is None else rows.get(index)
-                row = connection.execute("SELECT frames FROM Images WHERE rowid = ?", (row_id,)).fetchone()
+                row = connection.execute(query, (row_id,)).fetchone()
                 if row is None:
                     raise FrameStoreError(f"{self.path}: frame {index} of {self.n_frames} is missing")
+                if ours and not str(row[1]).endswith(f"frame_{row_id:05d}"):
+                    raise FrameStoreError(f"{self.path}: row {row_id} is {str(row[1])[-80:]!r}")
                 yield index, row[0]
 
     def _scan(self, connection: sqlite3.Connection) -> dict[int, int]:
@@ -100,10 +110,10 @@ class FrameStore:
         """
         numbered = {}
         for row_id, name in connection.execute("SELECT rowid, ObjId FROM Images"):
-            number = FRAME_NUMBER.search(str(name))
+            number = FRAME_NUMBER.search(str(name)[-80:])
             if number is None:
                 raise FrameStoreError(
-                    f"{self.path}: {str(name)[:80]!r} does not end with the number of a frame"
+                    f"{self.path}: {str(name)[-80:]!r} does not end with the number of a frame"
                 )
             numbered[int(number[1])] = row_id
         if self._counted:
@@ -120,9 +130,28 @@ class FrameStore:
             with closing(
                 sqlite3.connect(self.path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True)
             ) as connection:
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+                connection.set_authorizer(_reads_plain_columns)
+                # going over a database takes far fewer steps than it has bytes
+                connection.set_progress_handler(
+                    lambda: True, min(max(self.path.stat().st_size, 100_000), 2**31 - 1)
+                )
                 yield connection
-        except sqlite3.Error as error:
-            raise FrameStoreError(f"{self.path}: {error}") from error
+        except (
+            sqlite3.Error,
+            UnicodeDecodeError,
+        ) as error:  # the latter where its message has bytes of the file
+            reason = REASONS.get(getattr(error, "sqlite_errorname", ""), shown(error))
+            raise FrameStoreError(f"{self.path}: {reason}") from error
+
+
+def _reads_plain_columns(
+    action: int, table: str | None, name: str | None, database: str | None, view: str | None
+) -> int:
+    """SQLite's question while it compiles a query: no view and no function, which may have no end, is gone into."""
+    plain = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_PRAGMA)
+    counts = action == sqlite3.SQLITE_FUNCTION and name == "count"
+    return sqlite3.SQLITE_OK if view is None and (plain or counts) else sqlite3.SQLITE_DENY
 
 
 class EncodedFrames:
@@ -137,7 +166,7 @@ class EncodedFrames:
         self.jpegs = jpegs
         first = indices[0]
         with self._named(first):
-            self.height, self.width, _, _ = simplejpeg.decode_jpeg_header(jpegs[first])
+            self.height, self.width = jpeg_size(jpegs[first])
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -174,7 +203,7 @@ class EncodedFrames:
         height, width, _ = frame.shape
         scaled = {"min_height": height, "min_width": width, "min_factor": 2} if halved else {}
         with self._named(index):
-            size = simplejpeg.decode_jpeg_header(self.jpegs[index])[:2]
+            size = jpeg_size(self.jpegs[index])
             if size != (self.height, self.width):
                 sizes = sorted([(self.height, self.width), size])
                 raise FrameStoreError(f"{self.path}: frames differ in size, {sizes}")
@@ -246,7 +275,7 @@ def _rename_into_place(staging: Path, folder: Path) -> None:
 def remove_abandoned(root: Path) -> int:
     """Remove half-written stores below `root` whose writer was killed; returns their number. Those in work stay."""
     removed = 0
-    for staging in root.glob(f"*/.*{STAGING}"):
+    for staging in (path for path in root.glob(f"*/.*{STAGING}/") if not path.is_symlink()):
         try:
             owner = os.open(staging, os.O_RDONLY)
         except FileNotFoundError:
@@ -276,7 +305,7 @@ def _write_database(path: Path, video_id: str, jpegs: Iterable[bytes]) -> int:
         )
         connection.execute("BEGIN")
         for count, jpeg in enumerate(jpegs, start=1):
-            _, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+            _, width = jpeg_size(jpeg)
             row = (count, f"{video_id}/frame_{count:05d}", jpeg, width)
             connection.execute("INSERT INTO Images (rowid, ObjId, frames, size) VALUES (?, ?, ?, ?)", row)
         connection.execute("COMMIT")

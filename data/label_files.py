@@ -9,12 +9,13 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from data.datasets import SPECS, DatasetSpec
 from data.files import write_whole
+from data.limits import LONGEST_VALUE, open_without_waiting, shown
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +84,14 @@ def read_label_csv(path: Path, timed_ids: bool) -> list[LabelRow]:
     rows = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(
+                _lines(file, path), strict=True
+            )  # a quote left open takes no rows with it
             columns = reader.fieldnames or []
             id_column = next((name for name in ("youtube_id", "id") if name in columns), None)
             if "label" not in columns or id_column is None:
                 raise ValueError(
-                    f"{path}: has the columns {', '.join(columns)}; needs label, and youtube_id or id"
+                    f"{path}: has the columns {shown(', '.join(columns))}; needs label, and youtube_id or id"
                 )
             for row in reader:
                 place = f"{path}, line {reader.line_num}"
@@ -99,10 +102,18 @@ def read_label_csv(path: Path, timed_ids: bool) -> list[LabelRow]:
                     video_id += time_suffix(row.get("time_start"), row.get("time_end"), place)
                 rows.append(LabelRow(label, video_id))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not a CSV in UTF-8, {error}") from error
+        raise ValueError(f"{path}: is not a CSV in UTF-8, {shown(error)}") from error
     if not rows:
         raise ValueError(f"{path}: has no rows")
     return rows
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Line by line; ValueError for one without an end."""
+    while line := file.readline(LONGEST_VALUE):
+        if len(line) == LONGEST_VALUE:
+            raise ValueError(f"{path}: has a line of more than {LONGEST_VALUE} characters")
+        yield line
 
 
 def dictionary_path(train_csv: Path) -> Path:
@@ -127,9 +138,15 @@ def read_or_write_classes(train_csv: Path, rows: Sequence[LabelRow]) -> list[str
 def read_classes(path: Path) -> list[str]:
     """The names of a dictionary in the order of their numbers. ValueError for one that makes no sense."""
     try:
-        numbers = {str(name): int(number) for name, number in json.loads(path.read_text("utf-8")).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: is not a JSON object of class names and numbers, {error}") from error
+        with open(path, encoding="utf-8-sig", opener=open_without_waiting) as file:
+            numbers = json.loads(file.read(LONGEST_VALUE))
+        "".join(numbers).encode()  # JSON may hold halves of characters
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: is not a JSON object of class names and numbers, {shown(error)}"
+        ) from error
+    if not isinstance(numbers, dict) or any(type(number) is not int for number in numbers.values()):
+        raise ValueError(f"{path}: is not a JSON object of class names and whole numbers")
     if sorted(numbers.values()) != list(range(len(numbers))):
         raise ValueError(
             f"{path}: the numbers of {len(numbers)} classes must be 0 to {len(numbers) - 1}, each once"
@@ -165,10 +182,10 @@ def time_suffix(start: str | None, end: str | None, place: str) -> str:
         first, last = (int(float(time)) for time in times)
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{place}: times {times[0]!r} to {times[1]!r} are not two numbers of seconds"
+            f"{place}: times {shown(times[0])!r} to {shown(times[1])!r} are not two numbers of seconds"
         ) from None
     if not 0 <= first <= last:
-        raise ValueError(f"{place}: times {first} to {last} must rise from 0 on")
+        raise ValueError(f"{place}: times {shown(times[0])} to {shown(times[1])} must rise from 0 on")
     return f"_{first:06d}_{last:06d}"
 
 
@@ -176,7 +193,9 @@ def check_stays_inside(name: str, place: str) -> None:
     """A label or id becomes a folder: it must not climb out of the data set."""
     if not name.strip():
         raise ValueError(f"{place}: label or id is empty")
-    if "\0" in name or name.startswith("/") or not {".", ".."}.isdisjoint(name.split("/")):
-        raise ValueError(f"{place}: {name!r} leaves the data set's folder")
+    if any(character < " " for character in name):
+        raise ValueError(f"{place}: {shown(name)!r} has a line break or the like; is a quote left open?")
+    if name.startswith("/") or not {".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError(f"{place}: {shown(name)!r} leaves the data set's folder")
     if PurePosixPath(name).parts == ():
-        raise ValueError(f"{place}: {name!r} names no folder")
+        raise ValueError(f"{place}: {shown(name)!r} names no folder")

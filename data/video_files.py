@@ -135,7 +135,8 @@ def ffmpeg_command(
     )
     options = {"vf": scale, "vcodec": "mjpeg", "q:v": quality, "color_range": "pc", "format": "mpjpeg"}
     options["strict"] = "unofficial"  # else it complains of the range where there is no frame to tell it
-    stream = ffmpeg.input(f"file:{video}", threads=1, **cut)
+    # what is a playlist by its content may name files alone, not addresses
+    stream = ffmpeg.input(f"file:{video}", threads=1, protocol_whitelist="file", **cut)
     stream = stream.output("pipe:", threads=1, **options, **keep_every_frame())
     return [*stream.compile(cmd=[ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror"])]
 

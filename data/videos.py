@@ -1,5 +1,6 @@
 """What training and validation see of a data set: its classes, and the videos of each split that are there."""
 
+import errno
 import hashlib
 import logging
 import os
@@ -15,8 +16,12 @@ import numpy as np
 from data.datasets import DatasetSpec
 from data.frame_store import DATABASE
 from data.label_files import LabelRow, find_label_folder, read_label_csv, read_or_write_classes
+from data.limits import shown
 
 logger = logging.getLogger(__name__)
+
+# what says that there is no file of a name, and can be none
+NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def find_videos(
     unknown = next((row for row in rows if row.label not in numbers), None)
     if unknown is not None:
         raise ValueError(
-            f"{path}: class {unknown.label!r} is not one of the {len(classes)} of the training set; "
+            f"{path}: class {shown(unknown.label)!r} is not one of the {len(classes)} of the training set; "
             "if its dictionary.json is older than the label files, remove it"
         )
     sizes = [_store_bytes(root / row.label / row.video_id) for row in rows]
@@ -123,14 +128,13 @@ def find_videos(
     missing.subtract(row.label for row in found)
     missing = +missing
     if missing:
-        worst = ", ".join(f"{name} {count}" for name, count in missing.most_common(5))
+        worst = ", ".join(f"{shown(name)} {count}" for name, count in missing.most_common(5))
         logger.warning(
             "%s: %d of %d videos have no store; most in %s", path, missing.total(), len(rows), worst
         )
     if not found:
-        raise ValueError(
-            f"{path}: none of its {len(rows)} videos has a store, as {root / rows[0].label / rows[0].video_id}"
-        )
+        first = root / shown(rows[0].label) / shown(rows[0].video_id)
+        raise ValueError(f"{path}: none of its {len(rows)} videos has a store, as {first}")
     if missing.total() > max_missing * len(rows):
         raise ValueError(
             f"{path}: {missing.total()} of {len(rows)} videos have no store, "
@@ -149,6 +153,8 @@ def _store_bytes(folder: Path) -> int | None:
     """Of the database in a video's folder, None where there is none."""
     try:
         status = os.stat(folder / DATABASE)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        if error.errno in NOWHERE:
+            return None
+        raise
     return status.st_size if stat.S_ISREG(status.st_mode) else None

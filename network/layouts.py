@@ -44,7 +44,9 @@ def from_imagenet(weights: StateDict, own: StateDict) -> StateDict:
         target = _name_in_3d(name, own)
         if value.dim() == 4:
             length = own[target].shape[2] if target in own and own[target].dim() == 5 else 1
-            value = value.unsqueeze(2).expand(-1, -1, length, -1, -1) / length  # noqa: PLW2901
+            value = value.unsqueeze(2).expand(-1, -1, length, -1, -1)  # noqa: PLW2901
+            if target in own and value.shape == own[target].shape:  # others are not loaded, and may be huge
+                value = value / length  # noqa: PLW2901
         inflated[target] = value
     return inflated
 
@@ -98,7 +100,7 @@ def recognise(weights: StateDict, content: Any) -> Layout:
         return LAYOUTS["torchvision"]
     bare = content.keys() == weights.keys()
     factorised = _dimensions(weights, "stem.3.weight") == 5 and "layer1.2.conv1.1.weight" not in weights
-    kinetics = "fc.weight" in weights and weights["fc.weight"].shape[0] == 400
+    kinetics = "fc.weight" in weights and weights["fc.weight"].shape[:1] == (400,)
     recurrent = any(".sar." in name for name in weights)
     return LAYOUTS["torchvision" if bare and factorised and kinetics and not recurrent else "own"]
 

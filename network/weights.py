@@ -9,6 +9,7 @@ trained on ImageNet (`imagenet`), whose weights are inflated over time.
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,14 +90,28 @@ def read_tensors_file(path: Path) -> Any:
     """
     _check_is_file(path)
     try:
+        _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
+        # torch's own message says how to run the code; what it stumbled over is behind that
+        reason = _one_line(error.__context__ or error)
         raise ValueError(
             f"{path}: holds more than tensors and plain values, or is damaged; not loaded. {reason}"
         ) from None
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, error) from None
+    except Exception as error:  # what a pickle makes of its reader is up to who wrote it
+        raise _damaged(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """`torch.save` packs nothing: records that unpack to more than the file has are not its work."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return  # as written before torch 1.6
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+    if packed or sum(record.file_size for record in records) > path.stat().st_size:
+        raise ValueError("its records are packed, or lie over one another")
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -111,8 +126,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         if "normalisation" not in notes:
             return weights
         return {"state_dict": weights, "normalisation": json.loads(notes["normalisation"])}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from None
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise _damaged(path, error) from error
 
 
 def write_safetensors(network: nn.Module, path: Path, notes: Mapping[str, str]) -> None:
@@ -129,8 +144,13 @@ def _check_is_file(path: Path) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return ValueError(f"{path}: is damaged or not a checkpoint, {reason}")
+    return ValueError(f"{path}: is damaged or not a checkpoint, {_one_line(error)}")
+
+
+def _one_line(error: BaseException) -> str:
+    """Its message, not long, without what moves a terminal's cursor."""
+    line = " ".join(str(error).split())[:200] or type(error).__name__
+    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
@@ -139,7 +159,16 @@ def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path}: holds no weights, neither by itself nor under 'state_dict'")
+    odd = next((name for name, value in content.items() if not _is_plain(name, value)), None)
+    if odd is not None:
+        raise ValueError(f"{path}: {odd!r:.200} is no plain tensor with a name")
     return {str(name).removeprefix(WRAPPER_PREFIX): value for name, value in content.items()}
+
+
+def _is_plain(name: Any, value: Tensor) -> bool:
+    """Whether it has real numbers in a row: is not sparse, quantised, complex, or without memory."""
+    in_order = value.layout == torch.strided and not value.is_quantized and not value.is_meta
+    return isinstance(name, str) and in_order and not value.is_complex()
 
 
 def _load_matching(
@@ -151,6 +180,10 @@ def _load_matching(
     }
     if not fitting.keys() & {name for name, _ in network.named_parameters()}:
         raise ValueError(f"{path}: none of its {len(weights)} tensors has a name and shape of this network's")
+
+    for name, value in fitting.items():
+        if value.is_floating_point() != own[name].is_floating_point():
+            raise ValueError(f"{path}: {name} holds {value.dtype}, the network's holds {own[name].dtype}")
 
     def unloaded(names: list[str]) -> list[Unloaded]:
         sources = (weights, own)

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,23 +12,29 @@ from typing import Any, BinaryIO
 import torch
 
 from data.files import flush_to_disk, naming
+from data.limits import shown
 from network.weights import read_tensors_file
+from train.normalisation import Normalisation
 
 logger = logging.getLogger(__name__)
 
-KEYS = (
-    "state_dict",
-    "epoch",
-    "step",
-    "options",
-    "optimiser",
-    "scaler",
-    "generators",
-    "metrics",
-    "classes",
-    "normalisation",
-    "dataset",
-)
+# what a checkpoint holds, and as what
+KEYS = {
+    "state_dict": Mapping,
+    "epoch": int,
+    "step": int,
+    "options": Mapping,
+    "optimiser": Mapping,
+    "scaler": Mapping,
+    "generators": Mapping,
+    "metrics": Mapping,
+    "classes": list,
+    "normalisation": Mapping,
+    "dataset": Mapping,
+}
+
+
+METRICS = {"sums": list, "bad_samples": int, "best_top1": float}
 
 
 def epoch_path(folder: Path, network: str, epoch: int) -> Path:
@@ -92,7 +98,34 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: cannot be resumed from, has no {', '.join(absent)}; --pretrained-3d takes its weights"
         )
+    odd = [key for key, kind in KEYS.items() if not isinstance(content[key], kind)]
+    odd += [key for key in ("epoch", "step") if key not in odd and content[key] < 0]
+    if not odd:
+        odd += [key for key, kind in METRICS.items() if not isinstance(content["metrics"].get(key), kind)]
+        odd += [shown(name) for name, value in content["options"].items() if not _is_plain(value)]
+    if odd:
+        raise ValueError(f"{path}: cannot be resumed from, its {odd[0]} is not what a run writes")
+    with naming_what_fails(path):
+        Normalisation.of(content["normalisation"])
     return content
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is the value of an option; others have no end to print, if somebody meant them so."""
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(item, str | int | float | None) for item in values)
+
+
+@contextmanager
+def naming_what_fails(path: Path) -> Iterator[None]:
+    """Within, whatever the content of a file makes go wrong is a ValueError that names it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if str(path) in str(error):
+            raise
+        reason = shown(error if isinstance(error, ValueError | RuntimeError) else repr(error))
+        raise ValueError(f"{path}: cannot be gone on with, {reason}") from error
 
 
 def find_furthest(folder: Path, network: str) -> tuple[Path, dict[str, Any]] | None:

@@ -1,6 +1,7 @@
 """From clips as they are read to the network's input, on the device."""
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 
 MEANS = (124 / 255, 117 / 255, 104 / 255)
 DEVIATIONS = (1 / (0.0167 * 255),) * 3
+CHANNEL_ORDERS = ("bgr", "rgb")
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,17 @@ class Normalisation:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Normalisation":
-        """From what `plain` gave, as checkpoints hold it."""
-        return cls(tuple(plain["means"]), tuple(plain["deviations"]), plain["channel_order"])
+        """From what `plain` gave, as checkpoints hold it. ValueError for what cannot normalise."""
+        try:
+            means, deviations, order = (plain[name] for name in ("means", "deviations", "channel_order"))
+            numbers = [float(number) for number in (*means, *deviations)]
+            fits = (len(means), len(deviations)) == (3, 3) and all(map(math.isfinite, numbers))
+            fits = fits and min(deviations) > 0 and order in CHANNEL_ORDERS
+        except (LookupError, TypeError, ValueError, OverflowError):
+            fits = False
+        if not fits:
+            raise ValueError("its normalisation is not three means, three deviations above 0, and bgr or rgb")
+        return cls(tuple(numbers[:3]), tuple(numbers[3:]), order)
 
     def plain(self) -> dict[str, Any]:
         return {

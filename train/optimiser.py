@@ -70,14 +70,18 @@ def saved_roles(optimiser_state: Mapping[str, Any]) -> dict[str, str]:
 def restore_optimiser(optimiser: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Take momentum, or moments, from a checkpoint; rates and factors stay those of this run's options.
 
-    They get the memory layout of their parameters, which fused kernels need, whatever they were saved with.
+    They get the memory layout of their parameters, which fused kernels need, whatever they were saved with. ValueError
+    where they are of other sizes.
     """
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": saved["state"], "param_groups": groups})
     for parameter, state in optimiser.state.items():
         for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter).copy_(value)
+            if name == "step" or value is None:
+                continue
+            if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
+                raise ValueError("the optimiser's moments are not as large as the parameters")
+            state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

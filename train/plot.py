@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data.batching import BatchShape
 from data.command_line import OneLineParser
+from data.limits import shown
 from train.build import make_learning_rate, make_schedule
 from train.callbacks import GATES_COLUMN, SPEED_COLUMNS
 from train.lr_scheduler import LearningRate
@@ -36,14 +37,16 @@ def read_rows(folder: Path, split: str) -> list[Row]:
         raise FileNotFoundError(f"{folder}: holds no {split}_results_s*.csv")
     rows = []
     for path in paths:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            try:
+                for row in csv.DictReader(file, strict=True):
                     rows.append((int(row["Epoch"]), row))
                     [float(row[name]) for name in SCORES]
                     [float(row.get(name) or "nan") for name in ("LearningRate", *SPEED_COLUMNS)]
-                except (KeyError, TypeError, ValueError):
-                    raise ValueError(f"{path}: {row} is not a row Epoch,Top1,Top5,Loss") from None
+            except csv.Error as error:
+                raise ValueError(f"{path}: is no CSV, {error}") from error
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(f"{path}: {shown(row)} is not a row Epoch,Top1,Top5,Loss") from None
     if not rows:
         raise ValueError(f"{paths[-1]}: no epoch has ended yet")
     return [row for _, row in sorted(rows, key=lambda pair: pair[0])]

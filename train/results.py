@@ -17,7 +17,7 @@ from humanfriendly.terminal import ansi_strip
 from data.datasets import DatasetSpec
 from data.files import write_whole
 from data.labels import Dataset
-from train.checkpoint import epoch_path, find_furthest, load_checkpoint
+from train.checkpoint import epoch_path, find_furthest, load_checkpoint, naming_what_fails
 from train.options import NETWORK_CHOICES, Options
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ def find_start(folder: Path, options: Options, dataset: Dataset) -> Start | None
                 f"{path}: was written in epoch {content['epoch'] + 1} at step {content['step']}, "
                 f"--resume-epoch {options.resume_epoch} goes on from the end of epoch {options.resume_epoch - 1}"
             )
-    _check_fits(path, content, options, dataset)
+    with naming_what_fails(path):
+        _check_fits(path, content, options, dataset)
     logger.info("%s: going on with epoch %d, step %d", path, content["epoch"] + 1, content["step"] + 1)
     return Start(path, content)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from network.weights import load_weights
 from train.average import WeightAverage
+from train.checkpoint import naming_what_fails
 from train.metrics import zero_sums
 from train.normalisation import Normalisation
 from train.optimiser import make_optimiser, parameter_roles, restore_optimiser, saved_roles
@@ -85,7 +86,9 @@ def new_state(
         report = load_weights(network, weights, layout)
         logger.info("%s", report)
         filled = report.loaded
-        normalisation = Normalisation.of(report.normalisation) if report.normalisation else normalisation
+        if report.normalisation is not None:
+            with naming_what_fails(weights):
+                normalisation = Normalisation.of(report.normalisation)
     normalisation = replace(normalisation, channel_order=channel_order or normalisation.channel_order)
     network.to(device)
     made = make_optimiser(network, parameter_roles(network, filled, fine_tune), fine_tune_factor, optimiser)

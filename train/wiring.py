@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from logging.handlers import MemoryHandler
 from typing import Any
@@ -18,7 +19,7 @@ from data.labels import open_dataset
 from data.video_iterator import Batch
 from train.build import make_callbacks, make_loaders, make_schedule, make_state, make_trainer
 from train.callbacks import Callback, EpochReport, GateMonitor, SpeedMonitor
-from train.checkpoint import set_aside_later
+from train.checkpoint import naming_what_fails, set_aside_later
 from train.devices import choose_device
 from train.disk import FullDisk
 from train.distributed import World
@@ -91,7 +92,8 @@ class Run:
         start = world.from_first(find_start(self.folder, options, self.dataset) if world.is_first else None)
         self.disk.last_good = start and start.path
         classes = len(self.dataset.classes)
-        self.state = make_state(options, classes, self.device, world, start and start.content)
+        with naming_what_fails(start.path) if start else nullcontext():
+            self.state = make_state(options, classes, self.device, world, start and start.content)
         self.callbacks: list[Callback] = []
         self.options = options = replace(options, channel_order=self.state.normalisation.channel_order)
         self.trainer = make_trainer(options, self.state, self.device, world)
