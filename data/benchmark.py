@@ -8,17 +8,14 @@ its own videos where none are given.
 """
 
 import argparse
-import functools
 import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,19 +28,17 @@ from data.baseline import (
     augmented_clip,
     fetch_from_files,
     fetch_from_store,
-    write_jpeg_files,
-    write_original_store,
 )
 from data.command_line import OneLineParser
+from data.converting_speed import convert_gain, convert_rates, on_cores
+from data.footage import LINES, Sources, jpegs_of, made, make_videos, prepare
 from data.frame_store import FrameStore, write_frame_store
-from data.processes import run_each
-from data.video_files import Job, convert_video, ffmpeg_binary, read_jpegs
+from data.video_files import Job, convert_video
 from data.video_iterator import Sample, make_loader, read_training_clip
 from data.video_sampler import random_clip
 
 SHAPES = ((4, 80), (8, 112), (16, 158), (16, 224))  # frames, pixels: those of multigrid at 16 x 224
-INTERVAL, CLIP_SIZE, SHORT_SIDE, LINES = 2, 224, 294, 360
-CONVERT_TURNS = 3
+INTERVAL, CLIP_SIZE, SHORT_SIDE = 2, 224, 294
 CLIPS_A_TURN = 16  # of fewer, one clip's drawn augmentations weigh too much
 
 Reader = Callable[[int], object]  # seed -> clip
@@ -84,60 +79,6 @@ def reader(
         )
 
     return read
-
-
-class Sources(NamedTuple):
-    """The same frames in each form, a folder (or file) a video; `frames` of each."""
-
-    videos: list[Path]
-    stores: list[Path]
-    originals: list[Path]
-    files: list[Path]
-    frames: list[int]
-
-
-def make_videos(folder: Path, count: int = 6, seconds: int = 10, lines: int = LINES) -> list[Path]:
-    """Moving fractals, as full of detail as real frames."""
-    paths = [folder / f"video{i}.mp4" for i in range(count)]
-    for i, path in enumerate(paths):
-        size = f"{lines * 4 // 3 // 2 * 2}x{lines}"
-        source = f"mandelbrot=size={size}:rate=30:start_scale={3 - i / 4}:end_scale=0.05:end_pts=400"
-        command = [
-            ffmpeg_binary(),
-            "-loglevel",
-            "error",
-            "-y",
-            "-f",
-            "lavfi",
-            "-i",
-            source,
-            "-t",
-            str(seconds),
-        ]
-        subprocess.run([*command, "-pix_fmt", "yuv420p", str(path)], check=True)
-    return paths
-
-
-def jpegs_of(video: Path, quality: int | None) -> list[bytes]:
-    """All frames, LINES high; quality None is ffmpeg's default."""
-    command = [ffmpeg_binary(), "-loglevel", "error", "-i", str(video), "-vf", f"scale=-2:{LINES}"]
-    command += ["-q:v", str(quality)] if quality else []
-    with subprocess.Popen([*command, "-f", "mpjpeg", "-"], stdout=subprocess.PIPE) as process:
-        return list(read_jpegs(process.stdout))
-
-
-def prepare(videos: Sequence[Path], folder: Path, quality: int | None) -> Sources:
-    """Write every form below `folder`."""
-    sources = Sources([], [], [], [], [])
-    for i, video in enumerate(videos):
-        jpegs = jpegs_of(video, quality)
-        store, original, files = (folder / form / f"v{i}" for form in ("stores", "originals", "files"))
-        write_frame_store(store, jpegs)
-        write_original_store(original, jpegs)
-        write_jpeg_files(files, jpegs)
-        for column, value in zip(sources, (video, store, original, files, len(jpegs)), strict=True):
-            column.append(value)
-    return sources
 
 
 def variants(sources: Sources, length: int, size: int) -> dict[str, Reader]:
@@ -222,50 +163,9 @@ def workers_rate(read: Callable[[int], np.ndarray], workers: int, clips: int) ->
     return read_clips / (time.perf_counter() - started)
 
 
-def convert_rates(videos: Sequence[Path], folder: Path) -> dict[str, float]:
-    """Frames a second of converting, ours and by files that are inserted, each on one core."""
-    rates = {}
-    started, frames = time.perf_counter(), 0
-    for i, video in enumerate(videos):
-        job = Job(video, folder / "ours" / f"v{i}")
-        convert_video(job, short_side=SHORT_SIDE, quality=3)
-        frames += FrameStore(job.folder).n_frames
-    rates["ours"] = frames / (time.perf_counter() - started)
-    started = time.perf_counter()
-    for i, video in enumerate(videos):
-        files = folder / "files" / f"v{i}"
-        files.mkdir(parents=True)
-        scale = ["-vf", f"scale=-2:{SHORT_SIDE}", "-q:v", "3", "-threads", "1"]
-        command = [ffmpeg_binary(), "-loglevel", "error", "-threads", "1", "-i", str(video), *scale]
-        subprocess.run([*command, str(files / "frame_%05d.jpg")], check=True)
-        jpegs = [path.read_bytes() for path in sorted(files.iterdir())]
-        write_original_store(folder / "inserted" / f"v{i}", jpegs)
-    rates["files, then inserted"] = frames / (time.perf_counter() - started)
-    return rates
-
-
-def convert_gain(videos: Sequence[Path], folder: Path) -> float:
-    """How many times as many frames a second two processes on two cores convert as one on one: the median of turns."""
-    work = functools.partial(convert_video, short_side=SHORT_SIDE, quality=3)
-    gains = []
-    for turn in range(CONVERT_TURNS):
-        seconds = []
-        for workers in (1, 2):
-            place = folder / f"{turn}_{workers}"
-            jobs = [Job(video, place / f"{i}") for i, video in enumerate([*videos, *videos])]
-            started = time.perf_counter()
-            with on_cores(workers):
-                for ended in run_each(work, jobs, workers=workers, time_limit=3600):
-                    if ended.error is not None:
-                        raise ended.error
-            seconds.append(time.perf_counter() - started)
-        gains.append(seconds[0] / seconds[1])
-    return statistics.median(gains)
-
-
 def cost_of_sources(folder: Path, rounds: int) -> dict[str, Ratio]:
     """At 4 x 80, stores of 294 lines from sources of 1080 lines and 3,000 frames against those of 360 and 300."""
-    small, large = (make_videos(_made(folder / str(lines)), 2, 10, lines) for lines in (LINES, 1080))
+    small, large = (make_videos(made(folder / str(lines)), 2, 10, lines) for lines in (LINES, 1080))
     stores = {}
     for name, videos in (("360", small), ("1080", large)):
         stores[name] = [folder / "294" / f"{name}_{i}" for i in range(len(videos))]
@@ -303,24 +203,6 @@ def growth(read: Callable[[int], np.ndarray], clips: int) -> tuple[float, int]:
     return (after - before) / 1024, len(os.listdir("/proc/self/fd")) - files
 
 
-@contextmanager
-def on_cores(count: int) -> Iterator[None]:
-    """Within, this process and what it starts run on so many cores, and OpenCV in one thread."""
-    cores, threads = os.sched_getaffinity(0), cv2.getNumThreads()
-    os.sched_setaffinity(0, sorted(cores)[:count])
-    cv2.setNumThreads(0)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
-        cv2.setNumThreads(threads)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="python -m data.benchmark", description=__doc__.split("\n\n")[1])
     parser.add_argument("--videos", type=Path, help="folder of video files (default: some are made)")
@@ -343,7 +225,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str, object]]:
     """(section, name, figure) of all that is measured, as it comes."""
     videos = (
-        sorted(arguments.videos.glob("*.*")) if arguments.videos else make_videos(_made(folder / "videos"))
+        sorted(arguments.videos.glob("*.*")) if arguments.videos else make_videos(made(folder / "videos"))
     )
     sources = prepare(videos, folder, arguments.quality or None)
     for length, size in SHAPES:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data.baseline import fetch_from_files, fetch_from_store
-from data.benchmark import SHAPES, compare, main, make_videos, prepare, variants
+from data.benchmark import SHAPES, compare, main, variants
+from data.footage import make_videos, prepare
 from data.frame_store import FrameStore
 
 
@@ -48,7 +49,7 @@ def test_figures_are_printed_and_written(
     videos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("data.benchmark.SHAPES", SHAPES[:1])
-    monkeypatch.setattr("data.benchmark.CONVERT_TURNS", 1)
+    monkeypatch.setattr("data.converting_speed.TURNS", 1)
     monkeypatch.setattr("data.benchmark.CLIPS_A_TURN", 2)
     monkeypatch.setattr("data.benchmark.cost_of_sources", lambda folder, rounds: {})
     words = [
