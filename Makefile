@@ -43,7 +43,7 @@ demo-full: demo
 	$(BIN)/python -m data.synthetic $(DEMO)/unseen --videos-per-class 1 --height 192 --seed 2
 	$(BIN)/python -m train.predict $(BEST) $(DEMO)/unseen --top 3 --stride 4 --json $(DEMO)/answers.json \
 	    --overlay $(DEMO)/overlay --attention $(DEMO)/attention --features $(DEMO)/features.npz
-	$(BIN)/python docs/filmstrip.py $(SHOWN:%=$(DEMO)/attention/%_00000.mp4) -o $(DEMO)/attention.png
+	$(BIN)/python docs/filmstrip.py $(SHOWN:%=$(DEMO)/attention/%_00000.mp4) -o $(DEMO)/attention.jpg
 
 test: setup
 	$(BIN)/python -m pytest -n auto

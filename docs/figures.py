@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ending", default="svg", help="svg, png or pdf (default: svg)")
     arguments = parser.parse_args(argv)
     matplotlib.use("Agg")
-    plt.rcParams["svg.hashsalt"] = "figures"  # the same file each time
+    plt.rcParams.update({"svg.hashsalt": "figures", "svg.fonttype": "path"})  # the same file each time
     for name, draw in FIGURES.items():
         path = arguments.folder / f"{name}.{arguments.ending}"
         metadata = {"Date": None} if arguments.ending == "svg" else None

@@ -102,7 +102,7 @@ def test_first_page_can_be_followed(
         "videos/left/b.mp4",
         "videos/right/a.mp4",
         "videos/right/b.mp4",
-        "holiday.mp4",
+        "new.mp4",
     ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         write_video(Path(name), render("left" if "left" in name else "right", generator, 10, 48))
@@ -114,9 +114,7 @@ def test_first_page_can_be_followed(
         "--workers=0",
         "--gpus=0",
     ]
-    steps = [
-        line for line in commands(README) if re.match(r"python -m (data|train)\S* .*(my_set|holiday)", line)
-    ]
+    steps = [line for line in commands(README) if re.match(r"python -m (data|train)\S* .*(my_set|new)", line)]
     assert [line.split()[2] for line in steps] == [
         *("data.convert", "data.labels", "train", "train.plot", "train.predict")
     ]
@@ -130,7 +128,7 @@ def test_first_page_can_be_followed(
     for said in (
         "converted 4\n",
         "my_set/labels/train.csv: 2 videos of 2 classes",
-        "holiday.mp4: 10 frames, 2 windows",
+        "new.mp4: 10 frames, 2 windows",
     ):
         assert said in out
     for name in ("curves.png", "said.mp4", "seen.mp4"):

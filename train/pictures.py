@@ -144,8 +144,9 @@ def _draw_split(axes: Any, runs: Mapping[str, History], field: str, title: str) 
     axes.grid(alpha=0.3)
     if field == "loss":
         axes.set_yscale("log")  # before batch norms have settled, the first validations may be far off
+        axes.yaxis.set_major_locator(pyplot().LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     else:
         axes.set_ylim(0, 1.02)
 
