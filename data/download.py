@@ -248,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     check(parser, arguments)
     try:
-        load()  # the processes inherit it
+        load(arguments.url.replace("{id}", "x" * 11))
     except ImportError:
         parser.error("needs yt-dlp: pip install yt-dlp")
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
