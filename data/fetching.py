@@ -204,8 +204,8 @@ def _check(video: Path, seconds: tuple[float, float] | None, ffmpeg_says: str) -
     """
     if CUT_OFF.search(ffmpeg_says):
         raise FetchError(_first_line(ffmpeg_says))
-    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-i", f"file:{video}"]
-    command += ["-map", "0:v:0", "-f", "framecrc", "-"]
+    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-protocol_whitelist", "file"]
+    command += ["-i", f"file:{video}", "-map", "0:v:0", "-f", "framecrc", "-"]
     text = subprocess.run(command, capture_output=True, check=False).stdout.decode()
     frames = [line.split(",") for line in text.splitlines() if not line.startswith("#")]
     if not frames:
