@@ -155,10 +155,10 @@ def make_parser() -> OneLineParser:
     parser.add_argument(
         "--trim",
         type=Path,
-        nargs="+",
+        action="append",
         default=[],
         metavar="LABELS.csv",
-        help="cut a store for each of their rows out of <youtube_id>.<any>",
+        help="cut a store for each of its rows out of <youtube_id>.<any>; may be given several times",
     )
     parser.add_argument(
         "--damaged",

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 LEDGER, COLUMNS = "downloaded.csv", ("video", "status", "reason")
 WRITTEN = ("done", "gone", "failed")  # in the ledger
 YOUTUBE = "https://www.youtube.com/watch?v={id}"
+RETRIED = {"nothing": (), "failed": ("failed",), "gone": ("gone",), "all": ("failed", "gone")}
 FAILURES_IN_A_ROW = 25  # are not the videos' fault
 
 
@@ -155,10 +156,9 @@ def make_parser() -> OneLineParser:
     parser.add_argument("--workers", type=int, default=4, help="videos at a time (default: 4)")
     parser.add_argument(
         "--retry",
-        choices=("failed", "gone"),
-        nargs="+",
-        default=[],
-        help="try those again that failed, or were gone, before",
+        choices=RETRIED,
+        default="nothing",
+        help="try those again that failed, were gone, or both (all), before (default: nothing)",
     )
     parser.add_argument(
         "--cookies", type=Path, metavar="FILE", help="cookies of a browser, in Netscape's format"
@@ -220,7 +220,7 @@ def download(arguments: argparse.Namespace) -> Counter[str]:
     """All that the command does; counts what became of the videos."""
     videos = arguments.videos
     segments = [segment for path in arguments.labels for segment in read_segments(path)]
-    todo, before = sort_out(find_downloads(segments, videos, arguments.url), videos, arguments.retry)
+    todo, before = sort_out(find_downloads(segments, videos, arguments.url), videos, RETRIED[arguments.retry])
     remove_abandoned(videos)
     manners = Manners(
         height=arguments.height,
@@ -248,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     check(parser, arguments)
     try:
-        load()  # the processes inherit it
+        load(arguments.url.replace("{id}", "x" * 11))
     except ImportError:
         parser.error("needs yt-dlp: pip install yt-dlp")
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")

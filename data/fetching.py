@@ -77,9 +77,16 @@ class Fetched(NamedTuple):
     too_much: bool = False
 
 
-def load() -> None:
-    """Import yt-dlp, which is optional; ImportError where it is not installed."""
-    import yt_dlp  # noqa: F401, PLC0415
+def load(url: str) -> None:
+    """Import yt-dlp, which is optional, and its part for such URLs, so that processes to come need not.
+
+    It takes a third of a second. ImportError where yt-dlp is not installed.
+    """
+    import yt_dlp  # noqa: PLC0415
+
+    extractors = yt_dlp.extractor.gen_extractor_classes()
+    suitable = next(extractor for extractor in extractors if extractor.suitable(url))
+    yt_dlp.YoutubeDL({"logger": _Silence()}).get_info_extractor(suitable.ie_key())
 
 
 def fetch(download: Download, manners: Manners) -> Fetched:
@@ -197,8 +204,8 @@ def _check(video: Path, seconds: tuple[float, float] | None, ffmpeg_says: str) -
     """
     if CUT_OFF.search(ffmpeg_says):
         raise FetchError(_first_line(ffmpeg_says))
-    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-i", f"file:{video}"]
-    command += ["-map", "0:v:0", "-f", "framecrc", "-"]
+    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-protocol_whitelist", "file"]
+    command += ["-i", f"file:{video}", "-map", "0:v:0", "-f", "framecrc", "-"]
     text = subprocess.run(command, capture_output=True, check=False).stdout.decode()
     frames = [line.split(",") for line in text.splitlines() if not line.startswith("#")]
     if not frames:

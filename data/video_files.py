@@ -166,7 +166,15 @@ def keep_every_frame() -> dict[str, str]:
 
 def _holds_a_cover_alone(video: Path) -> bool:
     """Whether all pictures of a file are there to be shown beside its sound."""
-    command = [ffmpeg_binary(), "-nostdin", "-hide_banner", "-i", f"file:{video}"]
+    command = [
+        ffmpeg_binary(),
+        "-nostdin",
+        "-hide_banner",
+        "-protocol_whitelist",
+        "file",
+        "-i",
+        f"file:{video}",
+    ]
     lines = (
         subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace").splitlines()
     )

@@ -129,7 +129,7 @@ def test_rows_of_label_files_are_cut_out_of_their_sources(
     place(painted, tmp_path / "videos/a/x.mp4", tmp_path / "videos/y.mkv")
     train = write_labels(tmp_path / "train.csv", "a,x,0,1", "b,y,1,2", "a,x,0,1")
     val = write_labels(tmp_path / "val.csv", "a,x,1,2", "b,gone,0,1")
-    assert convert(tmp_path, "--trim", train, val, "--delete-source") == 0
+    assert convert(tmp_path, "--trim", train, "--trim", val, "--delete-source") == 0
     assert capsys.readouterr().out == "converted 3, sources deleted 2, without source 1\n"
     for name, first in (("a/x_000000_000001", 0), ("a/x_000001_000002", 25), ("b/y_000001_000002", 25)):
         store = FrameStore(tmp_path / "set/jpg" / name)

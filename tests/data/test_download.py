@@ -21,7 +21,7 @@ from data.video_files import ffmpeg_binary
 from tests.data.remote import CUT, OK, SILENCE, STALL, Script, serving
 from tests.painting import indices_of, paint
 
-QUICKLY = ["--pause", "0", "--back-off", "0.01", "--retries", "1", "--timeout", "0.5", "--workers", "3"]
+QUICKLY = ["--pause", "0", "--back-off", "0.01", "--retries", "1", "--timeout", "1", "--workers", "3"]
 
 
 @pytest.fixture(scope="session")
@@ -117,12 +117,15 @@ def test_what_failed_is_left_alone_until_asked_for(
         assert len(remote.asked["x"]) == 1
         assert main([*command, "--url", remote.url, "--retry", "failed"]) == 0
         assert len(remote.asked["y"]) == 1
+        assert main([*command, "--url", remote.url, "--retry", "all"]) == 0
+        assert (len(remote.asked["x"]), len(remote.asked["y"])) == (3, 2)
     assert capsys.readouterr().out.splitlines() == [
         "gone 1, failed 1",
         "failed before 1, gone before 1",
         "done 1, gone before 1",
+        "gone 1, done before 1",
     ]
-    assert [row["status"] for row in ledger(tmp_path / "videos")][2:] == ["done"]
+    assert [row["status"] for row in ledger(tmp_path / "videos")][2:] == ["done", "gone"]
 
 
 def test_other_seconds_of_a_video_that_is_gone_are_not_asked_for(tmp_path: Path, video: bytes) -> None:
