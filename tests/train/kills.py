@@ -84,12 +84,12 @@ class Campaign:
     def _start_and_kill(self, results: Path) -> bool:
         """Whether the run was killed before its end."""
         process = self._start(results)
-        # one in eight while it starts, which takes half a second or so, the others within or after eight steps
+        # one in eight while it starts, which takes half a second or so, the others soon after one of the first steps
         if self.randomness.random() < 1 / 8:
             moment = self.randomness.uniform(0, 1)
         else:
             self._wait_for_steps(process, self.randomness.randint(1, 8))
-            moment = self.randomness.uniform(0, 0.05)
+            moment = self.randomness.uniform(0, 0.4)
         process.join(moment)
         if process.exitcode is None:
             os.killpg(process.pid, signal.SIGKILL)  # workers too, as a machine that goes down would
