@@ -191,7 +191,7 @@ class Run:
         if first > 1:
             set_aside_later(self.folder, self.options.network, self.state.epochs_done, self.state.step)
         cut_results(self.folder, first)
-        write_run_file(self.folder, self.options, self.dataset.summary())
+        write_run_file(self.folder, self.options, self.saver.constant["dataset"])
 
     def _announce(self) -> None:
         options, dataset, network = self.options, self.dataset, self.state.network

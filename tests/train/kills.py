@@ -6,6 +6,7 @@
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -83,30 +84,33 @@ class Campaign:
     def _start_and_kill(self, results: Path) -> bool:
         """Whether the run was killed before its end."""
         process = self._start(results)
-        # one in eight while it starts, which takes half a second or so, the others within or after eight steps
+        # one in eight while it starts, which takes half a second or so, the others soon after one of the first steps
         if self.randomness.random() < 1 / 8:
             moment = self.randomness.uniform(0, 1)
         else:
             self._wait_for_steps(process, self.randomness.randint(1, 8))
-            moment = self.randomness.uniform(0, 0.05)
+            moment = self.randomness.uniform(0, 0.4)
         process.join(moment)
         if process.exitcode is None:
             os.killpg(process.pid, signal.SIGKILL)  # workers too, as a machine that goes down would
             process.join()
-            self.fell[self._what_it_did(results)] += 1
+            self.fell[self._what_it_did(results, process.pid)] += 1
             return True
         assert process.exitcode == 0, self.log.read_text()
         return False
 
     def _wait_for_steps(self, process: ForkProcess, steps: int) -> None:
-        while process.is_alive() and self.log.read_text().count(" step ") < steps:
+        while process.is_alive() and self._steps_logged() < steps:
             time.sleep(0.01)
 
-    def _what_it_did(self, results: Path) -> str:
-        log = self.log.read_text()
-        if list(results.glob("*/.*.pth.*")):
+    def _steps_logged(self) -> int:
+        """Not with them: which step the run will go on with, as is logged long before it does."""
+        return len(re.findall(r" epoch \d+/\d+ step \d+/", self.log.read_text()))
+
+    def _what_it_did(self, results: Path, process: int) -> str:
+        if list(results.glob(f"*/.*.pth.{process}")):
             return "writing a checkpoint"
-        if " step " not in log:
+        if not self._steps_logged():
             return "starting"
         return "between or within steps, validation and rows"
 
