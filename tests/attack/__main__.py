@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tests.attack import checkpoints, stores, tables, videos
+from tests.attack import careless, checkpoints, stores, tables, videos
 from tests.attack.confinement import Numbered, run_confined
 from tests.attack.judgement import Maker, Outcome, Verdict
 
@@ -47,6 +47,9 @@ MAKERS: dict[Maker, int] = {
     videos.odd_names: 1,
     videos.playlist: 1,
     videos.no_video: 1,
+    careless.one_flag: 6,
+    careless.odd_set: 1,
+    careless.tool_flag: 6,
 }
 ROUND = 2000  # inputs from line to line
 MOST_SHOWN = 50
