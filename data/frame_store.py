@@ -31,8 +31,9 @@ COUNT = "n_frames"
 ROW_ID_IS_FRAME = 1  # PRAGMA user_version of our stores; those of others have 0
 STAGING = ".partial"
 FRAME_NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
+STEPS_OF_A_BYTE = 1
 REASONS = {
-    "SQLITE_AUTH": "Images is not a table of plain columns",
+    "SQLITE_AUTH": "Images is not a plain table",
     "SQLITE_INTERRUPT": "has more rows than its size allows, its pages go in circles",
 }
 
@@ -132,10 +133,9 @@ class FrameStore:
             ) as connection:
                 connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
                 connection.set_authorizer(_reads_plain_columns)
-                # going over a database takes far fewer steps than it has bytes
-                connection.set_progress_handler(
-                    lambda: True, min(max(self.path.stat().st_size, 100_000), 2**31 - 1)
-                )
+                # honest databases are gone over in far fewer steps than they have bytes
+                steps = STEPS_OF_A_BYTE * self.path.stat().st_size + 100_000
+                connection.set_progress_handler(lambda: True, min(steps, 2**31 - 1))
                 yield connection
         except (
             sqlite3.Error,

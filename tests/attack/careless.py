@@ -71,7 +71,7 @@ SMALL += ["--batch-size", "4", "--workers", "0", "--augment", "none", "--end-epo
 LEFT_OUT = {"compile", "gpus", "log_file"}
 TOOLS = {
     "data.labels": ["folders", "set", "--overwrite"],
-    "data.verify": ["set"],
+    "data.verify": ["set", "--workers", "1"],
     "data.convert": ["videos", "converted"],
     "train.plot": ["results", "-o", "curves.png"],
     "train.evaluate": ["x.pth", "--dataset", "set"],
@@ -180,7 +180,7 @@ def odd_set(place: Path, generator: random.Random) -> Input:
 def _flags(tool: str) -> list[str]:
     with redirect_stdout(StringIO()) as text, contextlib.suppress(SystemExit):
         importlib.import_module(tool).main([*TOOLS[tool][:1], "--help"])
-    return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text.getvalue())) - {"--help"})
+    return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text.getvalue())) - {"--help", "--workers"})
 
 
 def tool_flag(place: Path, generator: random.Random) -> Input:

@@ -10,7 +10,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 
-from data.convert import ffmpeg_binary
+from data.video_files import ffmpeg_binary
 from data.convert import main as convert
 from data.frame_store import FrameStore
 from tests.attack.judgement import Input, RefusalError
