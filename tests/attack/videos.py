@@ -10,9 +10,9 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 
-from data.video_files import ffmpeg_binary
 from data.convert import main as convert
 from data.frame_store import FrameStore
+from data.video_files import ffmpeg_binary
 from tests.attack.judgement import Input, RefusalError
 from tests.attack.mutation import mutated
 

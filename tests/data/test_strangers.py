@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from data.sources import find_jobs
 from data.files import write_whole
 from data.frame_store import FrameStore, FrameStoreError, remove_abandoned, write_frame_store
 from data.label_files import read_classes, read_label_csv
 from data.limits import jpeg_size, shown
+from data.sources import find_jobs
 from data.videos import find_videos
 from tests.attack.stores import ENDLESS
 from tests.painting import painted_jpegs
