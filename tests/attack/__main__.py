@@ -47,9 +47,9 @@ MAKERS: dict[Maker, int] = {
     videos.odd_names: 1,
     videos.playlist: 1,
     videos.no_video: 1,
-    careless.one_flag: 6,
+    careless.one_flag: 4,
     careless.odd_set: 1,
-    careless.tool_flag: 6,
+    careless.tool_flag: 3,
 }
 SLOW = {maker for maker in MAKERS if maker.__module__ in (careless.__name__, videos.__name__)}
 ROUND = 2000  # inputs from line to line

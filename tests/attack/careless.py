@@ -66,7 +66,20 @@ SMALL = [
     "--gpus",
     "0",
 ]
-SMALL += ["--batch-size", "4", "--workers", "0", "--augment", "none", "--end-epoch", "1", "--lr-steps", "1"]
+SMALL += [
+    "--batch-size",
+    "4",
+    "--workers",
+    "0",
+    "--augment",
+    "none",
+    "--end-epoch",
+    "1",
+    "--lr-steps",
+    "1",
+    "--lr-base",
+    "0.01",
+]
 # what a value of one's own means: a program that is compiled, windows, other people's machines
 LEFT_OUT = {"compile", "gpus", "log_file"}
 TOOLS = {
@@ -173,7 +186,7 @@ def odd_set(place: Path, generator: random.Random) -> Input:
     )
     command = ["--dataset", name, "--model-dir", f"results of {name}", *SMALL, *words]
     use = _command(place, lambda: train(OWN, Options(), command, "train"))
-    return Input("training, odd sets", (name, "training set", "--clip-size"), use)
+    return Input("training, odd sets", (name, "training set", "--clip-size", "--lr-base"), use)
 
 
 @cache
@@ -200,4 +213,5 @@ def tool_flag(place: Path, generator: random.Random) -> Input:
         words += [named, *generator.choice(VALUES).split(" ")]
     words = [word for word in words if word] or ["x"]
     use = _command(place, lambda: importlib.import_module(tool).main(words))
-    return Input(tool, ("argument", named, *(shown(word, 40) for word in words if len(word) > 2)), use)
+    typed = [form for word in words for form in (f"{shown(word, 40)}: ", repr(word), ascii(word)[1:-1][:40])]
+    return Input(tool, ("argument", named, *typed), use)
