@@ -161,6 +161,15 @@ SCHEMAS = [
 ]
 
 
+def a_gigabyte(place: Path, generator: random.Random) -> Input:
+    """In one frame."""
+    folder = place / "v"
+    with _database(folder, OURS) as connection:
+        connection.execute("CREATE TABLE Images (ObjId, frames, size)")
+        connection.execute("INSERT INTO Images VALUES ('v/frame_00001', zeroblob(999999999), 50)")
+    return _input(folder, generator, "frames.db, a gigabyte in a frame", must_refuse=True)
+
+
 def other_schema(place: Path, generator: random.Random) -> Input:
     folder = place / "v"
     with _database(folder, generator.choice([OURS, FOREIGN])) as connection:

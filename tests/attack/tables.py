@@ -113,6 +113,14 @@ def hostile_rows(place: Path, generator: random.Random) -> Input:
     return _input(place, "csv, hostile rows")
 
 
+def a_million_rows(place: Path, generator: random.Random) -> Input:
+    """All but a few of videos that are not there."""
+    _write_dataset(place)
+    rows = _rows() + [["a", f"{number:07}", "", "", "train"] for number in range(10**6)]
+    (place / "labels" / "train.csv").write_text(_table(rows), "utf-8")
+    return _input(place, "csv, a million rows", rows=len(rows) - 1)
+
+
 def climbing_names(place: Path, generator: random.Random) -> Input:
     """Out of the data set, where there is something to find."""
     root = place / "set"
