@@ -123,6 +123,14 @@ def _command(place: Path, main: Callable[[], int | None]) -> Callable[[], None]:
     return use
 
 
+def _forms(words: Sequence[str]) -> list[str]:
+    """What a message shows of what was typed."""
+    forms = [
+        (f"{shown(word, 40)}: ", f": {shown(word, 40)}", repr(word), ascii(word)[1:-1][:40]) for word in words
+    ]
+    return [form for several in forms for form in several if form]
+
+
 def one_flag(place: Path, generator: random.Random) -> Input:
     """A flag of training with a value that may be none."""
     _write_set(place / "set", {"a": 3, "b": 3}, ["a", "b"], n_frames=6)
@@ -134,7 +142,7 @@ def one_flag(place: Path, generator: random.Random) -> Input:
     command = ["--dataset", "set", "--model-dir", "results", *SMALL, *words, "--dry-run"]
     use = _command(place, lambda: train(OWN, Options(), command, "train"))
     kind = "training, a flag" if len(flags) == 1 else "training, several flags"
-    return Input(f"{kind}", (*flags, "--", *words[1:2], "results/"), use)
+    return Input(kind, (*flags, *_forms(words)), use)
 
 
 def odd_set(place: Path, generator: random.Random) -> Input:
@@ -192,5 +200,4 @@ def tool_flag(place: Path, generator: random.Random) -> Input:
         words += [named, *generator.choice(VALUES).split(" ")]
     words = [word for word in words if word] or ["x"]
     use = _command(place, lambda: importlib.import_module(tool).main(words))
-    typed = [form for word in words for form in (f"{shown(word, 40)}: ", repr(word), ascii(word)[1:-1][:40])]
-    return Input(tool, ("argument", named, *typed), use)
+    return Input(tool, ("argument", named, *_forms(words)), use)

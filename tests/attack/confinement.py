@@ -25,7 +25,7 @@ from tests.attack.judgement import Maker, Outcome, Verdict, judge
 
 ADDRESSES = 8 * 10**9  # bytes that may be asked for, beyond those of the process when it starts
 MEMORY = 10**9  # of these, bytes that may be used
-DEADLINE = 90.0  # seconds that one input may take, on a machine that has other things to do
+DEADLINE = 120.0  # seconds that one input may take, on a machine that has other things to do
 PROGRAMS = {"ffmpeg", "fc"}  # fc-list, by which matplotlib finds fonts
 CACHES = ("TMPDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 

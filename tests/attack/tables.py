@@ -116,9 +116,9 @@ def hostile_rows(place: Path, generator: random.Random) -> Input:
 def a_million_rows(place: Path, generator: random.Random) -> Input:
     """All but a few of videos that are not there."""
     _write_dataset(place)
-    rows = _rows() + [["a", f"{number:07}", "", "", "train"] for number in range(10**6)]
-    (place / "labels" / "train.csv").write_text(_table(rows), "utf-8")
-    return _input(place, "csv, a million rows", rows=len(rows) - 1)
+    with (place / "labels" / "train.csv").open("a", encoding="utf-8") as file:
+        file.writelines(f"a,{number:07},,,train\n" for number in range(10**6))
+    return _input(place, "csv, a million rows", rows=len(_rows()) - 1 + 10**6)
 
 
 def climbing_names(place: Path, generator: random.Random) -> Input:

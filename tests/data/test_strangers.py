@@ -42,7 +42,7 @@ def test_a_database_whose_rows_have_no_end_is_left(tmp_path: Path, monkeypatch: 
     with closing(sqlite3.connect(folder / "frames.db")) as connection, connection:
         numbers = ((f"v/frame_{i}", b"", 0) for i in range(50_000))
         connection.executemany("INSERT INTO Images VALUES (?, ?, ?)", numbers)
-    monkeypatch.setattr("data.frame_store.STEPS_OF_A_BYTE", 0)
+    monkeypatch.setattr("data.database.STEPS_OF_A_BYTE", 0)
     with pytest.raises(FrameStoreError, match="has more rows than its size allows"):
         FrameStore(folder)
 
