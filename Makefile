@@ -2,10 +2,13 @@
 # make demo    render motions, convert, train and plot: a few minutes on two cores
 # make demo-full    the demo, then everything that its network can be asked: some minutes more
 # make test    the test suite          make lint    style          make bench    reading clips, and latency of networks
-# make soak    trainings and conversions killed 200 times against ones left alone: half an hour
+# make soak    trainings and conversions killed 200 times against ones left alone, hostile files for ten minutes: three
+#              quarters of an hour, or as KILLS=200 ATTACK_MINUTES=10 say
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
+KILLS := 200
+ATTACK_MINUTES := 10
 RUN := $(DEMO)/results/srtg_r3d_18_gates_False
 BEST := $(RUN)/srtg_r3d_18_best.pth
 SHOWN := right up grow clockwise
@@ -49,8 +52,9 @@ test: setup
 	$(BIN)/python -m pytest -n auto
 
 soak: setup
-	$(BIN)/python -m tests.train.kills --kills 200
-	$(BIN)/python -m tests.data.kills --kills 200
+	$(BIN)/python -m tests.train.kills --kills $(KILLS)
+	$(BIN)/python -m tests.data.kills --kills $(KILLS)
+	$(BIN)/python -m tests.attack --minutes $(ATTACK_MINUTES)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -4,12 +4,14 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
+from data.limits import LONGEST_MESSAGE, shown
+
 
 class OneLineParser(argparse.ArgumentParser):
     """Errors are one line, without the usage, and end with status 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+        self.exit(2, f"{self.prog}: error: {shown(message, LONGEST_MESSAGE)}\n")
 
 
 def class_table(counts: Mapping[str, Mapping[str, int]], columns: Sequence[str]) -> Iterator[str]:

@@ -23,18 +23,15 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from data.database import DatabaseError, opened
 from data.files import flush_to_disk
-from data.limits import LONGEST_VALUE, jpeg_size, open_without_waiting, shown
+from data.limits import jpeg_size, open_without_waiting
 
 DATABASE = "frames.db"
 COUNT = "n_frames"
 ROW_ID_IS_FRAME = 1  # PRAGMA user_version of our stores; those of others have 0
 STAGING = ".partial"
 FRAME_NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
-REASONS = {
-    "SQLITE_AUTH": "Images is not a table of plain columns",
-    "SQLITE_INTERRUPT": "has more rows than its size allows, its pages go in circles",
-}
 
 
 class FrameStoreError(ValueError):
@@ -98,7 +95,7 @@ class FrameStore:
                 row = connection.execute(query, (row_id,)).fetchone()
                 if row is None:
                     raise FrameStoreError(f"{self.path}: frame {index} of {self.n_frames} is missing")
-                if ours and not str(row[1]).endswith(f"frame_{row_id:05d}"):
+                if ours and _number_of(row[1]) != row_id:
                     raise FrameStoreError(f"{self.path}: row {row_id} is {str(row[1])[-80:]!r}")
                 yield index, row[0]
 
@@ -110,48 +107,31 @@ class FrameStore:
         """
         numbered = {}
         for row_id, name in connection.execute("SELECT rowid, ObjId FROM Images"):
-            number = FRAME_NUMBER.search(str(name)[-80:])
+            number = _number_of(name)
             if number is None:
                 raise FrameStoreError(
                     f"{self.path}: {str(name)[-80:]!r} does not end with the number of a frame"
                 )
-            numbered[int(number[1])] = row_id
+            numbered[number] = row_id
         if self._counted:
             return dict(enumerate(row_id for _, row_id in sorted(numbered.items())))
         return {number - 1: row_id for number, row_id in numbered.items()}
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        """Read-only and immutable, so that nothing is locked or written, also on read-only disks."""
         if not self.path.is_file():
             raise FrameStoreError(f"{self.path}: there is no such file")
         try:
-            # as_uri escapes what a URI cannot hold: ids with #, ? and % are found
-            with closing(
-                sqlite3.connect(self.path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True)
-            ) as connection:
-                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
-                connection.set_authorizer(_reads_plain_columns)
-                # going over a database takes far fewer steps than it has bytes
-                connection.set_progress_handler(
-                    lambda: True, min(max(self.path.stat().st_size, 100_000), 2**31 - 1)
-                )
+            with opened(self.path) as connection:
                 yield connection
-        except (
-            sqlite3.Error,
-            UnicodeDecodeError,
-        ) as error:  # the latter where its message has bytes of the file
-            reason = REASONS.get(getattr(error, "sqlite_errorname", ""), shown(error))
-            raise FrameStoreError(f"{self.path}: {reason}") from error
+        except DatabaseError as error:
+            raise FrameStoreError(f"{self.path}: {error}") from error
 
 
-def _reads_plain_columns(
-    action: int, table: str | None, name: str | None, database: str | None, view: str | None
-) -> int:
-    """SQLite's question while it compiles a query: no view and no function, which may have no end, is gone into."""
-    plain = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_PRAGMA)
-    counts = action == sqlite3.SQLITE_FUNCTION and name == "count"
-    return sqlite3.SQLITE_OK if view is None and (plain or counts) else sqlite3.SQLITE_DENY
+def _number_of(name: object) -> int | None:
+    """The number that a frame's name ends with; None where it ends with none."""
+    number = FRAME_NUMBER.search(str(name)[-80:])
+    return None if number is None else int(number[1])
 
 
 class EncodedFrames:

@@ -9,7 +9,7 @@ LARGEST_FRAME = 2**25  # pixels: 8K
 LONGEST_SIDE = 32  # times the other one, as frames are scaled to a short side
 MOST_SCANS = 64  # of a progressive JPEG, which has ten or so; each goes over the whole frame
 START_OF_SCAN = b"\xff\xda"
-LONGEST_SHOWN = 200  # characters of a file in a message
+LONGEST_MESSAGE = 1000  # characters
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int]:
@@ -29,7 +29,7 @@ def open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def shown(text: object) -> str:
-    """What a file holds as part of a message: one line, not long, and nothing that moves a terminal's cursor."""
-    line = " ".join(str(text)[:LONGEST_SHOWN].split())
+def shown(text: object, longest: int = 200) -> str:
+    """What a file holds or a user types, in a message: one line, not long, nothing that moves a terminal's cursor."""
+    line = " ".join(str(text)[:longest].split())
     return "".join(character if character.isprintable() else "?" for character in line)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
+from data.database import DatabaseError, opened
 from data.files import flush_to_disk, naming, write_whole
 from data.frame_store import COUNT, DATABASE, FRAME_NUMBER, ROW_ID_IS_FRAME
+from data.limits import jpeg_size, open_without_waiting
 
 MAGIC = b"SQLite format 3\0"
 
@@ -166,13 +168,11 @@ def _check_file(path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Read-only and immutable, as data/frame_store.py reads it."""
+    """As data/frame_store.py reads it."""
     try:
-        with closing(
-            sqlite3.connect(path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True)
-        ) as connection:
+        with opened(path) as connection:
             yield connection
-    except sqlite3.Error as error:
+    except DatabaseError as error:
         raise _FaultError(DAMAGED, error) from None
 
 
@@ -199,11 +199,11 @@ def _read_rows(connection: sqlite3.Connection) -> tuple[list[_Row], list[Finding
     ours = connection.execute("PRAGMA user_version").fetchone()[0] == ROW_ID_IS_FRAME
     rows, wrong = [], []
     for row_id, name, length in connection.execute("SELECT rowid, ObjId, length(frames) FROM Images"):
-        number = FRAME_NUMBER.search(str(name))
+        number = FRAME_NUMBER.search(str(name)[-80:])
         if number is None:
-            wrong.append(Finding(WRONG_NAME, f"{str(name)[:80]!r} does not end with the number of a frame"))
+            wrong.append(Finding(WRONG_NAME, f"{str(name)[-80:]!r} does not end with the number of a frame"))
         elif ours and int(number[1]) != row_id:
-            wrong.append(Finding(WRONG_NAME, f"{str(name)[:80]!r} is row {row_id}"))
+            wrong.append(Finding(WRONG_NAME, f"{str(name)[-80:]!r} is row {row_id}"))
         else:
             rows.append(_Row(row_id, int(number[1]), length or 0))
     return sorted(rows, key=lambda row: row.number), wrong[:1]
@@ -212,7 +212,8 @@ def _read_rows(connection: sqlite3.Connection) -> tuple[list[_Row], list[Finding
 def _stated_count(folder: Path) -> str | None:
     """What `n_frames` says, None where it says nothing."""
     try:
-        return (folder / COUNT).read_text("utf-8", errors="replace").strip() or None
+        with open(folder / COUNT, "rb", opener=open_without_waiting) as file:
+            return file.read(40).decode(errors="replace").strip() or None
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -270,7 +271,8 @@ def _check_pictures(
         jpeg, stated = connection.execute(query, (row.row_id,)).fetchone()
         finding = None
         try:
-            height, width, _ = simplejpeg.decode_jpeg(jpeg, colorspace="BGR").shape
+            height, width = jpeg_size(jpeg)
+            simplejpeg.decode_jpeg(jpeg, colorspace="BGR")
         except (ValueError, TypeError) as error:
             finding = Finding(BROKEN_JPEG, f"frame {row.number}: {error}")
         else:

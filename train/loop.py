@@ -106,8 +106,11 @@ class Trainer:
                 )
             rate = self.learning_rate.at(epoch, step, len(steps), phase)
             set_learning_rate(self.optimiser, rate)
-            sums, openings = self._update(batch, shape.batch, epoch, step)
             place = f"epoch {epoch}, step {step + 1}, batch {describe(shape)}, learning rate {rate:.4g}"
+            try:
+                sums, openings = self._update(batch, shape.batch, epoch, step)
+            except ValueError as error:  # torch's, where a norm has one value a channel
+                raise TrainingError(f"{place}: {error}; raise --batch-size or --clip-size") from error
             self.unchecked.append((place, sums))
             if self.device.type == "cpu":
                 self.check_finite()

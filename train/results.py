@@ -1,5 +1,6 @@
 """The folder that a run writes to, and what is there already: where to start from, where to log."""
 
+import fcntl
 import json
 import logging
 import platform
@@ -21,6 +22,8 @@ from train.checkpoint import epoch_path, find_furthest, load_checkpoint, naming_
 from train.options import NETWORK_CHOICES, Options
 
 logger = logging.getLogger(__name__)
+
+LOCK = "run.lock"
 
 
 def results_folder(spec: DatasetSpec, options: Options) -> Path:
@@ -105,6 +108,23 @@ def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: 
                 f"{path}: was written within an epoch of other videos than those that are here now"
             )
         logger.warning("%s: was written for other videos than those that are here now", path)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Within, the folder is this run's. ValueError where another run has it, on this machine or over the network.
+
+    The claim ends with the process, however it ends: it is a record lock, which workers do not inherit, on an empty
+    file that stays.
+    """
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ValueError(
+                f"{folder}: another run is writing there now; --task-name starts one beside it"
+            ) from None
+        yield
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import coloredlogs
 
 from data.datasets import DatasetSpec
+from data.limits import LONGEST_MESSAGE, shown
 from train.command_line import parse_options
 from train.distributed import PeerError, World, join
 from train.loop import TrainingError
@@ -32,7 +33,7 @@ def main(
         print(f"{prog}: stopped before the first step", file=sys.stderr)
         return 130
     except (ValueError, LookupError, OSError, TrainingError, PeerError) as error:
-        message = " ".join(str(error).split())
+        message = shown(error, LONGEST_MESSAGE)
         is_news = world.report(message)
         if options.debug_mode:
             raise

@@ -37,7 +37,7 @@ from train.preflight import (
     check_validation_clip,
     checkpoint_bytes,
 )
-from train.results import find_start, logged_to, results_folder, write_run_file
+from train.results import claimed, find_start, logged_to, results_folder, write_run_file
 from train.saving import Saver
 from train.tables import cut_results
 
@@ -148,7 +148,12 @@ class Run:
             return self._train()
         self.folder.mkdir(parents=True, exist_ok=True)
         log_file = self.options.log_file or self.folder / "train.log"
-        with logged_to(log_file, early), logging_redirect_tqdm(), self.world.explained():
+        with (
+            claimed(self.folder),
+            logged_to(log_file, early),
+            logging_redirect_tqdm(),
+            self.world.explained(),
+        ):
             return self._train()
 
     def _preflight(self) -> None:

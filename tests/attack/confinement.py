@@ -4,12 +4,14 @@ The child forks, works through numbered inputs and reports each. One that kills 
 from, is counted, and another child goes on after it.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import random
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -23,8 +25,9 @@ from tests.attack.judgement import Maker, Outcome, Verdict, judge
 
 ADDRESSES = 8 * 10**9  # bytes that may be asked for, beyond those of the process when it starts
 MEMORY = 10**9  # of these, bytes that may be used
-DEADLINE = 3.0  # seconds that one input may take, on a machine that has other things to do
-PROGRAMS = {"ffmpeg"}
+DEADLINE = 120.0  # seconds that one input may take, on a machine that has other things to do
+PROGRAMS = {"ffmpeg", "fc"}  # fc-list, by which matplotlib finds fonts
+CACHES = ("TMPDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 Numbered = tuple[int, str, Maker]
 
@@ -35,7 +38,7 @@ def run_confined(inputs: Sequence[Numbered], folder: Path, seed: int) -> Iterato
     todo = list(inputs)
     while todo:
         receiver, sender = fork.Pipe(duplex=False)
-        child = fork.Process(target=_work, args=(todo, folder, seed, sender), daemon=True)
+        child = fork.Process(target=_work, args=(todo, folder, seed, sender))
         child.start()
         sender.close()
         while todo:
@@ -52,17 +55,20 @@ def run_confined(inputs: Sequence[Numbered], folder: Path, seed: int) -> Iterato
             yield todo[0][0], Outcome(todo[0][1], Verdict.UNCLEAR, end)
             todo = todo[1:]
             break
-        child.kill()
+        with contextlib.suppress(ProcessLookupError):  # with the processes that it has started
+            os.killpg(child.pid, signal.SIGKILL)
         child.join()
 
 
 def _work(inputs: Sequence[Numbered], folder: Path, seed: int, sender: Connection) -> None:
+    os.setsid()
     outside = folder / "outside"
     shutil.rmtree(folder, ignore_errors=True)
     outside.mkdir(parents=True)
     os.chdir(outside)
-    os.environ.update(HOME=str(outside), TMPDIR=str(folder / "temporary"))
-    (folder / "temporary").mkdir()
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    os.environ.update(HOME=str(outside), **dict.fromkeys(CACHES, str(temporary)))
     tempfile.tempdir = None
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -71,7 +77,7 @@ def _work(inputs: Sequence[Numbered], folder: Path, seed: int, sender: Connectio
         os.dup2(output.fileno(), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_addresses()
-    watch = Watch(folder / "temporary")
+    watch = Watch(temporary)
     for number, _, make in inputs:
         place = folder / "input"
         place.mkdir()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-LONGEST = 600  # characters of a message that somebody will read
+LONGEST = 1200  # characters of a message that somebody will read
 
 
 class Input(NamedTuple):

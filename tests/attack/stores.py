@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.frame_store import FrameStore, write_frame_store
+from data.store_check import inspect_store
 from data.video_iterator import read_training_clip
 from data.video_sampler import center_clip
 from data.video_transforms import validation_clip
@@ -31,7 +32,10 @@ def _jpegs() -> list[bytes]:
 
 def _use(folder: Path, generator: random.Random, painted: bool) -> Callable[[], None]:
     """As training or validation reads; where frames must be the right ones, they are read as they are."""
-    length, kind = generator.randint(1, 8), generator.choice(["plain", "fused", "imgaug", "validation"])
+    length, kind = (
+        generator.randint(1, 8),
+        generator.choice(["plain", "fused", "imgaug", "validation", "inspect"]),
+    )
     seed = generator.randrange(2**32)
 
     def read() -> None:
@@ -54,7 +58,14 @@ def _use(folder: Path, generator: random.Random, painted: bool) -> Callable[[], 
         clip = validation_clip(store.read(center_clip(store.n_frames, length, 2)), size=32, short_side=36)
         assert clip.shape == (length, 32, 32, 3)
 
-    return {"plain": read, "validation": validate}.get("plain" if painted else kind, train)
+    def inspect() -> None:
+        """As data.verify does: what is wrong is a finding."""
+        for finding in inspect_store(folder, seed=1, full=True).wrong:
+            raise ValueError(f"{folder / 'frames.db'}: {finding.kind}, {finding.detail}")
+
+    if painted:
+        return read
+    return {"plain": read, "validation": validate, "inspect": inspect}.get(kind, train)
 
 
 @cache
@@ -159,6 +170,15 @@ SCHEMAS = [
     "CREATE TABLE Images (ObjId, frames, size); CREATE TRIGGER t AFTER INSERT ON Images BEGIN DELETE FROM Images; END",
     "",
 ]
+
+
+def a_gigabyte(place: Path, generator: random.Random) -> Input:
+    """In one frame."""
+    folder = place / "v"
+    with _database(folder, OURS) as connection:
+        connection.execute("CREATE TABLE Images (ObjId, frames, size)")
+        connection.execute("INSERT INTO Images VALUES ('v/frame_00001', zeroblob(990000000), 50)")
+    return _input(folder, generator, "frames.db, a gigabyte in a frame", must_refuse=True)
 
 
 def other_schema(place: Path, generator: random.Random) -> Input:

@@ -10,9 +10,9 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 
-from data.convert import ffmpeg_binary
 from data.convert import main as convert
 from data.frame_store import FrameStore
+from data.video_files import ffmpeg_binary
 from tests.attack.judgement import Input, RefusalError
 from tests.attack.mutation import mutated
 
@@ -61,7 +61,7 @@ def _input(place: Path, kind: str, name: str, data: bytes, must_refuse: bool = F
     folder = place / "videos" / "class"
     folder.mkdir(parents=True)
     (folder / name).write_bytes(data)
-    return Input(kind, (str(folder / name), name), _convert(place), must_refuse)
+    return Input(kind, (str(place / "videos"), name), _convert(place), must_refuse)
 
 
 def changed_bytes(place: Path, generator: random.Random) -> Input:

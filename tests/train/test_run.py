@@ -23,6 +23,7 @@ def test_what_a_run_leaves(undisturbed: Path, stores: Path) -> None:
         "train_results_s0001.csv",
         "val_results_s0001.csv",
         "run.json",
+        "run.lock",
         "train.log",
     }
     assert [row[0] for row in rows(undisturbed, "val")] == ["1", "2", "3"]
