@@ -113,15 +113,15 @@ class FrameStore:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         """Read-only and immutable, so that nothing is locked or written, also on read-only disks."""
-        if not self.path.is_file():
-            raise FrameStoreError(f"{self.path}: there is no such file")
         try:
+            if not self.path.is_file():
+                raise FrameStoreError(f"{self.path}: there is no such file")
             # as_uri escapes what a URI cannot hold: ids with #, ? and % are found
             with closing(
                 sqlite3.connect(self.path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True)
             ) as connection:
                 yield connection
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:  # the latter where a network disk has lost it
             raise FrameStoreError(f"{self.path}: {error}") from error
 
 

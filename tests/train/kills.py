@@ -28,6 +28,10 @@ WORDS += ["--workers", "1", "--clip-size", "48", "--short-side", "48", "--lr-sch
 
 def make_dataset(root: Path) -> None:
     make_stores(root, {name: [f"{i}" for i in range(24)] for name in ("a", "b", "c")}, n_frames=8)
+    make_labels(root)
+
+
+def make_labels(root: Path) -> None:
     labels_main(["folders", str(root), "--val", "0.17"])
 
 
