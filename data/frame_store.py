@@ -119,12 +119,12 @@ class FrameStore:
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        if not self.path.is_file():
-            raise FrameStoreError(f"{self.path}: there is no such file")
         try:
+            if not self.path.is_file():
+                raise FrameStoreError(f"{self.path}: there is no such file")
             with opened(self.path) as connection:
                 yield connection
-        except DatabaseError as error:
+        except (DatabaseError, OSError) as error:  # the latter where a network disk has lost it
             raise FrameStoreError(f"{self.path}: {error}") from error
 
 

@@ -15,9 +15,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from data.batching import BatchShape, ClipRequest
+from data.clip_loader import SHARED_MEMORY_FOLDER, ClipLoader, sent, shared_memory_is_full
 from data.frame_store import EncodedFrames, FrameStore, FrameStoreError
 from data.video_sampler import center_clip, random_clip
 from data.video_transforms import ClipDraw, draw_clip, training_clip, validation_clip
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 PREFETCH = 2  # batches a worker holds ready, where shared memory allows
 SHARED_MEMORY = 2 * 10**9  # bytes of it that a loader takes at most
-SHARED_MEMORY_FOLDER = "/dev/shm"
 MAX_REPLACEMENTS = 100  # unreadable videos in a row before a clip is given up
 
 
@@ -219,15 +219,25 @@ class ValidationClips(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack what could be read, perhaps nothing; in a worker, straight into shared memory."""
+    """Stack what could be read, perhaps nothing; in a worker, ready to be sent."""
     read = [sample for sample in samples if sample.clip is not None]
     nothing = torch.empty(0, 0, 0, 0, 3, dtype=torch.uint8)
-    return Batch(
-        clips=default_collate([sample.clip for sample in read]) if read else nothing,
+    batch = Batch(
+        clips=_stacked([sample.clip for sample in read]) if read else nothing,
         labels=torch.tensor([sample.label for sample in read], dtype=torch.long),
         indices=torch.tensor([sample.index for sample in read], dtype=torch.long),
         bad=[bad for sample in samples for bad in sample.bad],
     )
+    return batch if get_worker_info() is None else sent(batch)
+
+
+def _stacked(clips: Sequence[torch.Tensor]) -> torch.Tensor:
+    try:
+        return default_collate(clips)  # in a worker, straight into shared memory
+    except RuntimeError as error:
+        if not shared_memory_is_full(error):
+            raise
+        return torch.stack(list(clips))
 
 
 def make_loader(
@@ -237,18 +247,16 @@ def make_loader(
     workers: int,
     pin_memory: bool,
     prefetch: int = PREFETCH,
-) -> DataLoader[Batch]:
+) -> ClipLoader[Batch]:
     """One loader for all shapes of all epochs: requests carry the shapes. 0 workers read in this process."""
-    return DataLoader(
+    return ClipLoader(
         clips,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
-        persistent_workers=workers > 0,
+        batches,
+        collate=collate,
+        workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_prepare_worker,
-        generator=torch.Generator(),  # else each epoch would draw from the generator that a checkpoint holds
+        prefetch=prefetch,
+        prepare_worker=_prepare_worker,
     )
 
 
@@ -275,7 +283,7 @@ def fitting_prefetch(
     has too little, and a ValueError where it has not enough for one batch a worker.
     """
     if free is None:
-        folder = Path(SHARED_MEMORY_FOLDER)
+        folder = SHARED_MEMORY_FOLDER
         free = shutil.disk_usage(folder).free if folder.is_dir() else SHARED_MEMORY  # Linux, or another
 
     def needed(prefetch: int) -> int:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data.batching import BatchShape, ClipRequest
+from data.clip_loader import ClipLoader
 from data.frame_store import FrameStore, FrameStoreError
 from data.video_iterator import BadSample, Batch, Sample, fitting_prefetch, make_loader
 from data.video_sampler import spread_clips
@@ -114,7 +115,7 @@ def view_loader(
     workers: int,
     processes: int,
     pin_memory: bool,
-) -> DataLoader[Batch]:
+) -> ClipLoader[Batch]:
     """A batch for each of the videos `indices`, in order: its views `(1, V, length, size, size, 3)`.
 
     `processes`: how many on this machine do the same at the same time, for the memory that they share.

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from humanfriendly.terminal import terminal_supports_colors
 from torch import nn
-from torch.utils.data import DataLoader
 
 from data.batching import BatchShape, Part, TrainingBatches, ValidationBatches
+from data.clip_loader import ClipLoader
 from data.labels import Dataset
 from data.video_iterator import (
     Batch,
@@ -55,8 +55,8 @@ class Loaders(NamedTuple):
     """
 
     plan: TrainingBatches
-    train: DataLoader[Batch]
-    val: DataLoader[Batch]
+    train: ClipLoader[Batch]
+    val: ClipLoader[Batch]
     shared_memory: int
 
 

@@ -33,8 +33,12 @@ class TrainingError(RuntimeError):
     """A run that cannot go on; the message says where it stopped and why."""
 
 
-def unreadable_in_validation(sample: BadSample) -> TrainingError:
-    return TrainingError(f"validation: {sample.reason}; --skip-bad-samples goes on without such videos")
+class UnreadableError(TrainingError):
+    """It is the clips that cannot be read: the state is the one after the last step, and as good as any."""
+
+
+def unreadable_in_validation(sample: BadSample) -> UnreadableError:
+    return UnreadableError(f"validation: {sample.reason}; --skip-bad-samples goes on without such videos")
 
 
 class StepReport(NamedTuple):
@@ -101,7 +105,7 @@ class Trainer:
             waited = time.perf_counter() - asked
             phase, shape = steps[step]
             if batch.bad and len(batch.labels) == 0:
-                raise TrainingError(
+                raise UnreadableError(
                     f"epoch {epoch}, step {step + 1}: no clip could be read, {batch.bad[-1].reason}"
                 )
             rate = self.learning_rate.at(epoch, step, len(steps), phase)

@@ -13,6 +13,7 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data.batching import BatchShape
+from data.clip_loader import LoaderError
 from data.datasets import DatasetSpec
 from data.files import remove_leftovers
 from data.labels import open_dataset
@@ -24,7 +25,7 @@ from train.devices import choose_device
 from train.disk import FullDisk
 from train.distributed import World
 from train.interrupt import StoppedError, StopRequest
-from train.loop import StepReport, TrainingError
+from train.loop import StepReport, TrainingError, UnreadableError
 from train.metrics import averages
 from train.optimiser import MOMENTS
 from train.options import Options
@@ -185,7 +186,16 @@ class Run:
                     epoch = self.state.epochs_done + 1
                     logger.warning("stopped in epoch %d; --resume-epoch auto goes on from there", epoch)
                 return 128 + stopped.number
+            except (UnreadableError, LoaderError) as error:
+                if self.world.size == 1:  # several would have to save together, and only some have failed
+                    self.saver.save_last()
+                good = self.disk.last_good
+                raise TrainingError(
+                    f"{error}; --resume-epoch auto goes on from {good}" if good else str(error)
+                ) from error
             finally:
+                self.loaders.train.close()
+                self.loaders.val.close()
                 for callback in self.callbacks:
                     callback.close()
         return 0
@@ -287,8 +297,9 @@ class Run:
             with self.disk.met():
                 callback.on_step(report)
         state.bad_samples += len(report.bad)
-        if state.bad_samples > options.max_bad_samples * len(self.dataset.train):
-            raise TrainingError(
+        # only where there is another one: a run that goes on after they were mended is not stopped by old ones
+        if report.bad and state.bad_samples > options.max_bad_samples * len(self.dataset.train):
+            raise UnreadableError(
                 f"epoch {report.epoch}: {state.bad_samples} clips of {len(self.dataset.train)} could not be read, "
                 f"more than --max-bad-samples {options.max_bad_samples:g} allows; "
                 f"{self.folder / 'bad_samples.csv'} names them"

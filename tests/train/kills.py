@@ -34,6 +34,10 @@ def make_dataset(root: Path, videos_per_class: int = 24) -> None:
     make_stores(
         root, {name: [str(i) for i in range(videos_per_class)] for name in ("a", "b", "c")}, n_frames=8
     )
+    make_labels(root)
+
+
+def make_labels(root: Path) -> None:
     labels_main(["folders", str(root), "--val", "0.17"])
 
 

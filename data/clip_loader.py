@@ -1,0 +1,233 @@
+"""Batches from worker processes, which may be killed: others take their place, and no batch is lost or changed.
+
+The only file that imports torch's DataLoader.
+"""
+
+import itertools
+import logging
+import multiprocessing.util
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+logger = logging.getLogger(__name__)
+
+SHARED_MEMORY_FOLDER = Path("/dev/shm")
+MAX_DEATHS = 5  # of workers, one after the other, while no batch comes
+PATIENCE = 60.0  # seconds without a batch, after which the log says so
+
+Request = TypeVar("Request")
+Batch = TypeVar("Batch", bound=tuple[Any, ...])  # a named one
+
+
+class LoaderError(OSError):
+    """No more batches can be had, whatever the videos are; the message says why."""
+
+
+class _WorkerDiedError(Exception):
+    pass
+
+
+class ClipLoader(Generic[Batch]):
+    """One loader for all shapes of all epochs: iterating gives `collate` of each of `batches`, in their order.
+
+    Its `workers` live until `close` or the end of the process. Where one dies, which is how a machine without memory
+    helps itself, all are started anew and read again what had not arrived. `batches` are values, gone through afresh,
+    so what comes is the same. Raises LoaderError where that does not help, or where there is no shared memory at all.
+    0 workers read in this process.
+    """
+
+    def __init__(
+        self,
+        clips: Dataset[Any],
+        batches: Sampler[list[Request]] | Sequence[list[Request]],
+        *,
+        collate: Callable[[Sequence[Any]], Batch],
+        workers: int,
+        pin_memory: bool,
+        prefetch: int,
+        prepare_worker: Callable[[int], None],
+    ) -> None:
+        self.dataset = clips
+        self.batches = batches
+        self.settings = {
+            "collate_fn": collate,
+            "num_workers": workers,
+            "prefetch_factor": prefetch if workers else None,
+            "persistent_workers": workers > 0,
+            "pin_memory": pin_memory,
+            "worker_init_fn": prepare_worker,
+        }
+        self._rest = _Rest(batches)
+        self._loader = self._made()
+        self._workers: list[BaseProcess] = []
+        self._warned = False
+        multiprocessing.util.Finalize(self, _kill, (self._workers,), exitpriority=10)  # in this process alone
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        arrived = deaths = 0
+        while True:
+            try:
+                batches = self._started(arrived)
+                while (batch := self._next(batches)) is not None:
+                    arrived, deaths = arrived + 1, 0
+                    yield self._received(batch)
+                return
+            except _WorkerDiedError as death:
+                self.close()
+                deaths += 1
+                if deaths == MAX_DEATHS:
+                    raise LoaderError(
+                        f"{death}, the {deaths}th time without a batch in between; fewer --workers take less memory"
+                    ) from None
+                logger.warning("%s; starting all of them again", death)
+
+    def close(self) -> None:
+        """End the workers, also those that a signal or a dead disk holds up. The next iteration starts new ones."""
+        _kill(self._workers)
+        self._loader = self._made()
+
+    def _made(self) -> DataLoader[Batch]:
+        # a generator of its own: else each epoch would draw from the one that a checkpoint holds
+        return DataLoader(
+            self.dataset, batch_sampler=self._rest, generator=torch.Generator(), **self.settings
+        )
+
+    def _started(self, first: int) -> Iterator[Batch]:
+        """The batches from the `first` on."""
+        self._rest.first = first
+        if self.settings["num_workers"] and not self._workers:
+            self._check_shared_memory()
+            multiprocessing.util.get_temp_dir()  # one for all workers, which a killed one does not leave behind
+        before = signal.getsignal(signal.SIGCHLD)
+        try:
+            with _watched(self._workers):
+                batches = iter(self._loader)  # starts workers, or wakes them up
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                # torch's own answer to a dead worker is an error anywhere, also in the middle of an update
+                signal.signal(signal.SIGCHLD, before)
+        self._workers[:] = getattr(batches, "_workers", [])
+        return batches
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        if not self._workers:
+            return next(batches, None)
+        message = "no batch has come for %d s: workers, or the disk that they read, are slow or stopped"
+        reminder = threading.Timer(PATIENCE, logger.warning, (message, PATIENCE))
+        reminder.start()
+        try:
+            with _watched(self._workers):
+                return next(batches, None)
+        finally:
+            reminder.cancel()
+
+    def _received(self, batch: Batch) -> Batch:
+        arrays = [isinstance(value, np.ndarray) for value in batch]
+        if not any(arrays):
+            return batch
+        if not self._warned:
+            logger.warning("%s is full: batches come through a pipe, which is slower", SHARED_MEMORY_FOLDER)
+            self._warned = True
+        values = zip(batch, arrays, strict=True)
+        return type(batch)(*(torch.from_numpy(value) if array else value for value, array in values))
+
+    def _check_shared_memory(self) -> None:
+        """LoaderError where there is no room for what workers are told to begin and to end by."""
+        needed = (8 + 4 * self.settings["num_workers"]) * 4096
+        if SHARED_MEMORY_FOLDER.is_dir() and shutil.disk_usage(SHARED_MEMORY_FOLDER).free < needed:
+            raise LoaderError(
+                f"{SHARED_MEMORY_FOLDER} is full: no worker can be started, --workers 0 needs none"
+            )
+
+
+class _Rest(Sampler[list[Request]]):
+    """Batches from the `first` on."""
+
+    def __init__(self, batches: Iterable[list[Request]]) -> None:
+        self.batches = batches
+        self.first = 0
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        return itertools.islice(self.batches, self.first, None)
+
+
+@contextmanager
+def _watched(workers: Sequence[BaseProcess]) -> Iterator[None]:
+    """Within, the end of one of the workers is a _WorkerDiedError at once."""
+
+    def complain(*_: object) -> None:
+        dead = next((worker for worker in workers if worker.exitcode is not None), None)
+        if dead is not None:
+            raise _WorkerDiedError(f"a worker ended, {_cause(dead.exitcode)}")
+
+    if not workers or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, complain)
+    try:
+        complain()
+        yield
+    except (RuntimeError, OSError, EOFError):  # what it sent may have broken off
+        wait([worker.sentinel for worker in workers], timeout=1)
+        complain()
+        raise
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _cause(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"with status {exit_code}"
+    hint = ", which is what a machine that runs out of memory does" if -exit_code == signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-exit_code).name}{hint}"
+
+
+def _kill(workers: list[BaseProcess]) -> None:
+    """End workers and forget them. They only read, so there is nothing that they would have to finish."""
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(timeout=10)
+        remove_shared_memory(worker.pid)
+    workers.clear()
+
+
+def sent(batch: Batch) -> Batch:
+    """A batch as a worker sends it: its tensors in shared memory or, where that is full, as arrays, through a pipe."""
+    tensors = [isinstance(value, torch.Tensor) for value in batch]
+    values = list(zip(batch, tensors, strict=True))
+    try:
+        return type(batch)(*(value.share_memory_() if tensor else value for value, tensor in values))
+    except RuntimeError as error:
+        if not shared_memory_is_full(error):
+            raise
+        return type(batch)(*(value.numpy() if tensor else value for value, tensor in values))
+
+
+def shared_memory_is_full(error: RuntimeError) -> bool:
+    """Whether this is torch's complaint about it. What the try has left there is removed; torch forgets it."""
+    full = "shared memory" in str(error)
+    if full:
+        remove_shared_memory(os.getpid())
+    return full
+
+
+def remove_shared_memory(process: int) -> None:
+    """Remove the segments that a process of torch's gave a name and did not live to take it away again."""
+    for path in SHARED_MEMORY_FOLDER.glob(f"torch_{process}_*"):
+        path.unlink(missing_ok=True)

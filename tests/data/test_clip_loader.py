@@ -1,0 +1,197 @@
+"""Workers die and shared memory runs full: what a loader then gives, says and leaves behind."""
+
+import itertools
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from data import clip_loader
+from data.clip_loader import ClipLoader, LoaderError, remove_shared_memory, sent
+from data.video_iterator import Sample, collate
+
+BATCHES = [[i, i + 1] for i in range(0, 40, 2)]
+
+
+class Numbers(Dataset[Sample]):
+    """Clip i holds i alone. `deadly` ends its worker, the first `lives` times that anybody meets it."""
+
+    def __init__(self, mark: Path, deadly: int = -1, lives: int = 1) -> None:
+        self.mark = mark
+        self.deadly = deadly
+        self.lives = lives
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == self.deadly:
+            with self.mark.open("a+") as file:
+                file.write("x")
+            if self.mark.stat().st_size <= self.lives:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return Sample(torch.full((1, 2, 2, 3), index, dtype=torch.uint8), index, index, [])
+
+
+def loader(clips: Numbers, workers: int = 2) -> ClipLoader:
+    return ClipLoader(
+        clips,
+        BATCHES,
+        collate=collate,
+        workers=workers,
+        pin_memory=False,
+        prefetch=2,
+        prepare_worker=_ignore_sigterm,
+    )
+
+
+def _ignore_sigterm(_: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def numbers(batches: Iterator) -> list[list[int]]:
+    return [batch.clips[:, 0, 0, 0, 0].tolist() for batch in batches]
+
+
+def workers() -> list[multiprocessing.process.BaseProcess]:
+    return multiprocessing.active_children()
+
+
+def test_what_a_dead_worker_held_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    clips = loader(Numbers(tmp_path / "mark", deadly=13, lives=clip_loader.MAX_DEATHS - 1))
+    for _ in range(2):  # the first epoch has the deaths, the second goes through the same workers
+        assert numbers(clips) == BATCHES
+    assert caplog.text.count("a worker ended, killed by SIGKILL, which is what a machine that runs out") == 4
+    clips.close()
+    assert workers() == []
+    assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def test_a_batch_that_kills_every_worker_ends_the_loading(tmp_path: Path) -> None:
+    clips = loader(Numbers(tmp_path / "mark", deadly=13, lives=99))
+    arrived = []
+    with pytest.raises(
+        LoaderError, match=r"SIGKILL, .* the 5th time without a batch in between; fewer --workers"
+    ):
+        for batch in clips:
+            arrived.append(batch.labels.tolist())
+    assert arrived == BATCHES[: len(arrived)]
+    assert workers() == []
+
+
+def test_a_death_is_no_error_but_where_a_batch_is_asked_for(tmp_path: Path) -> None:
+    """torch raises it wherever the process is: in the middle of an update, or of a file that is being written."""
+    clips = loader(Numbers(tmp_path / "mark"))
+    batches = iter(clips)
+    first = next(batches)
+    for number, worker in zip((signal.SIGKILL, signal.SIGSEGV), workers(), strict=True):
+        os.kill(worker.pid, number)
+        worker.join()
+    for _ in range(1000):
+        time.sleep(0)  # where torch's handler would strike
+    assert numbers(itertools.chain([first], batches)) == BATCHES
+    for worker in workers():  # between two epochs
+        worker.kill()
+    assert numbers(clips) == BATCHES
+    clips.close()
+
+
+def test_a_stopped_worker_is_waited_for_and_does_not_hold_up_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_loader, "PATIENCE", 0.1)
+    clips = loader(Numbers(tmp_path / "mark"), workers=1)
+    batches = iter(clips)
+    arrived = [next(batches)]
+    (worker,) = workers()
+    os.kill(worker.pid, signal.SIGSTOP)
+    waker = multiprocessing.get_context("fork").Process(target=_continue_later, args=(worker.pid,))
+    waker.start()
+    arrived += list(batches)
+    waker.join()
+    assert numbers(arrived) == BATCHES
+    assert (
+        "no batch has come for 0 s: workers, or the disk that they read, are slow or stopped" in caplog.text
+    )
+    os.kill(worker.pid, signal.SIGSTOP)
+    clips.close()  # a worker that is asked to end does not hear it, and Python waits for it for ever
+    assert workers() == []
+
+
+def _continue_later(process: int) -> None:
+    time.sleep(0.5)
+    os.kill(process, signal.SIGCONT)
+
+
+class Pair(NamedTuple):
+    one: torch.Tensor
+    other: list[str]
+
+
+def full(*_: object) -> None:
+    raise RuntimeError(
+        "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)"
+    )
+
+
+def test_batches_go_through_a_pipe_where_shared_memory_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.UntypedStorage, "_new_using_fd_cpu", full)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+    pair = sent(Pair(torch.arange(3), ["a"]))
+    assert isinstance(pair.one, np.ndarray)
+    assert pair.other == ["a"]
+    clips = loader(Numbers(tmp_path / "mark"), workers=1)
+    assert numbers(clips) == BATCHES
+    clips.close()
+    assert caplog.text.count("/dev/shm is full: batches come through a pipe, which is slower") == 1
+
+
+def test_other_errors_of_sharing_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        sent(Pair(torch.arange(3), []))
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Another folder that stands for /dev/shm: a disk of a megabyte."""
+    place = tmp_path / "shm"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a disk of its own")
+    monkeypatch.setattr(clip_loader, "SHARED_MEMORY_FOLDER", place)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_without_any_shared_memory_there_is_one_clear_line(tmp_path: Path, small: Path) -> None:
+    (small / "filler").write_bytes(bytes(shutil.disk_usage(small).free))
+    with pytest.raises(LoaderError, match=r"shm is full: no worker can be started, --workers 0 needs none"):
+        list(loader(Numbers(tmp_path / "mark")))
+    assert numbers(loader(Numbers(tmp_path / "mark"), workers=0)) == BATCHES
+
+
+def test_segments_of_a_dead_process_are_removed_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """torch makes one under a name, and takes the name away at once, unless it is killed in between or finds no room."""
+    monkeypatch.setattr(clip_loader, "SHARED_MEMORY_FOLDER", tmp_path)
+    for name in ("torch_12_1_1", "torch_12_77_2", "torch_123_1_1", "sem.12"):
+        (tmp_path / name).touch()
+    remove_shared_memory(12)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sem.12", "torch_123_1_1"]
