@@ -49,7 +49,7 @@ demo-full: demo
 	$(BIN)/python docs/filmstrip.py $(SHOWN:%=$(DEMO)/attention/%_00000.mp4) -o $(DEMO)/attention.jpg
 
 test: setup
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 soak: setup
 	$(BIN)/python -m tests.train.kills --kills $(KILLS)

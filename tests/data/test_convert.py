@@ -206,7 +206,7 @@ def test_interrupted_conversion_leaves_nothing_half_written_and_goes_on(
     tmp_path: Path, signal_number: int
 ) -> None:
     big = make_video(tmp_path / "big.mp4", n_frames=600, size=400)
-    for i in range(6):
+    for i in range(3):
         (tmp_path / "videos" / "a").mkdir(parents=True, exist_ok=True)
         (tmp_path / "videos" / "a" / f"{i}.mp4").symlink_to(big)
     command = [
@@ -231,7 +231,7 @@ def test_interrupted_conversion_leaves_nothing_half_written_and_goes_on(
     if signal_number != signal.SIGKILL:
         assert not list(folder.glob(".*"))
     assert convert(tmp_path) == 0
-    assert sorted(path.name for path in folder.iterdir()) == [str(i) for i in range(6)]
+    assert sorted(path.name for path in folder.iterdir()) == ["0", "1", "2"]
     assert {FrameStore(path).n_frames for path in folder.iterdir()} == {600}
 
 
