@@ -79,11 +79,15 @@ def test_what_a_dead_worker_held_is_read_again(tmp_path: Path, caplog: pytest.Lo
 def test_a_batch_that_kills_every_worker_ends_the_loading(tmp_path: Path) -> None:
     clips = loader(Numbers(tmp_path / "mark", deadly=13, lives=99))
     arrived = []
+
+    def read() -> None:
+        for batch in clips:
+            arrived.append(batch.labels.tolist())
+
     with pytest.raises(
         LoaderError, match=r"SIGKILL, .* the 5th time without a batch in between; fewer --workers"
     ):
-        for batch in clips:
-            arrived.append(batch.labels.tolist())
+        read()
     assert arrived == BATCHES[: len(arrived)]
     assert workers() == []
 
@@ -189,7 +193,7 @@ def test_without_any_shared_memory_there_is_one_clear_line(tmp_path: Path, small
 def test_segments_of_a_dead_process_are_removed_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """torch makes one under a name, and takes the name away at once, unless it is killed in between or finds no room."""
+    """torch makes one under a name, and takes it away at once, unless it is killed in between or finds no room."""
     monkeypatch.setattr(clip_loader, "SHARED_MEMORY_FOLDER", tmp_path)
     for name in ("torch_12_1_1", "torch_12_77_2", "torch_123_1_1", "sem.12"):
         (tmp_path / name).touch()
