@@ -182,7 +182,7 @@ def _load_matching(
         raise ValueError(f"{path}: none of its {len(weights)} tensors has a name and shape of this network's")
 
     for name, value in fitting.items():
-        if value.is_floating_point() != own[name].is_floating_point():
+        if own[name].is_floating_point() and not value.is_floating_point():
             raise ValueError(f"{path}: {name} holds {value.dtype}, the network's holds {own[name].dtype}")
 
     def unloaded(names: list[str]) -> list[Unloaded]:

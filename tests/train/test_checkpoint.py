@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from train.checkpoint import KEYS, epoch_path, find_furthest, last_path, load_checkpoint, save_checkpoint
+from train.normalisation import Normalisation
 
 
 def content(epoch: int, step: int = 0, size: int = 4) -> dict:
-    return dict.fromkeys(KEYS) | {
+    return {key: [] if kind is list else {} for key, kind in KEYS.items()} | {
+        "normalisation": Normalisation().plain(),
+        "metrics": {"sums": [0.0] * 4, "bad_samples": 0, "best_top1": -1.0},
         "state_dict": {"w": torch.full((size,), float(epoch))},
         "epoch": epoch,
         "step": step,

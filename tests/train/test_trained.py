@@ -84,7 +84,7 @@ def test_what_is_no_checkpoint_of_a_run_says_so(results: Path, tmp_path: Path) -
             "options": {"colour": "red"}
         },
         "does not fit this version, Error\\(s\\) in loading state_dict": {"classes": ["a"]},
-        "does not fit this version, 'means'": {"normalisation": {}},
+        "does not fit this version, its normalisation is not three means": {"normalisation": {}},
     }
     for message, change in cases.items():
         whole = "classes" in change or "options" in change or "normalisation" in change
