@@ -61,8 +61,16 @@ def numbers(batches: Iterator) -> list[list[int]]:
     return [batch.clips[:, 0, 0, 0, 0].tolist() for batch in batches]
 
 
+OTHERS: list[multiprocessing.process.BaseProcess] = []  # of loaders that earlier tests have left open
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    OTHERS[:] = multiprocessing.active_children()
+
+
 def workers() -> list[multiprocessing.process.BaseProcess]:
-    return multiprocessing.active_children()
+    return [process for process in multiprocessing.active_children() if process not in OTHERS]
 
 
 def test_what_a_dead_worker_held_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
