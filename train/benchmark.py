@@ -40,10 +40,9 @@ from train.measure import (
     time_loading,
     time_steps,
 )
-from train.options import PRECISIONS, Options, positive, share
+from train.options import PRECISIONS, Options, positive, resolve, share
 from train.plan import operations_of
 from train.race import VARIANTS, Lap, Motions, Result, run_variant, variant_options
-from train.wiring import resolve
 
 LAYOUTS = {"contiguous": False, "channels-last": True}
 MODES = {"eager": False, "compiled": True}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.datasets import DatasetSpec
 from data.video_sampler import START_DISTRIBUTIONS
 from network.layouts import LAYOUTS
 from train.lr_scheduler import SCHEDULES
@@ -249,6 +250,23 @@ def _from_plain(option: dataclasses.Field, value: Any) -> Any:
     if value is not None and option.metadata["parse"] is Path:
         return Path(value)
     return tuple(value) if option.metadata["many"] else value
+
+
+def resolve(spec: DatasetSpec, options: Options, gpus: int) -> Options:
+    """Options with every default that depends on the data set or the machine filled in."""
+    precision = options.precision or ("fp16" if gpus else "fp32")
+    return dataclasses.replace(
+        options,
+        network=options.network.lower(),
+        gpus=gpus,
+        num_classes=options.num_classes or spec.num_classes.get(options.variant),
+        precision=precision,
+        channels_last=(gpus > 0 and precision != "fp32")
+        if options.channels_last is None
+        else options.channels_last,
+        flip=spec.flip if options.flip is None else options.flip,
+        short_side=options.short_side or spec.short_side,
+    )
 
 
 NETWORK_CHOICES = ("gates", "place", "pool")

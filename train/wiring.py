@@ -28,7 +28,7 @@ from train.interrupt import StoppedError, StopRequest
 from train.loop import StepReport, TrainingError, UnreadableError
 from train.metrics import averages
 from train.optimiser import MOMENTS
-from train.options import Options
+from train.options import Options, resolve
 from train.plan import PhaseRow, check_sizes, describe_rows, describe_steps, operations_of, phase_rows
 from train.preflight import (
     check_disk,
@@ -43,23 +43,6 @@ from train.saving import Saver
 from train.tables import cut_results
 
 logger = logging.getLogger(__name__)
-
-
-def resolve(spec: DatasetSpec, options: Options, gpus: int) -> Options:
-    """Options with every default that depends on the data set or the machine filled in."""
-    precision = options.precision or ("fp16" if gpus else "fp32")
-    return replace(
-        options,
-        network=options.network.lower(),
-        gpus=gpus,
-        num_classes=options.num_classes or spec.num_classes.get(options.variant),
-        precision=precision,
-        channels_last=(gpus > 0 and precision != "fp32")
-        if options.channels_last is None
-        else options.channels_last,
-        flip=spec.flip if options.flip is None else options.flip,
-        short_side=options.short_side or spec.short_side,
-    )
 
 
 class Run:
