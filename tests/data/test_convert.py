@@ -201,11 +201,16 @@ def test_two_files_for_one_store_are_an_error(tmp_path: Path, capsys: pytest.Cap
     assert "b.mp4 and b.avi would be one store" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video that takes a while to convert."""
+    return make_video(tmp_path_factory.mktemp("big") / "big.mp4", n_frames=600, size=400)
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_conversion_leaves_nothing_half_written_and_goes_on(
-    tmp_path: Path, signal_number: int
+    big: Path, tmp_path: Path, signal_number: int
 ) -> None:
-    big = make_video(tmp_path / "big.mp4", n_frames=600, size=400)
     for i in range(3):
         (tmp_path / "videos" / "a").mkdir(parents=True, exist_ok=True)
         (tmp_path / "videos" / "a" / f"{i}.mp4").symlink_to(big)

@@ -32,7 +32,7 @@ def test_scenes_are_told_apart_on_held_out_segments(tmp_path: Path, real_videos:
         "--model-dir",
         str(tmp_path / "results"),
         "--network",
-        "r3d_18",
+        "r3dxt34_32d",
     ]
     words += [
         "--clip-length",
@@ -46,9 +46,9 @@ def test_scenes_are_told_apart_on_held_out_segments(tmp_path: Path, real_videos:
         "--workers",
         "0",
     ]
-    words += ["--lr-base", "0.01", "--lr-schedule", "cosine", "--warmup-epochs", "1", "--clip-gradient", "5"]
-    words += ["--augment", "none", "--end-epoch", "6", "--save-frequency", "6", "--gpus", "0"]
+    words += ["--lr-base", "0.1", "--lr-schedule", "cosine", "--warmup-epochs", "1", "--clip-gradient", "5"]
+    words += ["--augment", "none", "--end-epoch", "8", "--save-frequency", "8", "--gpus", "0"]
     assert train(OWN, Options(), words) == 0
-    with (tmp_path / "results" / "r3d_18_gates_False" / "val_results_s0001.csv").open() as file:
+    with (tmp_path / "results" / "r3dxt34_32d_gates_False" / "val_results_s0001.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["Top1"]) >= 0.75

@@ -271,7 +271,7 @@ def test_tiny_set_is_learned_by_heart(tmp_path: Path) -> None:
     labels_main(["folders", str(tmp_path / "set"), "--val", "0.25"])
     words = [
         "--network",
-        "r3d_18",
+        "r3dxt34_32d",
         "--clip-size",
         "48",
         "--short-side",
@@ -281,7 +281,7 @@ def test_tiny_set_is_learned_by_heart(tmp_path: Path) -> None:
         "--flip",
         "False",
     ]
-    words += ["--lr-base", "0.01", "--clip-gradient", "1", "--end-epoch", "12", "--save-frequency", "12"]
+    words += ["--lr-base", "0.1", "--clip-gradient", "1", "--end-epoch", "12", "--save-frequency", "12"]
     assert train(tmp_path / "set", tmp_path / "results", *words) == 0
     learned = [float(row[3]) for row in rows(tmp_path / "results", "train")]
     assert learned[-1] < 0.1 * learned[0]
