@@ -46,7 +46,7 @@ def spell(place: Path, minutes: float) -> str:
     finally:
         training.kill()
     training.check_nothing_is_left()
-    return _judge(samples, minutes)
+    return judge(samples, minutes)
 
 
 def _sample(training: Training, seconds: float) -> Sample:
@@ -60,7 +60,7 @@ def _sample(training: Training, seconds: float) -> Sample:
     return Sample(seconds, megabytes, files, processes)
 
 
-def _judge(samples: list[Sample], minutes: float) -> str:
+def judge(samples: list[Sample], minutes: float) -> str:
     settled = [sample for sample in samples if sample.seconds > WARM_UP * 60 * minutes]
     if len(settled) < 6:
         raise BrokenPromiseError(
