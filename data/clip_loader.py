@@ -191,7 +191,10 @@ def _watched(workers: Sequence[BaseProcess]) -> Iterator[None]:
         complain()
         yield
     except (ConnectionError, EOFError, FileNotFoundError) as error:  # the one that sends is going, or gone
-        wait([worker.sentinel for worker in workers], timeout=1)
+        ended = wait([worker.sentinel for worker in workers], timeout=1)
+        for worker in workers:
+            if worker.sentinel in ended:
+                worker.join(timeout=1)  # its files are closed a moment before it has a status
         complain()
         raise _WorkerDiedError(f"a worker broke off, {error}") from error
     except RuntimeError:  # torch may have noticed it first

@@ -43,7 +43,10 @@ class Campaign:
         make_dataset(self.place / "set")
         self.undisturbed = self.place / "undisturbed"
         training = self._start(self.undisturbed, [])
-        training.wait_until(lambda: False, seconds=3600)
+        try:
+            training.wait_until(lambda: False, seconds=3600)
+        finally:
+            training.kill()
         if training.status() != 0:
             raise BrokenPromiseError(training.said())
         training.check_nothing_is_left()

@@ -90,8 +90,10 @@ class Training:
                 os.kill(process, number)
 
     def kill(self) -> None:
-        self.send(signal.SIGKILL)
-        self.process.wait()
+        """End it with all that it has started, if it runs; what one leaves that has ended is looked for later."""
+        if self.process.poll() is None:
+            self.send(signal.SIGKILL)
+            self.process.wait()
 
     def status(self) -> int:
         """How it ended. BrokenPromiseError for a traceback, or an error that is not one line."""
