@@ -143,7 +143,9 @@ class ClipLoader(Generic[Batch]):
         if not any(arrays):
             return batch
         if not self._warned:
-            logger.warning("%s is full: batches come through a pipe, which is slower", SHARED_MEMORY_FOLDER)
+            logger.warning(
+                "%s takes no more: batches come through a pipe, which is slower", SHARED_MEMORY_FOLDER
+            )
             self._warned = True
         values = zip(batch, arrays, strict=True)
         return type(batch)(*(torch.from_numpy(value) if array else value for value, array in values))
@@ -228,17 +230,17 @@ def sent(batch: Batch) -> Batch:
     try:
         return type(batch)(*(value.share_memory_() if tensor else value for value, tensor in values))
     except RuntimeError as error:
-        if not shared_memory_is_full(error):
+        if not is_no_shared_memory(error):
             raise
         return type(batch)(*(value.numpy() if tensor else value for value, tensor in values))
 
 
-def shared_memory_is_full(error: RuntimeError) -> bool:
+def is_no_shared_memory(error: RuntimeError) -> bool:
     """Whether this is torch's complaint about it. What the try has left there is removed; torch forgets it."""
-    full = "shared memory" in str(error)
-    if full:
+    failed = "</torch_" in str(error)  # it names the segment, whatever it could not do with it
+    if failed:
         remove_shared_memory(os.getpid())
-    return full
+    return failed
 
 
 def remove_shared_memory(process: int) -> None:

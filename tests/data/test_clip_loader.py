@@ -191,7 +191,7 @@ def test_batches_go_through_a_pipe_where_shared_memory_is_full(
     clips = loader(Numbers(tmp_path / "mark"), workers=1)
     assert numbers(clips) == BATCHES
     clips.close()
-    assert caplog.text.count("/dev/shm is full: batches come through a pipe, which is slower") == 1
+    assert caplog.text.count("/dev/shm takes no more: batches come through a pipe, which is slower") == 1
 
 
 def test_other_errors_of_sharing_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
