@@ -18,7 +18,7 @@ from train.checkpoint import best_path, epoch_path, load_checkpoint
 # thirty steps an epoch; a checkpoint within it every second or so
 WORDS = ["--batch-size", "2", "--save-minutes", "0.02", "--log-interval", "1", "--lr-schedule", "cosine"]
 WORDS += ["--workers", "2", "--on-full-disk", "continue", "--lr-base", "0.0005"]
-LENIENT = ["--max-bad-samples", "100", "--skip-bad-samples"]
+LENIENT = ["--max-bad-samples", "1", "--skip-bad-samples"]
 TRIES = 60  # starts of one run, of which each gets further than the one before
 
 
