@@ -21,7 +21,7 @@ WORDS += ["--short-cycles", "--augment", "fused", "--tensorboard"]
 
 
 class Sample(NamedTuple):
-    """At a moment: megabytes of its own (what its processes share is counted once), open files and processes of a run."""
+    """Of a run, at a moment: megabytes of its own (what its processes share counts once), open files, processes."""
 
     seconds: float
     megabytes: float
