@@ -182,8 +182,11 @@ def _watched(workers: Sequence[BaseProcess]) -> Iterator[None]:
     try:
         complain()
         yield
-    except (RuntimeError, OSError, EOFError):  # what it sent may have broken off
+    except (ConnectionError, EOFError, FileNotFoundError) as error:  # the one that sends is going, or gone
         wait([worker.sentinel for worker in workers], timeout=1)
+        complain()
+        raise _WorkerDiedError(f"a worker broke off, {error}") from error
+    except RuntimeError:  # torch may have noticed it first
         complain()
         raise
     finally:
