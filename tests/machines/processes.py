@@ -47,7 +47,7 @@ class Training:
     def _listen(self) -> None:
         for line in self.process.stderr:
             self.lines.append(line.rstrip("\n"))
-            self.steps += " step " in line
+            self.steps += re.search(r" epoch \d+/\d+ step \d+/", line) is not None
             self.heard = time.monotonic()
 
     @property
