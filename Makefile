@@ -2,12 +2,15 @@
 # make demo    render motions, convert, train and plot: a few minutes on two cores
 # make demo-full    the demo, then everything that its network can be asked: some minutes more
 # make test    the test suite          make lint    style          make bench    reading clips, and latency of networks
-# make soak    trainings and conversions killed 200 times against ones left alone, hostile files for ten minutes: three
-#              quarters of an hour, or as KILLS=200 ATTACK_MINUTES=10 say
+# make soak    trainings and conversions killed 200 times against ones left alone, 500 faults of machines, a spell that
+#              must not grow, hostile files: one and a half hours, or as KILLS=200 FAULTS=500 SPELL_MINUTES=15
+#              ATTACK_MINUTES=10 say
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 KILLS := 200
+FAULTS := 500
+SPELL_MINUTES := 15
 ATTACK_MINUTES := 10
 RUN := $(DEMO)/results/srtg_r3d_18_gates_False
 BEST := $(RUN)/srtg_r3d_18_best.pth
@@ -54,6 +57,8 @@ test: setup
 soak: setup
 	$(BIN)/python -m tests.train.kills --kills $(KILLS)
 	$(BIN)/python -m tests.data.kills --kills $(KILLS)
+	$(BIN)/python -m tests.machines --faults $(FAULTS)
+	$(BIN)/python -m tests.machines --spell $(SPELL_MINUTES)
 	$(BIN)/python -m tests.attack --minutes $(ATTACK_MINUTES)
 
 lint: setup

@@ -5,9 +5,9 @@ The only file that imports torch's DataLoader.
 
 import itertools
 import logging
+import multiprocessing
 import multiprocessing.util
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -117,6 +117,8 @@ class ClipLoader(Generic[Batch]):
         try:
             with _watched(self._workers):
                 batches = iter(self._loader)  # starts workers, or wakes them up
+        except OSError as error:
+            raise LoaderError(f"workers cannot be started, {error}") from error
         finally:
             if threading.current_thread() is threading.main_thread():
                 # torch's own answer to a dead worker is an error anywhere, also in the middle of an update
@@ -147,12 +149,18 @@ class ClipLoader(Generic[Batch]):
         return type(batch)(*(torch.from_numpy(value) if array else value for value, array in values))
 
     def _check_shared_memory(self) -> None:
-        """LoaderError where there is no room for what workers are told to begin and to end by."""
-        needed = (8 + 4 * self.settings["num_workers"]) * 4096
-        if SHARED_MEMORY_FOLDER.is_dir() and shutil.disk_usage(SHARED_MEMORY_FOLDER).free < needed:
+        """LoaderError where there is no room for the semaphores that workers and this process wait by.
+
+        torch complains without a name, and a second time, with a traceback, when it forgets what it has begun.
+        """
+        try:
+            _ = [
+                multiprocessing.Semaphore() for _ in range(8 + 4 * self.settings["num_workers"])
+            ]  # all at once
+        except OSError as error:
             raise LoaderError(
-                f"{SHARED_MEMORY_FOLDER} is full: no worker can be started, --workers 0 needs none"
-            )
+                f"{SHARED_MEMORY_FOLDER}: has no room to start workers ({error.strerror}); --workers 0 needs none"
+            ) from error
 
 
 class _Rest(Sampler[list[Request]]):
@@ -182,8 +190,11 @@ def _watched(workers: Sequence[BaseProcess]) -> Iterator[None]:
     try:
         complain()
         yield
-    except (RuntimeError, OSError, EOFError):  # what it sent may have broken off
+    except (ConnectionError, EOFError, FileNotFoundError) as error:  # the one that sends is going, or gone
         wait([worker.sentinel for worker in workers], timeout=1)
+        complain()
+        raise _WorkerDiedError(f"a worker broke off, {error}") from error
+    except RuntimeError:  # torch may have noticed it first
         complain()
         raise
     finally:

@@ -51,8 +51,10 @@ class Saver:
     def save_epoch(self, epoch: int, top1: float) -> None:
         """Those after an epoch. The best first: a kill between the two leaves what `complete_epoch` goes on from."""
         if top1 > self.state.best_top1:
-            self.state.best_top1 = top1
-            self._save(best_path(self.folder, self.options.network))
+            before, self.state.best_top1 = self.state.best_top1, top1
+            saved = self._save(best_path(self.folder, self.options.network))
+            if any(self.world.add(not saved)):  # the best is that of those that found space
+                self.state.best_top1 = before
         if self.keeps(epoch):
             path = epoch_path(self.folder, self.options.network, epoch)
             if not self._save(path) and epoch == self.options.end_epoch:

@@ -124,7 +124,10 @@ class Run:
         What `early` has kept of the log begins the run's own.
         """
         if self.state.epochs_done >= self.options.end_epoch:
-            self.saver.complete_epoch()
+            if self.world.is_first:  # a kill at the very end has left what nobody else comes to tidy up
+                with claimed(self.folder):
+                    remove_leftovers(self.folder)
+                    self.saver.complete_epoch()
             logger.info("%s: the run is complete, %d epochs are done", self.folder, self.state.epochs_done)
             return 0
         self._preflight()

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(spell(Path(place), arguments.spell))
             else:
                 _faults(Path(place), arguments, owns)
-    except (BrokenPromiseError, AssertionError) as error:
+    except (BrokenPromiseError, AssertionError, OSError) as error:
         print(f"NOT KEPT: {error}", file=sys.stderr)
         return 1
     return 0

@@ -82,6 +82,7 @@ def _stopped(scene: Scene, process: int | None) -> bool:
 
 def disk_stalls(scene: Scene) -> bool:
     """Whoever opens the store waits, as for a network disk: somebody has a lease of the file."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # how the kernel tells the holder that somebody waits
     with (scene.store() / "frames.db").open("r+b") as file:
         try:
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)

@@ -47,7 +47,7 @@ class Training:
     def _listen(self) -> None:
         for line in self.process.stderr:
             self.lines.append(line.rstrip("\n"))
-            self.steps += " step " in line
+            self.steps += re.search(r" epoch \d+/\d+ step \d+/", line) is not None
             self.heard = time.monotonic()
 
     @property
@@ -96,9 +96,8 @@ class Training:
         status = self.process.wait()
         if any("Traceback" in line or "Exception ignored" in line for line in self.lines):
             raise BrokenPromiseError(f"a traceback: {self.said()}")
-        errors = [line for line in self.lines if line.startswith("train: error: ") or ".py: error:" in line]
-        errors += [line for line in self.lines if line.startswith("__main__.py: error: ")]
-        if status in (1, 2) and len(set(errors)) != 1:
+        errors = [line for line in self.lines if line.startswith("python -m train: error: ")]
+        if status in (1, 2) and len(errors) != 1:
             raise BrokenPromiseError(f"status {status} with {len(errors)} errors: {self.said()}")
         if status not in (0, 1, 2, -signal.SIGKILL) and status not in (
             128 + signal.SIGTERM,
@@ -117,7 +116,8 @@ class Training:
             if time.monotonic() > deadline:
                 raise BrokenPromiseError(f"left behind: {left}{self.said()}")
             time.sleep(0.1)
-        files = list(self.temporary.iterdir())
+        # torch keeps what it compiled under the user's name, for the next process
+        files = [path for path in self.temporary.iterdir() if not path.name.startswith("torchinductor_")]
         if files and self.process.returncode != -signal.SIGKILL:
             raise BrokenPromiseError(f"left behind: {files}{self.said()}")
         shutil.rmtree(self.temporary)
