@@ -268,7 +268,8 @@ def _check_pictures(
     kinds: set[str] = set()
     first: tuple[int, int] | None = None
     for row in rows:
-        jpeg, stated = connection.execute(query, (row.row_id,)).fetchone()
+        # none where a column is called rowid, so that numbers of rows are not what they seem
+        jpeg, stated = connection.execute(query, (row.row_id,)).fetchone() or (None, None)
         finding = None
         try:
             height, width = jpeg_size(jpeg)

@@ -61,6 +61,8 @@ def _resume_epoch(text: str) -> int | str:
 
 
 positive = _number(int, "a whole number of at least 1", lambda value: value >= 1)
+extent = _number(int, "a whole number from 1 to 65536", lambda value: 1 <= value <= 65536)
+epochs = _number(int, "a whole number from 1 to 1000000", lambda value: 1 <= value <= 10**6)
 not_negative = _number(int, "a whole number of at least 0", lambda value: value >= 0)
 amount = _number(float, "a number of at least 0", lambda value: value >= 0)
 above_zero = _number(float, "a number above 0", lambda value: value > 0)
@@ -103,10 +105,10 @@ class Options:
         _cores(at_most=8), not_negative, "processes that read clips; 0 is none beside this"
     )
     # clips
-    clip_length: int = _option(16, positive, "frames of a clip")
-    clip_size: int = _option(224, positive, "height and width of a clip in pixels")
+    clip_length: int = _option(16, extent, "frames of a clip")
+    clip_size: int = _option(224, extent, "height and width of a clip in pixels")
     short_side: int | None = _option(
-        None, positive, "short side that frames are scaled to before the crop (default: the data set's)"
+        None, extent, "short side that frames are scaled to before the crop (default: the data set's)"
     )
     train_frame_interval: tuple[int, ...] = _option(
         (2,), positive, "from frame to frame, one or several to draw from", many=True
@@ -185,7 +187,7 @@ class Options:
     ema: float = _option(
         0.0, part, "validate a moving average of the weights that keeps this share a step; 0 is off"
     )
-    end_epoch: int = _option(100, positive, "last epoch")
+    end_epoch: int = _option(100, epochs, "last epoch")
     random_seed: int = _option(1, not_negative, "everything random follows from it")
     freeze_batchnorm: bool = _option(
         False, boolean, "normalise with the running statistics of the weights, and leave them as they are"

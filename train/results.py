@@ -18,6 +18,7 @@ from humanfriendly.terminal import ansi_strip
 from data.datasets import DatasetSpec
 from data.files import write_whole
 from data.labels import Dataset
+from data.limits import shown
 from train.checkpoint import epoch_path, find_furthest, load_checkpoint, naming_what_fails
 from train.options import NETWORK_CHOICES, Options
 
@@ -93,7 +94,9 @@ def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: 
     for name in names:
         before, now = content["options"].get(name, defaults[name]), now_plain[name]
         if before != now:
-            raise ValueError(f"{path}: was written with --{name.replace('_', '-')} {before}, not {now}")
+            raise ValueError(
+                f"{path}: was written with --{name.replace('_', '-')} {shown(before)}, not {now}"
+            )
     before = content["normalisation"]["channel_order"]
     if options.channel_order not in (None, before):
         raise ValueError(f"{path}: was written with --channel-order {before}, not {options.channel_order}")

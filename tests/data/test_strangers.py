@@ -1,7 +1,9 @@
 """Stores, label files and dictionaries from strangers: each of these once hung, took all memory, or misled."""
 
 import os
+import socket
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +17,8 @@ from data.frame_store import FrameStore, FrameStoreError, remove_abandoned, writ
 from data.label_files import read_classes, read_label_csv
 from data.limits import jpeg_size, shown
 from data.sources import find_jobs
+from data.store_check import BROKEN_JPEG, inspect_store
+from data.video_files import ffmpeg_command
 from data.videos import find_videos
 from tests.attack.stores import ENDLESS
 from tests.painting import painted_jpegs
@@ -193,6 +197,25 @@ def test_playlists_are_no_videos(tmp_path: Path) -> None:
     (tmp_path / "videos" / "a" / "x.m3u8").write_text("#EXTM3U\n#EXTINF:1,\n/etc/passwd\n")
     with pytest.raises(ValueError, match="holds no <class>/<video>"):
         find_jobs(tmp_path / "videos", tmp_path / "set")
+
+
+def test_a_playlist_by_its_content_opens_no_address(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
+        path = tmp_path / "x.m3u8"
+        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n")
+        done = subprocess.run(ffmpeg_command(path, 64, 3), capture_output=True, timeout=60, check=False)
+        assert (done.returncode != 0, done.stdout) == (True, b"")
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_a_column_called_rowid_is_a_finding(tmp_path: Path) -> None:
+    script = "CREATE TABLE Images (ObjId, frames, rowid TEXT); INSERT INTO Images VALUES ('v/frame_1', x'00', NULL)"
+    folder = store_of(tmp_path / "v", script)
+    found = inspect_store(folder, seed=1).wrong
+    assert [finding.kind for finding in found] == [BROKEN_JPEG]
 
 
 def test_messages_are_a_line() -> None:

@@ -16,6 +16,7 @@ from tests.painting import make_stores
 from tests.train.runs import NAME, SMALL, fails, folder, train
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.normalisation import Normalisation
+from train.plot import read_rows
 from train.results import claimed
 
 
@@ -56,6 +57,10 @@ def no_generator(content: dict[str, Any]) -> None:
     content["generators"] = {}
 
 
+def a_name_with_escapes(content: dict[str, Any]) -> None:
+    content["options"] = {**content["options"], "network": "\x1b[2J"}
+
+
 def other_weights(content: dict[str, Any]) -> None:
     content["state_dict"] = {"x": torch.ones(1)}
 
@@ -65,6 +70,7 @@ def other_weights(content: dict[str, Any]) -> None:
     [
         (other_moments, "moments are not as large as the parameters"),
         (no_generator, "KeyError('cpu')"),
+        (a_name_with_escapes, "was written with --network ?[2J, not ir_csn_50"),
         (other_weights, "the checkpoint does not fit the network"),
     ],
 )
@@ -142,6 +148,33 @@ def test_a_folder_that_cannot_be_written_to_is_named(
     """/proc is one for root, too."""
     results = Path("/proc/results")
     fails(capsys, 2, str(results), run=lambda: train(stores, results, "--end-epoch", "1", "--lr-steps", "1"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "rule"),
+    [
+        ("--clip-size", "9223372036854775807", "a whole number from 1 to 65536"),
+        ("--clip-length", "65537", "a whole number from 1 to 65536"),
+        ("--end-epoch", "99999999999", "a whole number from 1 to 1000000"),
+    ],
+)
+def test_numbers_that_no_run_could_end_with_are_refused(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, rule: str
+) -> None:
+    """The first ended in a traceback, the last planned epochs for hours."""
+    with pytest.raises(SystemExit):
+        train(stores, tmp_path, flag, value, "--dry-run")
+    assert f"argument {flag}: '{value}' is not {rule}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"Epoch,Top1\n\xff\xfe,1\n", "is not a row"), (b'Epoch,Top1,Top5,Loss\n1,"0.5', "is no CSV")],
+)
+def test_tables_that_are_none_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "train_results_s0001.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"train_results_s0001\.csv: .*{message}"):
+        read_rows(tmp_path, "train")
 
 
 def test_a_long_word_does_not_fill_the_screen(
