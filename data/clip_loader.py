@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import wait
+from multiprocessing.connection import Listener, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -111,8 +111,7 @@ class ClipLoader(Generic[Batch]):
         """The batches from the `first` on."""
         self._rest.first = first
         if self.settings["num_workers"] and not self._workers:
-            self._check_shared_memory()
-            multiprocessing.util.get_temp_dir()  # one for all workers, which a killed one does not leave behind
+            self._check_room()
         before = signal.getsignal(signal.SIGCHLD)
         try:
             with _watched(self._workers):
@@ -150,10 +149,11 @@ class ClipLoader(Generic[Batch]):
         values = zip(batch, arrays, strict=True)
         return type(batch)(*(torch.from_numpy(value) if array else value for value, array in values))
 
-    def _check_shared_memory(self) -> None:
-        """LoaderError where there is no room for the semaphores that workers and this process wait by.
+    def _check_room(self) -> None:
+        """LoaderError where there is no room for what workers and this process wait and speak by.
 
-        torch complains without a name, and a second time, with a traceback, when it forgets what it has begun.
+        torch complains without a name, and a second time, with a traceback, when it forgets what it has begun. A worker
+        that finds no socket to send from is waited for, for ever.
         """
         try:
             _ = [
@@ -162,6 +162,16 @@ class ClipLoader(Generic[Batch]):
         except OSError as error:
             raise LoaderError(
                 f"{SHARED_MEMORY_FOLDER}: has no room to start workers ({error.strerror}); --workers 0 needs none"
+            ) from error
+        sockets = "TMPDIR"
+        try:
+            sockets = (
+                multiprocessing.util.get_temp_dir()
+            )  # for all workers: a killed one leaves none of its own
+            Listener(family="AF_UNIX").close()
+        except OSError as error:
+            raise LoaderError(
+                f"{sockets}: workers can have no sockets there ({error}); TMPDIR names another folder"
             ) from error
 
 

@@ -225,6 +225,19 @@ def test_workers_that_cannot_be_started_are_one_clear_line(
     assert numbers(loader(Numbers(tmp_path / "mark"), workers=0)) == BATCHES
 
 
+def test_a_folder_that_no_socket_fits_in_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a long TMPDIR: a worker could not send what it had read, and was waited for, for ever."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("multiprocessing.util.get_temp_dir", lambda: str(long))
+    with pytest.raises(
+        LoaderError, match=r"xxx: workers can have no sockets there \(AF_UNIX path too long\); TMPDIR"
+    ):
+        list(loader(Numbers(tmp_path / "mark")))
+
+
 def test_segments_of_a_dead_process_are_removed_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
