@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import wait
+from multiprocessing.connection import Listener, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -111,8 +111,7 @@ class ClipLoader(Generic[Batch]):
         """The batches from the `first` on."""
         self._rest.first = first
         if self.settings["num_workers"] and not self._workers:
-            self._check_shared_memory()
-            multiprocessing.util.get_temp_dir()  # one for all workers, which a killed one does not leave behind
+            self._check_room()
         before = signal.getsignal(signal.SIGCHLD)
         try:
             with _watched(self._workers):
@@ -143,15 +142,18 @@ class ClipLoader(Generic[Batch]):
         if not any(arrays):
             return batch
         if not self._warned:
-            logger.warning("%s is full: batches come through a pipe, which is slower", SHARED_MEMORY_FOLDER)
+            logger.warning(
+                "%s takes no more: batches come through a pipe, which is slower", SHARED_MEMORY_FOLDER
+            )
             self._warned = True
         values = zip(batch, arrays, strict=True)
         return type(batch)(*(torch.from_numpy(value) if array else value for value, array in values))
 
-    def _check_shared_memory(self) -> None:
-        """LoaderError where there is no room for the semaphores that workers and this process wait by.
+    def _check_room(self) -> None:
+        """LoaderError where there is no room for what workers and this process wait and speak by.
 
-        torch complains without a name, and a second time, with a traceback, when it forgets what it has begun.
+        torch complains without a name, and a second time, with a traceback, when it forgets what it has begun. A worker
+        that finds no socket to send from is waited for, for ever.
         """
         try:
             _ = [
@@ -160,6 +162,16 @@ class ClipLoader(Generic[Batch]):
         except OSError as error:
             raise LoaderError(
                 f"{SHARED_MEMORY_FOLDER}: has no room to start workers ({error.strerror}); --workers 0 needs none"
+            ) from error
+        sockets = "TMPDIR"
+        try:
+            sockets = (
+                multiprocessing.util.get_temp_dir()
+            )  # for all workers: a killed one leaves none of its own
+            Listener(family="AF_UNIX").close()
+        except OSError as error:
+            raise LoaderError(
+                f"{sockets}: workers can have no sockets there ({error}); TMPDIR names another folder"
             ) from error
 
 
@@ -191,7 +203,10 @@ def _watched(workers: Sequence[BaseProcess]) -> Iterator[None]:
         complain()
         yield
     except (ConnectionError, EOFError, FileNotFoundError) as error:  # the one that sends is going, or gone
-        wait([worker.sentinel for worker in workers], timeout=1)
+        ended = wait([worker.sentinel for worker in workers], timeout=1)
+        for worker in workers:
+            if worker.sentinel in ended:
+                worker.join(timeout=1)  # its files are closed a moment before it has a status
         complain()
         raise _WorkerDiedError(f"a worker broke off, {error}") from error
     except RuntimeError:  # torch may have noticed it first
@@ -225,17 +240,17 @@ def sent(batch: Batch) -> Batch:
     try:
         return type(batch)(*(value.share_memory_() if tensor else value for value, tensor in values))
     except RuntimeError as error:
-        if not shared_memory_is_full(error):
+        if not is_no_shared_memory(error):
             raise
         return type(batch)(*(value.numpy() if tensor else value for value, tensor in values))
 
 
-def shared_memory_is_full(error: RuntimeError) -> bool:
+def is_no_shared_memory(error: RuntimeError) -> bool:
     """Whether this is torch's complaint about it. What the try has left there is removed; torch forgets it."""
-    full = "shared memory" in str(error)
-    if full:
+    failed = "</torch_" in str(error)  # it names the segment, whatever it could not do with it
+    if failed:
         remove_shared_memory(os.getpid())
-    return full
+    return failed
 
 
 def remove_shared_memory(process: int) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from data.batching import BatchShape, ClipRequest
-from data.clip_loader import SHARED_MEMORY_FOLDER, ClipLoader, sent, shared_memory_is_full
+from data.clip_loader import SHARED_MEMORY_FOLDER, ClipLoader, is_no_shared_memory, sent
 from data.frame_store import EncodedFrames, FrameStore, FrameStoreError
 from data.video_sampler import center_clip, random_clip
 from data.video_transforms import ClipDraw, draw_clip, training_clip, validation_clip
@@ -235,7 +235,7 @@ def _stacked(clips: Sequence[torch.Tensor]) -> torch.Tensor:
     try:
         return default_collate(clips)  # in a worker, straight into shared memory
     except RuntimeError as error:
-        if not shared_memory_is_full(error):
+        if not is_no_shared_memory(error):
             raise
         return torch.stack(list(clips))
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from data import clip_loader
 from data.clip_loader import ClipLoader, LoaderError, remove_shared_memory, sent
@@ -35,6 +36,8 @@ class Numbers(Dataset[Sample]):
             with self.mark.open("a+") as file:
                 file.write("x")
             if self.mark.stat().st_size <= self.lives:
+                # as one that is killed between making a segment and taking away its name
+                (clip_loader.SHARED_MEMORY_FOLDER / f"torch_{os.getpid()}_1_1").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return Sample(torch.full((1, 2, 2, 3), index, dtype=torch.uint8), index, index, [])
 
@@ -72,12 +75,18 @@ def workers() -> list[multiprocessing.process.BaseProcess]:
     return [process for process in multiprocessing.active_children() if process not in OTHERS]
 
 
-def test_what_a_dead_worker_held_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_dead_worker_held_is_read_again_and_what_it_left_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = tmp_path / "shm"
+    shared.mkdir()
+    monkeypatch.setattr(clip_loader, "SHARED_MEMORY_FOLDER", shared)
     before = signal.getsignal(signal.SIGCHLD)
     clips = loader(Numbers(tmp_path / "mark", deadly=13, lives=clip_loader.MAX_DEATHS - 1))
     for _ in range(2):  # the first epoch has the deaths, the second goes through the same workers
         assert numbers(clips) == BATCHES
     assert caplog.text.count("a worker ended, killed by SIGKILL, which is what a machine that runs out") == 4
+    assert list(shared.iterdir()) == []
     clips.close()
     assert workers() == []
     assert signal.getsignal(signal.SIGCHLD) is before
@@ -112,6 +121,23 @@ def test_a_death_is_no_error_but_where_a_batch_is_asked_for(tmp_path: Path) -> N
     assert numbers(itertools.chain([first], batches)) == BATCHES
     for worker in workers():  # between two epochs
         worker.kill()
+    assert numbers(clips) == BATCHES
+    clips.close()
+
+
+def test_a_connection_that_breaks_is_a_dead_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that dies while it sends may be gone from the connection before it is gone from the machine."""
+    breaks = iter([False, True])
+    receive = _MultiProcessingDataLoaderIter._try_get_data
+
+    def broken(self: _MultiProcessingDataLoaderIter, *arguments: object) -> tuple[bool, object]:
+        if next(breaks, False):
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        return receive(self, *arguments)
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", broken)
+    monkeypatch.setattr(clip_loader, "wait", lambda *_, **__: [])
+    clips = loader(Numbers(tmp_path / "mark"))
     assert numbers(clips) == BATCHES
     clips.close()
 
@@ -165,7 +191,7 @@ def test_batches_go_through_a_pipe_where_shared_memory_is_full(
     clips = loader(Numbers(tmp_path / "mark"), workers=1)
     assert numbers(clips) == BATCHES
     clips.close()
-    assert caplog.text.count("/dev/shm is full: batches come through a pipe, which is slower") == 1
+    assert caplog.text.count("/dev/shm takes no more: batches come through a pipe, which is slower") == 1
 
 
 def test_other_errors_of_sharing_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +223,19 @@ def test_workers_that_cannot_be_started_are_one_clear_line(
     with pytest.raises(LoaderError, match=message):
         list(loader(Numbers(tmp_path / "mark")))
     assert numbers(loader(Numbers(tmp_path / "mark"), workers=0)) == BATCHES
+
+
+def test_a_folder_that_no_socket_fits_in_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a long TMPDIR: a worker could not send what it had read, and was waited for, for ever."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("multiprocessing.util.get_temp_dir", lambda: str(long))
+    with pytest.raises(
+        LoaderError, match=r"xxx: workers can have no sockets there \(AF_UNIX path too long\); TMPDIR"
+    ):
+        list(loader(Numbers(tmp_path / "mark")))
 
 
 def test_segments_of_a_dead_process_are_removed_and_no_others(

@@ -18,18 +18,22 @@ from train.checkpoint import best_path, epoch_path, load_checkpoint
 # thirty steps an epoch; a checkpoint within it every second or so
 WORDS = ["--batch-size", "2", "--save-minutes", "0.02", "--log-interval", "1", "--lr-schedule", "cosine"]
 WORDS += ["--workers", "2", "--on-full-disk", "continue", "--lr-base", "0.0005"]
-LENIENT = ["--max-bad-samples", "100", "--skip-bad-samples"]
+LENIENT = ["--max-bad-samples", "1", "--skip-bad-samples"]
 TRIES = 60  # starts of one run, of which each gets further than the one before
 
 
 @dataclass
 class Campaign:
-    """Faults so far, by kind. `owns_shared_memory`: whether /dev/shm is nobody else's and may be filled."""
+    """Faults so far, by kind. `owns_shared_memory`: whether /dev/shm is nobody else's and may be filled.
+
+    `ending`: the share of faults that end the run, which is then started again.
+    """
 
     place: Path
     randomness: random.Random
     epochs: int
     owns_shared_memory: bool
+    ending: float = 0.06
     faults: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     starts: int = 0
@@ -39,7 +43,10 @@ class Campaign:
         make_dataset(self.place / "set")
         self.undisturbed = self.place / "undisturbed"
         training = self._start(self.undisturbed, [])
-        training.wait_until(lambda: False, seconds=3600)
+        try:
+            training.wait_until(lambda: False, seconds=3600)
+        finally:
+            training.kill()
         if training.status() != 0:
             raise BrokenPromiseError(training.said())
         training.check_nothing_is_left()
@@ -47,7 +54,7 @@ class Campaign:
     def disturb(self, go_on: Callable[[], bool]) -> None:
         """A run under faults after which nothing may be different."""
         results = self.place / "disturbed"
-        self._run(results, [], HARMLESS, go_on, ending=0.06)
+        self._run(results, [], HARMLESS, go_on)
         self._compare(folder(results), folder(self.undisturbed))
         for split in ("train", "val"):
             if rows(results, split) != rows(self.undisturbed, split):
@@ -58,7 +65,7 @@ class Campaign:
         """A run whose stores are damaged and mended again; what could not be read is named, and no row is missing."""
         results = self.place / "damaged"
         words = self.randomness.choice(([], LENIENT))
-        self._run(results, words, DAMAGING, go_on, ending=0.02)
+        self._run(results, words, DAMAGING, go_on)
         for split in ("train", "val"):
             epochs = [row[0] for row in rows(results, split)]
             if epochs != [str(epoch) for epoch in range(1, self.epochs + 1)]:
@@ -89,8 +96,6 @@ class Campaign:
         words: list[str],
         faults: Mapping[Fault, int],
         go_on: Callable[[], bool],
-        *,
-        ending: float,
     ) -> None:
         """Start, disturb and resume a run until it ends with status 0, at its last epoch."""
         self.runs += 1
@@ -102,7 +107,7 @@ class Campaign:
                 scene = Scene(training, self.place / "set", results, self.randomness, self.owns_shared_memory)
                 training.wait_until(lambda training=training: training.steps > 0)
                 while training.is_running() and go_on():
-                    self._inject(scene, ENDING if self.randomness.random() < ending else faults)
+                    self._inject(scene, ENDING if self.randomness.random() < self.ending else faults)
                 training.wait_until(lambda: False, seconds=3600)
             finally:
                 training.kill()

@@ -12,6 +12,7 @@ from tests.painting import make_stores
 from tests.train.kills import make_labels
 from tests.train.runs import SMALL
 
+OWN = ("Pss_Anon:", "Pss_Shmem:")  # not of files such as torch's, whose share depends on who else uses them
 EPOCHS = 100_000  # more than there is time for
 WARM_UP = 0.25  # of the spell, while caches and arenas fill
 GROWTH = 0.03  # of the memory, within the rest of it
@@ -20,7 +21,7 @@ WORDS += ["--short-cycles", "--augment", "fused", "--tensorboard"]
 
 
 class Sample(NamedTuple):
-    """At a moment: megabytes (what processes share is counted once), open files and processes of a run."""
+    """Of a run, at a moment: megabytes of its own (what its processes share counts once), open files, processes."""
 
     seconds: float
     megabytes: float
@@ -46,7 +47,7 @@ def spell(place: Path, minutes: float) -> str:
     finally:
         training.kill()
     training.check_nothing_is_left()
-    return _judge(samples, minutes)
+    return judge(samples, minutes)
 
 
 def _sample(training: Training, seconds: float) -> Sample:
@@ -54,13 +55,13 @@ def _sample(training: Training, seconds: float) -> Sample:
     for process in (training.pid, *training.workers()):
         with suppress(OSError):
             rollup = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-            megabytes += sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:")) / 1024
+            megabytes += sum(int(line.split()[1]) for line in rollup if line.startswith(OWN)) / 1024
             files += len(list(Path(f"/proc/{process}/fd").iterdir()))
             processes += 1
     return Sample(seconds, megabytes, files, processes)
 
 
-def _judge(samples: list[Sample], minutes: float) -> str:
+def judge(samples: list[Sample], minutes: float) -> str:
     settled = [sample for sample in samples if sample.seconds > WARM_UP * 60 * minutes]
     if len(settled) < 6:
         raise BrokenPromiseError(

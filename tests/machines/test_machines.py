@@ -1,0 +1,50 @@
+"""The campaign of faults in short, and that it would notice if something grew or was left behind."""
+
+import random
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.machines.campaign import Campaign
+from tests.machines.processes import BrokenPromiseError, Training
+from tests.machines.spell import Sample, judge
+
+
+def test_a_few_faults_change_nothing() -> None:
+    """`make soak` does five hundred; docs/reliability.md has its result."""
+    with tempfile.TemporaryDirectory() as place:  # a short name, as sockets want
+        campaign = Campaign(Path(place), random.Random(3), epochs=1, owns_shared_memory=False, ending=0)
+        campaign.disturb(lambda: campaign.faults.total() < 6)
+    assert campaign.faults.total() > 0
+
+
+@pytest.mark.parametrize(
+    ("grows", "what"),
+    [
+        (lambda i: Sample(i, 400 + 0.2 * i, 100, 5), "something grows: .* 419.8 MB"),
+        (lambda i: Sample(i, 400, 100 + i, 5), "something grows"),
+        (lambda i: Sample(i, 400, 100, 5 + (i > 90)), "something grows"),
+        (lambda i: Sample(i / 20, 400, 100, 5), "0 epochs after the warm-up say nothing"),
+    ],
+)
+def test_what_grows_is_noticed(grows: object, what: str) -> None:
+    with pytest.raises(BrokenPromiseError, match=what):
+        judge([grows(i) for i in range(100)], minutes=1)
+
+
+def test_a_little_noise_is_no_growth() -> None:
+    said = judge([Sample(i, 400 + i % 7, 100 + i % 3, 5) for i in range(100)], minutes=1)
+    assert said.startswith("100 epochs in 1 minutes; ")
+
+
+def test_a_process_that_is_left_behind_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.machines.processes.GOING", 0.3)
+    code = "import os, time; os.fork() or time.sleep(60)"  # the child of an interpreter that ends at once
+    monkeypatch.setattr("tests.machines.processes.COMMAND", ["-c", code])
+    training = Training([], tmp_path / "temporary")
+    training.process.wait()
+    with pytest.raises(BrokenPromiseError, match="left behind: .*process "):
+        training.check_nothing_is_left()
+    training.send(signal.SIGKILL)
