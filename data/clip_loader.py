@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Listener, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data.shared_memory import SHARED_MEMORY_FOLDER
+
 logger = logging.getLogger(__name__)
 
-SHARED_MEMORY_FOLDER = Path("/dev/shm")
 MAX_DEATHS = 5  # of workers, one after the other, while no batch comes
 PATIENCE = 60.0  # seconds without a batch, after which the log says so
 

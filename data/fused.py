@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 import cv2
 import numpy as np
 
+from data.resizing import resize_method
+
 Painter = Callable[[np.ndarray], np.ndarray]  # changes its argument in place, and returns it
 Window = tuple[int, int, int]  # top, left, side: a square of the source
 
@@ -112,11 +114,6 @@ def rotation(degrees: float, *, clip_size: int) -> np.ndarray:
     """Clockwise about the middle."""
     middle = clip_size / 2 - 0.5
     return np.vstack([cv2.getRotationMatrix2D((middle, middle), -degrees, 1), (0, 0, 1)])
-
-
-def resize_method(source: int, target: int) -> int:
-    """Area averaging where a side shrinks to half or less, where linear sampling would pass over pixels."""
-    return cv2.INTER_AREA if source >= 2 * target else cv2.INTER_LINEAR
 
 
 def fuse(

@@ -20,33 +20,9 @@ import coloredlogs
 
 from data.annotations import Entry, check, cut_to_classes, write_annotations
 from data.command_line import OneLineParser, class_table
-from data.label_files import (
-    LabelRow,
-    LabelSet,
-    dictionary_path,
-    find_label_folder,
-    read_label_csv,
-    read_or_write_classes,
-    write_label_csv,
-)
+from data.label_files import LabelRow, LabelSet, read_label_csv, write_label_csv
 from data.official import FORMATS, Format
 from data.splits import class_names, link_videos, split_by_list, split_folders
-from data.videos import Dataset, VideoList, find_videos, open_dataset
-
-__all__ = [
-    "Dataset",
-    "LabelRow",
-    "VideoList",
-    "dictionary_path",
-    "find_label_folder",
-    "find_videos",
-    "main",
-    "open_dataset",
-    "read_label_csv",
-    "read_or_write_classes",
-    "split_folders",
-    "write_label_csv",
-]
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,6 @@ transformed, and stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalisati
 (train/loop.py).
 """
 
-import logging
-import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +15,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
-from data.batching import BatchShape, ClipRequest
-from data.clip_loader import SHARED_MEMORY_FOLDER, ClipLoader, is_no_shared_memory, sent
+from data.batching import ClipRequest
+from data.clip_loader import ClipLoader, is_no_shared_memory, sent
 from data.frame_store import EncodedFrames, FrameStore, FrameStoreError
+from data.shared_memory import PREFETCH
 from data.video_sampler import center_clip, random_clip
 from data.video_transforms import ClipDraw, draw_clip, training_clip, validation_clip
 from data.videos import VideoList
 
-logger = logging.getLogger(__name__)
-
-PREFETCH = 2  # batches a worker holds ready, where shared memory allows
-SHARED_MEMORY = 2 * 10**9  # bytes of it that a loader takes at most
 MAX_REPLACEMENTS = 100  # unreadable videos in a row before a clip is given up
 
 
@@ -266,39 +261,3 @@ def _prepare_worker(_: int) -> None:
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM):  # these reach all processes; the loop says when to stop
         signal.signal(number, signal.SIG_IGN)
-
-
-def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int, prefetch: int = PREFETCH) -> int:
-    """What batches in flight hold of /dev/shm at most: a worker its prefetched ones, and the consumer one."""
-    largest = max(shape.batch * shape.length * shape.size**2 * 3 for shape in shapes)
-    return (workers * prefetch + 1) * largest if workers else 0
-
-
-def fitting_prefetch(
-    shapes: Sequence[BatchShape], workers: int, *, processes: int = 1, free: int | None = None
-) -> int:
-    """How many batches a worker may hold ready: as many as fit, with those of all `processes` on this machine.
-
-    At most PREFETCH, within SHARED_MEMORY, and within the `free` bytes of /dev/shm: with a warning where the machine
-    has too little, and a ValueError where it has not enough for one batch a worker.
-    """
-    if free is None:
-        folder = SHARED_MEMORY_FOLDER
-        free = shutil.disk_usage(folder).free if folder.is_dir() else SHARED_MEMORY  # Linux, or another
-
-    def needed(prefetch: int) -> int:
-        return processes * shared_memory_bytes(shapes, workers, prefetch)
-
-    if needed(1) > free:
-        raise ValueError(
-            f"{workers} workers need {needed(1) / 1e6:.0f} MB of {SHARED_MEMORY_FOLDER}, which has "
-            f"{free / 1e6:.0f} MB free: lower --workers or --batch-size, or make it larger (docker run --shm-size)"
-        )
-    wanted = max((count for count in range(1, PREFETCH + 1) if needed(count) <= SHARED_MEMORY), default=1)
-    prefetch = max(count for count in range(1, wanted + 1) if needed(count) <= free)
-    if prefetch < wanted:
-        logger.warning(
-            "%s has %.0f MB free: workers hold %d batches ready, not %d",
-            *(SHARED_MEMORY_FOLDER, free / 1e6, prefetch, wanted),
-        )
-    return prefetch

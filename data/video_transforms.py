@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 
 from data import fused
 from data.frame_store import EncodedFrames
+from data.resizing import resize, scale_short_side
 
 
 def _restore_numpy_names() -> None:
@@ -281,24 +281,6 @@ def validation_clip(frames: np.ndarray, *, size: int, short_side: int) -> np.nda
     frames = scale_short_side(frames, max(short_side, size))
     top, left = ((side - size) // 2 for side in frames.shape[1:3])
     return np.ascontiguousarray(frames[:, top : top + size, left : left + size])
-
-
-def scale_short_side(frames: np.ndarray, short_side: int) -> np.ndarray:
-    """`(T, H, W, 3)` with its short side at `short_side`, the aspect kept."""
-    height, width = frames.shape[1:3]
-    scale = short_side / min(height, width)
-    return resize(frames, max(short_side, round(height * scale)), max(short_side, round(width * scale)))
-
-
-def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`(T, H, W, 3)` at another size, by the method that `fused.resize_method` says."""
-    if frames.shape[1:3] == (height, width):
-        return np.ascontiguousarray(frames)
-    method = fused.resize_method(min(frames.shape[1:3]), min(height, width))
-    resized = np.empty((len(frames), height, width, 3), np.uint8)
-    for source, target in zip(frames, resized, strict=True):
-        cv2.resize(np.ascontiguousarray(source), (width, height), dst=target, interpolation=method)
-    return resized
 
 
 class Compose:

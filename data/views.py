@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 from data.batching import BatchShape, ClipRequest
 from data.clip_loader import ClipLoader
 from data.frame_store import FrameStore, FrameStoreError
-from data.video_iterator import BadSample, Batch, Sample, fitting_prefetch, make_loader
+from data.resizing import scale_short_side
+from data.shared_memory import fitting_prefetch
+from data.video_iterator import BadSample, Batch, Sample, make_loader
 from data.video_sampler import spread_clips
-from data.video_transforms import scale_short_side
 from data.videos import VideoList
 
 CROPS = (1, 3, 10)

@@ -226,6 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     matplotlib.use("Agg")
     plt.rcParams.update({"svg.hashsalt": "figures", "svg.fonttype": "path"})  # the same file each time
+    arguments.folder.mkdir(parents=True, exist_ok=True)
     for name, draw in FIGURES.items():
         path = arguments.folder / f"{name}.{arguments.ending}"
         metadata = {"Date": None} if arguments.ending == "svg" else None

@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     rows = [row_of(path, arguments.frames, arguments.height) for path in arguments.videos]
     width = min(row.shape[1] for row in rows)
-    cv2.imwrite(str(arguments.output), np.concatenate([row[:, :width] for row in rows])[:-GAP, :-GAP])
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    strip = np.concatenate([row[:, :width] for row in rows])[:-GAP, :-GAP]
+    if not cv2.imwrite(str(arguments.output), strip):
+        raise SystemExit(f"{arguments.output}: cannot be written")
     print(arguments.output)
     return 0
 

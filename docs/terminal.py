@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     matplotlib.use("Agg")
     session = arguments.session.read_bytes().decode(errors="replace")  # as text, \r would end lines
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     draw(printed_lines(session)[-arguments.lines :], arguments.columns, arguments.output)
     print(arguments.output)
     return 0

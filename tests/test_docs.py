@@ -19,9 +19,9 @@ def script(repository: Path, name: str) -> dict[str, Any]:
 
 def test_block_diagrams_are_what_their_script_draws(repository: Path, tmp_path: Path) -> None:
     figures = script(repository, "figures")
-    assert figures["main"]([str(tmp_path)]) == 0
+    assert figures["main"]([str(tmp_path / "new")]) == 0
     for name in figures["FIGURES"]:
-        drawn = (tmp_path / f"{name}.svg").read_bytes()
+        drawn = (tmp_path / "new" / f"{name}.svg").read_bytes()
         assert drawn == (repository / "docs" / f"{name}.svg").read_bytes(), name
 
 
@@ -40,11 +40,11 @@ def test_picture_of_a_terminal_has_what_stays_there(
     (line,) = terminal["printed_lines"]("\n".join(lines))
     text = [(piece, bold) for piece, _, bold in terminal["pieces"](line)]
     assert text == [("now", False), (" ", False), ("slow", True), (" end", False)]
-    assert terminal["main"]([str(session), "-o", str(tmp_path / "t.png"), "--columns", "30"]) == 0
-    picture = cv2.imread(str(tmp_path / "t.png")).astype(int)
+    assert terminal["main"]([str(session), "-o", str(tmp_path / "new" / "t.png"), "--columns", "30"]) == 0
+    picture = cv2.imread(str(tmp_path / "new" / "t.png")).astype(int)
     for channel, other in ((1, 2), (2, 1)):  # something green, something red
         assert (picture[40:, :, channel] - picture[40:, :, other]).max() > 60
-    assert str(tmp_path / "t.png") in capsys.readouterr().out
+    assert str(tmp_path / "new" / "t.png") in capsys.readouterr().out
 
 
 def test_filmstrip_has_a_row_a_video(repository: Path, tmp_path: Path) -> None:
@@ -55,10 +55,12 @@ def test_filmstrip_has_a_row_a_video(repository: Path, tmp_path: Path) -> None:
     videos = [str(tmp_path / f"{name}.mp4") for name in ("dark", "bright")]
     filmstrip = script(repository, "filmstrip")
     assert (
-        filmstrip["main"]([*videos, "-o", str(tmp_path / "strip.png"), "--frames", "3", "--height", "96"])
+        filmstrip["main"](
+            [*videos, "-o", str(tmp_path / "new" / "strip.png"), "--frames", "3", "--height", "96"]
+        )
         == 0
     )
-    picture = cv2.imread(str(tmp_path / "strip.png"))
+    picture = cv2.imread(str(tmp_path / "new" / "strip.png"))
     gap = filmstrip["GAP"]
     assert picture.shape == (2 * 96 + gap, 3 * 128 + 2 * gap, 3)
     assert picture[40, 60, 0] < 60

@@ -80,9 +80,8 @@ def test_commands_are_imported_by_tests_alone(repository: Path) -> None:
         for path in sources(repository)
         if is_command(path)
     }
-    shared = {"data.labels"}  # label files are read by others too
     for path in sources(repository):
-        assert not imports(path) & (commands - shared), path
+        assert not imports(path) & commands, path
 
 
 def test_scripts_are_facts_and_one_call(repository: Path) -> None:

@@ -11,15 +11,9 @@ from torch import nn
 
 from data.batching import BatchShape, Part, TrainingBatches, ValidationBatches
 from data.clip_loader import ClipLoader
-from data.labels import Dataset
-from data.video_iterator import (
-    Batch,
-    TrainingClips,
-    ValidationClips,
-    fitting_prefetch,
-    make_loader,
-    shared_memory_bytes,
-)
+from data.shared_memory import fitting_prefetch, shared_memory_bytes
+from data.video_iterator import Batch, TrainingClips, ValidationClips, make_loader
+from data.videos import Dataset
 from network import create_network
 from train.batch_groups import group_norms
 from train.batch_norm import synchronise

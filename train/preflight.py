@@ -8,15 +8,14 @@ import numpy as np
 from torch import nn
 
 from data.batching import BatchShape, ClipRequest
-from data.labels import Dataset
 from data.video_iterator import Sample, TrainingClips, ValidationClips
+from data.videos import Dataset
 from train.distributed import World
 from train.loop import unreadable_in_validation
 
 logger = logging.getLogger(__name__)
 
 FIRST = 3  # training videos that tell a bad file, which is replaced, from a bad data set
-SHARED_MEMORY = Path("/dev/shm")
 
 
 def check_labels(dataset: Dataset) -> None:

@@ -17,8 +17,8 @@ from humanfriendly.terminal import ansi_strip
 
 from data.datasets import DatasetSpec
 from data.files import write_whole
-from data.labels import Dataset
 from data.limits import shown
+from data.videos import Dataset
 from train.checkpoint import epoch_path, find_furthest, load_checkpoint, naming_what_fails
 from train.options import NETWORK_CHOICES, Options
 

@@ -16,8 +16,8 @@ from data.batching import BatchShape
 from data.clip_loader import LoaderError
 from data.datasets import DatasetSpec
 from data.files import remove_leftovers
-from data.labels import open_dataset
 from data.video_iterator import Batch
+from data.videos import open_dataset
 from train.build import make_callbacks, make_loaders, make_schedule, make_state, make_trainer
 from train.callbacks import Callback, EpochReport, GateMonitor, SpeedMonitor
 from train.checkpoint import naming_what_fails, set_aside_later

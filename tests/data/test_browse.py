@@ -10,10 +10,10 @@ from data.batching import BatchShape, TrainingBatches
 from data.browse import collect, main, make_parser
 from data.contact_sheet import describe, describe_frames, describe_operation
 from data.datasets import OWN
-from data.labels import open_dataset
 from data.motions import write_motion_set
 from data.video_iterator import TrainingClips
 from data.video_transforms import AUGMENTATIONS
+from data.videos import open_dataset
 from tests.data.test_labels import write
 from tests.painting import indices_of, make_stores
 

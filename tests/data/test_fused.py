@@ -12,7 +12,8 @@ import simplejpeg
 from data import fused
 from data.benchmark import reader
 from data.frame_store import EncodedFrames, FrameStore, write_frame_store
-from data.video_transforms import AUGMENTATIONS, Operation, augment_with_imgaug, resize, training_clip
+from data.resizing import resize
+from data.video_transforms import AUGMENTATIONS, Operation, augment_with_imgaug, training_clip
 
 SIZE = 224
 REPOSITORY = Path(__file__).parents[2]

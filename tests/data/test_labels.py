@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from data.datasets import HACS, KINETICS, OWN
-from data.labels import (
+from data.label_files import (
     LabelRow,
     dictionary_path,
     find_label_folder,
-    main,
-    open_dataset,
     read_label_csv,
     read_or_write_classes,
     write_label_csv,
 )
+from data.labels import main
+from data.videos import open_dataset
 from tests.painting import make_stores
 
 IDS = {"run": ["a", "b", "c", "d"], "jump": ["e", "f", "g", "h"], "fall": ["i", "j", "k", "l"]}

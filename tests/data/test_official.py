@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data.labels import LabelRow, main, read_label_csv
+from data.label_files import LabelRow, read_label_csv
+from data.labels import main
 from data.official import FORMATS
 from tests.data.test_labels import write
 

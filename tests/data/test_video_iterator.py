@@ -10,15 +10,14 @@ import torch
 from data.batching import BatchShape, ClipRequest, TrainingBatches, ValidationBatches
 from data.datasets import OWN
 from data.frame_store import FrameStore
-from data.labels import Dataset, main, open_dataset
+from data.labels import main
 from data.video_iterator import (
     Batch,
     TrainingClips,
     ValidationClips,
-    fitting_prefetch,
     make_loader,
-    shared_memory_bytes,
 )
+from data.videos import Dataset, open_dataset
 from tests.painting import make_stores, read_paint
 
 IDS = {name: [f"{name}{i}" for i in range(8)] for name in ("a", "b", "c")}
@@ -162,28 +161,6 @@ def test_nothing_readable_is_no_endless_search(tmp_path: Path) -> None:
     batch = load(training(dataset), [ClipRequest(0, 2, 50, 0)])
     assert len(batch.clips) == len(batch.labels) == 0
     assert len(batch.bad) == 100
-
-
-def test_clips_cost_their_own_pixels_of_shared_memory() -> None:
-    """The original needed 86 GB; 8 workers stay under 2 GiB here."""
-    shapes = [BatchShape(48, 16, 224), BatchShape(1536, 4, 80), BatchShape(384, 8, 112)]
-    assert shared_memory_bytes(shapes, workers=8) < 2 * 2**30
-    assert shared_memory_bytes(shapes, workers=0) == 0
-    assert shared_memory_bytes(shapes[:1], workers=1) == 3 * 48 * 16 * 224 * 224 * 3
-
-
-def test_fewer_batches_are_held_ready_where_shared_memory_is_small(caplog: pytest.LogCaptureFixture) -> None:
-    shapes = [BatchShape(48, 16, 224), BatchShape(1536, 4, 80)]
-    one, two = (shared_memory_bytes(shapes, 4, prefetch) for prefetch in (1, 2))
-    assert [fitting_prefetch(shapes, 4, free=free) for free in (10 * two, two)] == [2, 2]
-    assert caplog.text == ""
-    assert fitting_prefetch(shapes, 4, free=two - 1) == 1
-    assert "workers hold 1 batches ready, not 2" in caplog.text
-    with pytest.raises(ValueError, match="4 workers need .* lower --workers"):
-        fitting_prefetch(shapes, 4, free=one - 1)
-    assert shared_memory_bytes(shapes, 8, fitting_prefetch(shapes, 8, free=10**12)) < 2e9
-    assert fitting_prefetch(shapes, 0, free=0) == 2
-    assert fitting_prefetch(shapes, 4, processes=2, free=2 * two - 1) == 1
 
 
 def test_frames_of_a_short_video_are_looped(tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from data import video_transforms
+from data.resizing import resize
 from data.video_transforms import (
     AUGMENTATIONS,
     Compose,
     augment_with_imgaug,
     draw_augmentations,
-    resize,
-    scale_short_side,
     training_clip,
     validation_clip,
 )
@@ -180,13 +179,6 @@ def test_clip_larger_than_the_short_side_enlarges_the_frames() -> None:
 def test_validation_takes_the_centre() -> None:
     frames = clip(2, 40, 80)
     assert np.array_equal(validation_clip(frames, size=32, short_side=40), frames[:, 4:36, 24:56])
-
-
-@pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60), (33, 101), (16, 16)])
-def test_short_side_is_exact_and_aspect_is_kept(height: int, width: int) -> None:
-    scaled = scale_short_side(clip(1, height, width), 50)
-    assert min(scaled.shape[1:3]) == 50
-    assert abs(scaled.shape[2] / scaled.shape[1] - width / height) < 0.02
 
 
 def test_compose_gives_one_augmentation_to_all_frames_and_another_to_the_next_clip() -> None:

@@ -9,9 +9,9 @@ import simplejpeg
 
 from data.batching import BatchShape, ClipRequest
 from data.frame_store import FrameStore, write_frame_store
+from data.resizing import scale_short_side
 from data.video_iterator import ValidationClips
 from data.video_sampler import center_clip, clip_span, fitting_interval, spread_clips
-from data.video_transforms import scale_short_side
 from data.videos import VideoList
 from data.views import Square, VideoViews, read_views, squares, view_loader
 from tests.painting import indices_of, painted_jpegs

@@ -15,8 +15,8 @@ from torch.distributed import TCPStore
 
 from data.frame_store import FrameStore, write_frame_store
 from data.labels import main as labels_main
+from data.resizing import scale_short_side
 from data.video_sampler import spread_clips
-from data.video_transforms import scale_short_side
 from tests.painting import painted_jpegs
 from tests.train.checkpoints import make_checkpoint
 from train.evaluate import main

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.labels import Dataset, VideoList
 from data.labels import main as labels_main
+from data.videos import Dataset, VideoList
 from network import create_network
 from tests.painting import make_stores
 from tests.train.runs import NAME, damage, fails, folder, train

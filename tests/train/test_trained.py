@@ -7,8 +7,8 @@ import torch
 
 from data.batching import BatchShape, ValidationBatches
 from data.datasets import OWN
-from data.labels import open_dataset
 from data.video_iterator import ValidationClips, make_loader
+from data.videos import open_dataset
 from tests.train.runs import NAME, folder, rows, train
 from train.checkpoint import load_checkpoint
 from train.trained import Trained, load_trained
