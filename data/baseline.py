@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from data.frame_store import DATABASE
-from data.video_transforms import FLIP_PROBABILITY, draw_augmentations, iaa
+from data.limits import jpeg_size
+from data.video_transforms import draw_clip, iaa
 
 MEANS, DEVIATIONS = np.array((124, 117, 104), np.float32) / 255, 1 / (0.0167 * 255)
 
@@ -50,13 +51,28 @@ def fetch_from_files(folder: Path, indices: Sequence[int]) -> list[bytes]:
 def augmented_clip(
     jpegs: Sequence[bytes], *, size: int, clip_size: int, short_side: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """float32 `(3, T, size, size)`, normalised. All frames get the same."""
-    crop, mirror, order = (int(seed) for seed in generator.integers(2**31, size=3))
+    """float32 `(3, T, size, size)`, normalised. All frames get the same.
+
+    Which operations, and whether it is mirrored, is drawn as `training_clip` draws it, so that both do the same work
+    for the same generator; the square is another.
+    """
+    height, width = jpeg_size(jpegs[0])
+    draw = draw_clip(
+        height,
+        width,
+        size=size,
+        clip_size=clip_size,
+        short_side=short_side,
+        augment="imgaug",
+        flip=True,
+        generator=generator,
+    )
+    crop, order = (int(seed) for seed in generator.integers(2**31, size=2))
     augmenters = [
         iaa().Resize({"shorter-side": short_side, "longer-side": "keep-aspect-ratio"}),
         iaa().CropToFixedSize(clip_size, clip_size, seed=crop),
-        *(operation.augmenter(*values) for operation, values in draw_augmentations(generator)),
-        iaa().Fliplr(FLIP_PROBABILITY, seed=mirror),
+        *(operation.augmenter(*values) for operation, values in draw.drawn),
+        iaa().Fliplr(float(draw.mirrored)),
     ]
     sequence = iaa().Sequential(augmenters, seed=order).to_deterministic()
     frames = []

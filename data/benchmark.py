@@ -3,8 +3,8 @@
 How fast clips are read, augmentations and all, beside the original's recipe on the same frames: clips a second of one
 process on one core, and how many times the recipe's. Frames are 360 lines high.
 
-Variants take turns, a few clips each; ratios are taken turn by turn, and medians and quartiles of them reported. Makes
-its own videos where none are given.
+Variants take turns, a few clips each, the same ones with the same operations; ratios are taken turn by turn, and
+medians and quartiles of them reported. Makes its own videos where none are given.
 """
 
 import argparse
@@ -24,11 +24,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.baseline import (
-    augmented_clip,
-    fetch_from_files,
-    fetch_from_store,
-)
+from data.baseline import augmented_clip, fetch_from_files, fetch_from_store
 from data.command_line import OneLineParser
 from data.converting_speed import convert_gain, convert_rates, on_cores
 from data.footage import LINES, Sources, jpegs_of, made, make_videos, prepare
@@ -39,7 +35,7 @@ from data.video_sampler import random_clip
 
 SHAPES = ((4, 80), (8, 112), (16, 158), (16, 224))  # frames, pixels: those of multigrid at 16 x 224
 INTERVAL, CLIP_SIZE, SHORT_SIDE = 2, 224, 294
-CLIPS_A_TURN = 16  # of fewer, one clip's drawn augmentations weigh too much
+CLIPS_A_TURN = 16
 
 Reader = Callable[[int], object]  # seed -> clip
 

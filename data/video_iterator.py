@@ -109,7 +109,8 @@ class TrainingClips(Dataset[Sample]):
             frame_sampling=self.frame_sampling,
         )
         draw = draw_clip(
-            frames,
+            frames.height,
+            frames.width,
             size=request.size,
             clip_size=self.clip_size,
             short_side=self.short_side,

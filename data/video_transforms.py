@@ -197,7 +197,8 @@ def training_clip(
     and the mirror. With the same generator all of them see the same square.
     """
     draw = draw_clip(
-        frames,
+        frames.height,
+        frames.width,
         size=size,
         clip_size=clip_size,
         short_side=short_side,
@@ -220,7 +221,8 @@ class ClipDraw:
 
 
 def draw_clip(
-    frames: EncodedFrames,
+    height: int,
+    width: int,
     *,
     size: int,
     clip_size: int,
@@ -229,19 +231,19 @@ def draw_clip(
     flip: bool,
     generator: np.random.Generator,
 ) -> ClipDraw:
-    """What `training_clip` draws with the same generator."""
-    window = _draw_window(frames, size, clip_size, max(short_side, clip_size), generator)
+    """What `training_clip` draws with the same generator for frames of that size."""
+    window = _draw_window(height, width, size, clip_size, max(short_side, clip_size), generator)
     mirrored = flip and bool(generator.random() < FLIP_PROBABILITY)
     return ClipDraw(window, draw_augmentations(generator) if augment != "none" else [], mirrored)
 
 
 def _draw_window(
-    frames: EncodedFrames, size: int, clip_size: int, short_side: int, generator: np.random.Generator
+    height: int, width: int, size: int, clip_size: int, short_side: int, generator: np.random.Generator
 ) -> fused.Window:
     """The square of the source; on even pixels if it is halved in decoding."""
-    side = max(1, round(min(frames.height, frames.width) * clip_size / short_side))
-    top = int(generator.integers(frames.height - side, endpoint=True))
-    left = int(generator.integers(frames.width - side, endpoint=True))
+    side = max(1, round(min(height, width) * clip_size / short_side))
+    top = int(generator.integers(height - side, endpoint=True))
+    left = int(generator.integers(width - side, endpoint=True))
     if side >= 2 * size:
         top, left, side = (value - value % 2 for value in (top, left, side))
     return top, left, side
