@@ -30,7 +30,7 @@ from data.files import flush_to_disk
 from data.frame_store import has_store, remove_abandoned
 from data.ledger import Ledger
 from data.processes import Ended, LostJobError, interrupted_by_signals, run_each
-from data.sources import find_jobs, find_trims, own_part
+from data.sources import NoVideosError, find_jobs, find_trims, own_part
 from data.video_files import ConversionError, Job, check_store, convert_video, keep_every_frame, read_back
 
 logger = logging.getLogger(__name__)
@@ -182,15 +182,24 @@ def _cores() -> int:
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def _find(arguments: argparse.Namespace) -> tuple[list[Job], dict[str, int]]:
+    """What is to be converted, and counts of what is not."""
+    if arguments.trim:
+        jobs, missing = find_trims(arguments.videos, arguments.dataset, arguments.trim)
+        return jobs, {"without_source": missing}
+    jobs, ignored = find_jobs(arguments.videos, arguments.dataset)
+    return jobs, {"no_videos": ignored}
+
+
 def convert(arguments: argparse.Namespace) -> Counter[str]:
     """All that the command does; counts what became of the videos."""
     dataset = arguments.dataset
-    if arguments.trim:
-        jobs, missing = find_trims(arguments.videos, dataset, arguments.trim)
-        besides = {"without_source": missing}
-    else:
-        jobs, ignored = find_jobs(arguments.videos, dataset)
-        besides = {"no_videos": ignored}
+    try:
+        jobs, besides = _find(arguments)
+    except NoVideosError:
+        if not (arguments.delete_source and (dataset / LEDGER).is_file()):
+            raise
+        jobs, besides = [], {}  # all were converted before, and deleted
     jobs = own_part(jobs, arguments.videos, os.environ)
     settings = Settings(
         short_side=arguments.short_side,

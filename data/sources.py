@@ -14,10 +14,14 @@ logger = logging.getLogger(__name__)
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 
 
+class NoVideosError(ValueError):
+    """A folder without anything to convert."""
+
+
 def find_jobs(videos: Path, dataset: Path) -> tuple[list[Job], int]:
     """All videos `videos/<class>/<id>.<any>`, and the number of files that are none by their ending.
 
-    Raises ValueError where two files would become one store, and where there is nothing.
+    Raises ValueError where two files would become one store, NoVideosError where there is nothing.
     """
     if not videos.is_dir():
         raise ValueError(f"{videos}: is not a folder with <class>/<video> in it")
@@ -29,7 +33,7 @@ def find_jobs(videos: Path, dataset: Path) -> tuple[list[Job], int]:
             raise ValueError(f"{path} and {jobs[folder].video.name} would be one store, {folder}")
         jobs[folder] = Job(path, folder)
     if not jobs:
-        raise ValueError(f"{videos}: holds no <class>/<video>")
+        raise NoVideosError(f"{videos}: holds no <class>/<video>")
     return list(jobs.values()), ignored
 
 
@@ -37,7 +41,7 @@ def find_trims(videos: Path, dataset: Path, labels: Sequence[Path]) -> tuple[lis
     """A job for each row of label files whose source is there, and the number of rows whose source is not.
 
     A source is `videos/<class>/<youtube_id>.<any>` or `videos/<youtube_id>.<any>`. Raises ValueError where a source is
-    there twice, and where none is there.
+    there twice, NoVideosError where none is there.
     """
     sources: dict[tuple[str, str], Path] = {}
     for path in (path for pattern in ("*", "*/*") for path in _video_files(videos, pattern)[0]):
@@ -55,7 +59,7 @@ def find_trims(videos: Path, dataset: Path, labels: Sequence[Path]) -> tuple[lis
         folder = dataset / "jpg" / segment.label / segment.video_id
         jobs[folder] = Job(video, folder, segment.seconds)
     if not jobs:
-        raise ValueError(
+        raise NoVideosError(
             f"{videos}: holds none of the {missing} sources, as {segment.label}/{segment.source}.mp4"
         )
     return list(jobs.values()), missing

@@ -137,6 +137,21 @@ def test_rows_of_label_files_are_cut_out_of_their_sources(
     assert [path.name for path in tmp_path.glob("videos/**/*.*")] == []
 
 
+def test_the_same_command_once_more_is_no_error_though_all_sources_are_deleted(
+    tmp_path: Path, painted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended with status 2, as in a folder that never held a video."""
+    place(painted, tmp_path / "videos/a/x.mp4")
+    assert convert(tmp_path, "--delete-source") == 0
+    assert convert(tmp_path, "--delete-source") == 0
+    assert capsys.readouterr().out.splitlines() == ["converted 1, sources deleted 1", "converted 0"]
+    with pytest.raises(SystemExit):
+        convert(tmp_path)
+    (tmp_path / "set/converted.csv").unlink()
+    with pytest.raises(SystemExit):
+        convert(tmp_path, "--delete-source")
+
+
 def test_source_stays_until_all_its_rows_are_stores(
     tmp_path: Path, painted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
