@@ -26,6 +26,7 @@ import coloredlogs
 from tqdm import tqdm
 
 from data.command_line import OneLineParser
+from data.cores import own_cores
 from data.files import flush_to_disk
 from data.frame_store import has_store, remove_abandoned
 from data.ledger import Ledger
@@ -150,7 +151,7 @@ def make_parser() -> OneLineParser:
     parser.add_argument("--short-side", type=int, default=294, help="height of frames at most (default: 294)")
     parser.add_argument("--quality", type=int, default=3, help="of the JPEGs, 2 (best) to 31 (default: 3)")
     parser.add_argument(
-        "--workers", type=int, default=_cores(), help="videos at a time (default: one a core)"
+        "--workers", type=int, default=own_cores(), help="videos at a time (default: one a core)"
     )
     parser.add_argument(
         "--trim",
@@ -175,11 +176,6 @@ def make_parser() -> OneLineParser:
         help="delete each video once its stores were read back; damaged ones stay",
     )
     return parser
-
-
-def _cores() -> int:
-    """Cores for this process, where torchrun started several on this machine."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _find(arguments: argparse.Namespace) -> tuple[list[Job], dict[str, int]]:

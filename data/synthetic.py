@@ -5,7 +5,6 @@ colour, place, size, speed and background are random, so one frame says nothing 
 """
 
 import functools
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 
 from data.command_line import OneLineParser
+from data.cores import usable_cores
 from data.motions import MOTIONS, render
 from data.video_files import ffmpeg_binary
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         render_video, seed=arguments.seed, n_frames=arguments.frames, height=arguments.height
     )
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             list(pool.map(work, [path for path in paths if not path.exists()]))
         if arguments.sheet:
             draw_sheet(arguments.sheet, arguments.seed, arguments.frames, arguments.height)

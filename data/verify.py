@@ -5,7 +5,8 @@ numbered without a gap and as many as n_frames says, do the first, the last and 
 state. Prints a table: of each class the stores that are found, missing and broken, and short ones, with fewer frames
 than a clip. Ends with status 1 where one is missing or broken.
 
-Label files are looked for as in training; without any, all stores that are there are looked at.
+Label files are looked for as in training, which reads those of training and validation: name a test split's with
+--labels. Without any, all stores that are there are looked at.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from data.command_line import OneLineParser, class_table
+from data.cores import usable_cores
 from data.files import write_whole
 from data.label_files import LabelRow, find_label_sets, read_label_csv, write_csv
 from data.splits import find_stores
@@ -108,7 +110,8 @@ def label_files(dataset: Path, labels: Sequence[Path] | None) -> list[Path]:
         if len({(s.spec.name, s.variant if s.spec.variant_flag == "variant" else "") for s in sets}) > 1:
             names = " and ".join(s.paths()["train"].name for s in sets)
             raise ValueError(f"{sets[0].folder}: holds {names}; --labels FILE... says which are meant")
-        files += [file for found in sets for file in found.paths().values() if file.is_file()]
+        used = [found.paths()[split] for found in sets for split in ("train", "val")]
+        files += [file for file in used if file.is_file()]
     return files
 
 
@@ -208,7 +211,7 @@ def make_parser() -> OneLineParser:
     add("--clip-length", type=int, default=16, help="stores of fewer frames are short (default: 16)")
     add("--json", type=Path, help="file for the report")
     add("--csv", type=Path, help="file for a row a store")
-    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    add("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
     return parser
 
 

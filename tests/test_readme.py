@@ -9,29 +9,20 @@ import shlex
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from data import datasets
-from data.motions import render
-from data.synthetic import write_video
 from network import create_network, list_networks
+from tests.pages import code_lines
 from train.command_line import parse_options
 from train.options import Options
-from train.run import main as train
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def commands(page: Path) -> list[str]:
-    """The lines of a page's code blocks, those that go on in the next one joined."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-
-
-LINES = list(dict.fromkeys(line for page in PAGES for line in commands(page)))
+LINES = list(dict.fromkeys(line for page in PAGES for line in code_lines(page.read_text("utf-8"))))
 TRAINING = [line for line in LINES if re.search(r"\btrain_\w+\.py ", line) and "error:" not in line]
 MODULES = [line for line in LINES if " -m " in line and "error:" not in line]
 SCRIPTS = [line for line in LINES if line.startswith("python docs/")]
@@ -89,50 +80,6 @@ def test_scripts_of_the_pages_understand_their_commands(line: str, repository: P
     _, script, *words = shlex.split(line)
     with pytest.raises(ParsedError):
         runpy.run_path(str(repository / script))["main"](words)
-
-
-def test_first_page_can_be_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """From videos in folders to a picture of where the network looked: the README's lines, on little videos."""
-    monkeypatch.chdir(tmp_path)
-    generator = np.random.default_rng(1)
-    for name in (
-        "videos/left/a.mp4",
-        "videos/left/b.mp4",
-        "videos/right/a.mp4",
-        "videos/right/b.mp4",
-        "new.mp4",
-    ):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        write_video(Path(name), render("left" if "left" in name else "right", generator, 10, 48))
-    smaller = [
-        "--clip-size=32",
-        "--short-side=36",
-        "--clip-length=4",
-        "--end-epoch=1",
-        "--workers=0",
-        "--gpus=0",
-    ]
-    steps = [line for line in commands(README) if re.match(r"python -m (data|train)\S* .*(my_set|new)", line)]
-    assert [line.split()[2] for line in steps] == [
-        *("data.convert", "data.labels", "train", "train.plot", "train.predict")
-    ]
-    for line in steps:
-        _, _, name, *words = shlex.split(line)
-        if name == "train":
-            assert train(datasets.OWN, Options(), words + smaller) == 0
-        else:
-            assert importlib.import_module(name).main(words) == 0
-    out = capsys.readouterr().out
-    for said in (
-        "converted 4\n",
-        "my_set/labels/train.csv: 2 videos of 2 classes",
-        "new.mp4: 10 frames, 2 windows",
-    ):
-        assert said in out
-    for name in ("curves.png", "said.mp4", "seen.mp4"):
-        assert Path(name).stat().st_size > 1000
 
 
 def test_there_are_commands_of_each_kind() -> None:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from data.cores import own_cores
+
 # what torchrun sets for each of its processes
 LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 FAILURE = "failure"  # key of the store under which the first process that fails says why
@@ -152,7 +154,7 @@ def join() -> World:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    _share_cores(local_size)
+    _share_cores()
     store = None
     if size > 1:
         if torch.cuda.is_available():
@@ -187,10 +189,10 @@ def _own_session(store: dist.Store, rank: int, size: int) -> dist.Store:
     raise RuntimeError(f"the first process did not come within {PATIENCE} seconds")
 
 
-def _share_cores(processes: int) -> None:
+def _share_cores() -> None:
     """torchrun gives each process one thread unless told otherwise; with more cores than processes they get more."""
     if os.environ.get("OMP_NUM_THREADS") == "1":
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+        torch.set_num_threads(own_cores())
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

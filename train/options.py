@@ -3,12 +3,12 @@
 import argparse
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.cores import own_cores
 from data.datasets import DatasetSpec
 from data.video_sampler import START_DISTRIBUTIONS
 from network.layouts import LAYOUTS
@@ -71,12 +71,6 @@ part = _number(float, "a number from 0 to below 1", lambda value: 0 <= value < 1
 two_or_more = _number(int, "a whole number of at least 2", lambda value: value >= 2)
 
 
-def _cores(at_most: int) -> int:
-    """This process's share of the machine's, with those that torchrun started beside it."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(at_most, (os.cpu_count() or 1) // processes))
-
-
 def _option(default: Any, parse: Parser, text: str, *, many: bool = False) -> Any:
     return field(default=default, metadata={"parse": parse, "help": text, "many": many})
 
@@ -102,7 +96,7 @@ class Options:
         False, boolean, "validate without the clips that are unreadable; an error otherwise"
     )
     workers: int = _option(
-        _cores(at_most=8), not_negative, "processes that read clips; 0 is none beside this"
+        min(8, own_cores()), not_negative, "processes that read clips; 0 is none beside this"
     )
     # clips
     clip_length: int = _option(16, extent, "frames of a clip")

@@ -365,6 +365,14 @@ def test_all_splits_of_a_set_are_looked_at_once(dataset: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[1].split() == ["run", "3", "0", "0", "3"]
 
 
+def test_videos_of_the_test_split_are_not_missed(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Training does not read them, and who follows the page of HACS does not download them."""
+    test = write(dataset / "labels" / "test.csv", "label,id\nrun,gone\n")
+    assert main([str(dataset), "--workers", "1"]) == 0
+    assert "gone" not in capsys.readouterr().out
+    assert main([str(dataset), "--workers", "1", "--labels", str(test)]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
