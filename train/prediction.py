@@ -29,17 +29,14 @@ def best_answers(probabilities: np.ndarray, classes: Sequence[str], top: int) ->
 
 
 class Prediction(NamedTuple):
-    """Of a video's windows, in order: `frames` `(N, 2)`, first and last; `probabilities` `(N, classes)`; `features`
-    `(N, C)`, means over time and space, as the head sees them.
+    """Of a video of `n_frames`, and its windows, in order: `frames` `(N, 2)`, first and last; `probabilities` `(N,
+    classes)`; `features` `(N, C)`, means over time and space, as the head sees them.
     """
 
+    n_frames: int
     frames: np.ndarray
     probabilities: np.ndarray
     features: np.ndarray
-
-    @property
-    def n_frames(self) -> int:
-        return int(self.frames[-1, 1]) + 1
 
     def overall(self) -> np.ndarray:
         """The video's probabilities: the mean of its windows', `(classes,)`."""
@@ -64,13 +61,17 @@ class Watcher:
 
     def predict(self, video: Video) -> Prediction:
         """One pass over a video. ValueError where the network gives no numbers."""
+        n_frames = 0
         frames, probabilities, features = [], [], []
         for windows, clips in self._batches(video):
             logits, pooled = _ask(self.trained, clips)
+            n_frames = windows[-1].seen
             frames += [(window.indices.min(), window.indices.max()) for window in windows]
             probabilities.append(logits.softmax(dim=1).cpu().numpy())
             features.append(pooled.cpu().numpy())
-        result = Prediction(np.array(frames), np.concatenate(probabilities), np.concatenate(features))
+        result = Prediction(
+            n_frames, np.array(frames), np.concatenate(probabilities), np.concatenate(features)
+        )
         if not np.isfinite(result.probabilities).all():
             raise ValueError(f"{self.trained.path}: its network's answers for {video.path} are not numbers")
         return result

@@ -11,10 +11,14 @@ from data.video_transforms import validation_clip
 
 
 class Window(NamedTuple):
-    """A clip, uint8 `(T, size, size, 3)`, BGR, of the video's frames `indices` `(T,)`."""
+    """A clip, uint8 `(T, size, size, 3)`, BGR, of the video's frames `indices` `(T,)`.
+
+    `seen`: how many frames have passed; with the last window all.
+    """
 
     indices: np.ndarray
     clip: np.ndarray
+    seen: int
 
 
 def sliding_windows(
@@ -40,4 +44,4 @@ def sliding_windows(
 
 def _window(held: Sequence[np.ndarray], count: int, places: Sequence[int]) -> Window:
     """Of the frames held, which are the last of `count`."""
-    return Window(np.array(places) + count - len(held), np.stack([held[place] for place in places]))
+    return Window(np.array(places) + count - len(held), np.stack([held[place] for place in places]), count)

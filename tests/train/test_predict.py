@@ -57,6 +57,14 @@ def test_known_answers(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert lines[4].startswith("  bright  1.000")
 
 
+def test_frames_of_a_video_shorter_than_a_window_are_all_counted(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clip of 4 frames from its middle was taken for its end: 5 frames of 6."""
+    assert main([str(checkpoint), str(one_colour(tmp_path / "short.mp4", 255, n_frames=6))]) == 0
+    assert "short.mp4: 6 frames, 1 window\n" in capsys.readouterr().out
+
+
 def test_windows_and_their_answers_as_json(
     checkpoint: Path, dawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,8 +97,7 @@ def test_probabilities_of_a_video_are_the_mean_of_its_windows(checkpoint: Path, 
 
 def test_a_frame_has_the_answer_of_the_window_around_it() -> None:
     probabilities = np.eye(3)
-    prediction = Prediction(np.array([[0, 6], [7, 13], [9, 15]]), probabilities, np.zeros((3, 1)))
-    assert prediction.n_frames == 16
+    prediction = Prediction(16, np.array([[0, 6], [7, 13], [9, 15]]), probabilities, np.zeros((3, 1)))
     assert [int(prediction.at(frame).argmax()) for frame in (0, 6, 7, 10, 12, 15)] == [0, 0, 1, 1, 2, 2]
     assert best_answers(np.array([0.2, 0.5, 0.3]), ["a", "b", "c"], 2) == [Answer("b", 0.5), Answer("c", 0.3)]
 

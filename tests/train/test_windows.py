@@ -25,6 +25,8 @@ def windows(n_frames: int, length: int, interval: int, stride: int) -> list[list
     for window in found:
         assert indices_of(window.clip) == window.indices.tolist()
         indices.append(window.indices.tolist())
+        seen = window.seen
+    assert not indices or seen == n_frames
     return indices
 
 
