@@ -28,10 +28,11 @@ from tqdm import tqdm
 from data.command_line import OneLineParser
 from data.cores import own_cores
 from data.files import flush_to_disk
-from data.frame_store import has_store, remove_abandoned
+from data.frame_store import has_store
 from data.ledger import Ledger
 from data.processes import Ended, LostJobError, interrupted_by_signals, run_each
 from data.sources import NoVideosError, find_jobs, find_trims, own_part
+from data.staging import remove_abandoned
 from data.video_files import ConversionError, Job, check_store, convert_video, keep_every_frame, read_back
 
 logger = logging.getLogger(__name__)

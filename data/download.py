@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from data.command_line import OneLineParser
 from data.fetching import Download, Fetched, Manners, Pace, fetch, load
-from data.frame_store import remove_abandoned
 from data.ledger import Ledger
 from data.processes import Ended, LostJobError, interrupted_by_signals, run_each
 from data.segments import Segment, read_segments
+from data.staging import remove_abandoned
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """One video, or seconds of one, from the network by yt-dlp; and when the next may begin."""
 
 import errno
-import fcntl
 import math
 import os
 import random
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.files import flush_to_disk
+from data.staging import staging_folder
 from data.video_files import ffmpeg_binary
 
 # What yt-dlp and ffmpeg pass on of the remote side's words. What is gone is so where neither of the others fits.
@@ -33,7 +33,6 @@ GONE = re.compile(
 # What ffmpeg says where a connection broke and stayed so.
 CUT_OFF = re.compile(r"partial file|File ended prematurely|Error during demuxing|corrupt input packet")
 TOLERANCE = 0.5  # seconds
-STAGING = ".partial"  # what frame_store.remove_abandoned looks for
 LONGEST_PAUSE = 600.0
 
 
@@ -94,10 +93,10 @@ def fetch(download: Download, manners: Manners) -> Fetched:
 
     Changes the working folder and standard error. Raises OSError where the disk is full.
     """
-    with _claimed(download.folder / f".{download.name}{STAGING}") as staging:
+    with staging_folder(download.folder, download.name) as staging:
         if staging is None:
             return Fetched("at_work_elsewhere")
-        if any(download.folder.glob(f"{escape(download.name)}.*")):
+        if any(path.stem == download.name for path in download.folder.glob(f"{escape(download.name)}.*")):
             return Fetched("done_before")
         os.chdir(staging)
         try:
@@ -234,33 +233,6 @@ def _standard_error_in(path: Path) -> Iterator[None]:
     finally:
         os.dup2(before, 2)
         os.close(before)
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[Path | None]:
-    """A new folder that is this process's alone, and removed in the end; None where another process holds it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(exist_ok=True)
-    owner = os.open(folder, os.O_RDONLY)
-    try:
-        if not _locked(owner, folder):
-            yield None
-            return
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(owner)
-
-
-def _locked(owner: int, folder: Path) -> bool:
-    """Whether this process now holds a folder, and it is still the one at its place."""
-    try:
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(owner), folder.stat())
-    except (BlockingIOError, FileNotFoundError):
-        return False
 
 
 class Pace:

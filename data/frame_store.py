@@ -10,14 +10,11 @@ they are.
 """
 
 import errno
-import fcntl
 import os
 import re
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +23,11 @@ import simplejpeg
 from data.database import DatabaseError, opened
 from data.files import flush_to_disk
 from data.limits import jpeg_size, open_without_waiting
+from data.staging import staging_folder
 
 DATABASE = "frames.db"
 COUNT = "n_frames"
 ROW_ID_IS_FRAME = 1  # PRAGMA user_version of our stores; those of others have 0
-STAGING = ".partial"
 FRAME_NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
 
 
@@ -211,66 +208,29 @@ def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
     exist, whatever interrupts this. Raises ValueError where there are no frames, OSError where `folder` holds something
     already (nothing is ever replaced), and whatever `jpegs` raises.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging, owner = _new_staging(folder.parent)
-    try:
+    with staging_folder(folder.parent) as staging:
+        store = staging / "store"
+        store.mkdir()
         try:
-            count = _write_database(staging / DATABASE, folder.name, jpegs)
+            count = _write_database(store / DATABASE, folder.name, jpegs)
         except sqlite3.Error as error:
             raise OSError(f"{folder}: could not be written, {error}") from error
         if count == 0:
             raise ValueError("no frame could be decoded")
-        (staging / COUNT).write_text(f"{count}\n")
-        staging.chmod(0o755)  # mkdtemp's folders are private
-        for path in (staging / DATABASE, staging / COUNT):
+        (store / COUNT).write_text(f"{count}\n")
+        for path in (store / DATABASE, store / COUNT):
             flush_to_disk(path)
-        _rename_into_place(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)  # is gone already if all went well
-        os.close(owner)
+        _rename_into_place(store, folder)
     return count
 
 
-def _new_staging(parent: Path) -> tuple[Path, int]:
-    """A new folder, and the descriptor whose lock tells remove_abandoned that somebody is at work in it."""
-    while True:
-        staging = Path(tempfile.mkdtemp(prefix=".", suffix=STAGING, dir=parent))
-        with suppress(FileNotFoundError):  # remove_abandoned was faster than the lock
-            owner = os.open(staging, os.O_RDONLY)
-            fcntl.flock(owner, fcntl.LOCK_EX)
-            if staging.exists():
-                return staging, owner
-            os.close(owner)
-
-
-def _rename_into_place(staging: Path, folder: Path) -> None:
+def _rename_into_place(store: Path, folder: Path) -> None:
     try:
-        staging.rename(folder)
+        store.rename(folder)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise FileExistsError(f"{folder}: something is there already") from None
         raise
-
-
-def remove_abandoned(root: Path) -> int:
-    """Remove half-written stores below `root` whose writer was killed; returns their number. Those in work stay."""
-    removed = 0
-    for staging in (path for path in root.glob(f"*/.*{STAGING}/") if not path.is_symlink()):
-        try:
-            owner = os.open(staging, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            with suppress(FileNotFoundError):  # is a store by now
-                shutil.rmtree(staging)
-                removed += 1
-        finally:
-            os.close(owner)
-    return removed
 
 
 def _write_database(path: Path, video_id: str, jpegs: Iterable[bytes]) -> int:

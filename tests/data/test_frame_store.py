@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.frame_store import FrameStore, FrameStoreError, has_store, remove_abandoned, write_frame_store
+from data.frame_store import FrameStore, FrameStoreError, write_frame_store
 from tests.painting import indices_of, painted_jpegs, read_paint
 
 ODD_IDS = [
@@ -246,24 +246,3 @@ def test_nothing_is_ever_replaced(tmp_path: Path) -> None:
         write_frame_store(tmp_path / "video", painted_jpegs(9))
     assert FrameStore(tmp_path / "video").n_frames == 3
     assert [path.name for path in tmp_path.iterdir()] == ["video"]
-
-
-def test_what_a_killed_writer_left_is_removed_but_not_work_in_progress(tmp_path: Path) -> None:
-    folder = tmp_path / "jpg" / "class"
-
-    def killed() -> Iterator[bytes]:
-        yield from painted_jpegs(2)
-        os._exit(9)
-
-    if (child := os.fork()) == 0:
-        write_frame_store(folder / "killed", killed())
-    os.waitpid(child, 0)
-    assert len(list(folder.iterdir())) == 1
-
-    def in_progress() -> Iterator[bytes]:
-        yield from painted_jpegs(2)
-        assert remove_abandoned(tmp_path / "jpg") == 1
-
-    write_frame_store(folder / "alive", in_progress())
-    assert [path.name for path in folder.iterdir()] == ["alive"]
-    assert has_store(folder / "alive")

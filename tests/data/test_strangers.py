@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data.files import write_whole
-from data.frame_store import FrameStore, FrameStoreError, remove_abandoned, write_frame_store
+from data.frame_store import FrameStore, FrameStoreError, write_frame_store
 from data.label_files import read_classes, read_label_csv
 from data.limits import jpeg_size, shown
 from data.sources import find_jobs
@@ -128,16 +128,6 @@ def test_pictures_without_a_bound_are_refused_in_both_directions(tmp_path: Path)
     last = progressive.rindex(b"\xff\xda")
     with pytest.raises(ValueError, match="more than 64 scans"):
         jpeg_size(progressive[:last] + progressive[last:-2] * 100 + b"\xff\xd9")
-
-
-def test_a_link_in_place_of_a_half_written_store_is_left_alone(tmp_path: Path) -> None:
-    target = tmp_path / "elsewhere"
-    target.mkdir()
-    (tmp_path / "jpg" / "a").mkdir(parents=True)
-    (tmp_path / "jpg" / "a" / ".x.partial").symlink_to(target)
-    os.mkfifo(tmp_path / "jpg" / "a" / ".y.partial")
-    assert remove_abandoned(tmp_path / "jpg") == 0
-    assert target.is_dir()
 
 
 @pytest.mark.parametrize(
