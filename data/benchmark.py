@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,11 +26,12 @@ import torch
 from torch.utils.data import Dataset
 
 from data.baseline import augmented_clip, fetch_from_files, fetch_from_store
-from data.command_line import OneLineParser
+from data.command_line import OneLineParser, output_file
 from data.converting_speed import convert_gain, convert_rates, on_cores
 from data.footage import LINES, Sources, jpegs_of, made, make_videos, prepare
 from data.frame_store import FrameStore, write_frame_store
-from data.video_files import Job, convert_video
+from data.limits import LONGEST_MESSAGE, shown
+from data.video_files import NO_VIDEOS, ConversionError, Job, convert_video
 from data.video_iterator import Sample, make_loader, read_training_clip
 from data.video_sampler import random_clip
 
@@ -192,11 +194,12 @@ def growth(read: Callable[[int], np.ndarray], clips: int) -> tuple[float, int]:
     """MB by which the process grows over `clips` clips, and open files, after as many as a tenth to settle."""
     for seed in range(clips // 10):
         read(seed)
-    before, files = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(os.listdir("/proc/self/fd"))
+    before, files = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(os.listdir("/dev/fd"))
     for seed in range(clips):
         read(seed)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (after - before) / 1024, len(os.listdir("/proc/self/fd")) - files
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return (after - before) * unit / 2**20, len(os.listdir("/dev/fd")) - files
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -207,22 +210,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=15, help="turns of each variant (default: 15)")
     parser.add_argument("--clips", type=int, default=5000, help="clips to watch memory over (default: 5000)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=output_file, help="also write the figures to this file")
     arguments = parser.parse_args(argv)
     if arguments.rounds < 2:
         parser.error(f"--rounds {arguments.rounds}: must be at least 2")
     if not (arguments.quality == 0 or 2 <= arguments.quality <= 31):
         parser.error(f"--quality {arguments.quality}: must be 2 to 31, or 0 for ffmpeg's default")
-    if arguments.videos is not None and not any(arguments.videos.glob("*.*")):
-        parser.error(f"--videos {arguments.videos}: holds no files")
+    if arguments.videos is not None and not videos_in(arguments.videos):
+        parser.error(f"--videos {arguments.videos}: holds no videos")
     return arguments
+
+
+def videos_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.*")) if path.suffix.lower() not in NO_VIDEOS]
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str, object]]:
     """(section, name, figure) of all that is measured, as it comes."""
-    videos = (
-        sorted(arguments.videos.glob("*.*")) if arguments.videos else make_videos(made(folder / "videos"))
-    )
+    videos = videos_in(arguments.videos) if arguments.videos else make_videos(made(folder / "videos"))
     sources = prepare(videos, folder, arguments.quality or None)
     for length, size in SHAPES:
         readers = variants(sources, length, size)
@@ -248,6 +253,18 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    try:
+        figures = report(arguments)
+    except (OSError, ValueError, ConversionError, subprocess.CalledProcessError) as error:
+        print(f"python -m data.benchmark: error: {shown(error, LONGEST_MESSAGE)}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """Print all figures as they come; returns them, by section and name."""
     figures: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for section, name, figure in measure(arguments, Path(folder)):
@@ -260,9 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 text = f"{figure:6.1f}"
             print(f"  {name:40} {text}", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0
+    return figures
 
 
 if __name__ == "__main__":

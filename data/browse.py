@@ -83,9 +83,12 @@ def collect(arguments: argparse.Namespace) -> list[ShownClip]:
     chosen = arguments.classes or dataset.classes[: arguments.max_classes]
     seed, epoch = arguments.random_seed, arguments.epoch
     length, size = arguments.shape or (arguments.clip_length, arguments.clip_size)
+    indices = first_of_classes(dataset, chosen, arguments.clips, seed, epoch)
+    if not indices:
+        raise ValueError(f"{arguments.dataset}: has no training videos of {', '.join(map(repr, chosen))}")
     return [
         shown_clip(dataset, clips, ClipRequest(index, length, size, clip_seed(seed, epoch, index)))
-        for index in first_of_classes(dataset, chosen, arguments.clips, seed, epoch)
+        for index in indices
     ]
 
 

@@ -1,7 +1,9 @@
 """What the command-line tools share."""
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from data.limits import LONGEST_MESSAGE, shown
@@ -12,6 +14,18 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {shown(message, LONGEST_MESSAGE)}\n")
+
+
+def output_file(text: str) -> Path:
+    """An argument that names a file to be written. Its folder is made, so that long work does not fail in the end."""
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{shown(text)}: {error.strerror}, {error.filename}") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{shown(text)}: cannot be written there")
+    return path
 
 
 def class_table(counts: Mapping[str, Mapping[str, int]], columns: Sequence[str]) -> Iterator[str]:

@@ -22,14 +22,19 @@ TURNS = 3
 
 @contextmanager
 def on_cores(count: int) -> Iterator[None]:
-    """Within, this process and what it starts run on so many cores, and OpenCV in one thread."""
-    cores, threads = os.sched_getaffinity(0), cv2.getNumThreads()
-    os.sched_setaffinity(0, sorted(cores)[:count])
+    """Within, this process and what it starts run on so many cores, where the system can hold them there (Macs cannot),
+    and OpenCV in one thread.
+    """
+    can_hold, threads = hasattr(os, "sched_setaffinity"), cv2.getNumThreads()
+    cores = os.sched_getaffinity(0) if can_hold else set()
+    if can_hold:
+        os.sched_setaffinity(0, sorted(cores)[:count])
     cv2.setNumThreads(0)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, cores)
+        if can_hold:
+            os.sched_setaffinity(0, cores)
         cv2.setNumThreads(threads)
 
 

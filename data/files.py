@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 
 def flush_to_disk(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
@@ -25,6 +27,18 @@ def write_whole(path: Path, text: str) -> None:
             staging.write_bytes(_encoded(text, path))
             flush_to_disk(staging)
             staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write an `.npz` beside its place, and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with naming(path), staging.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
 
@@ -79,9 +93,11 @@ def _end_of_lines(file: BinaryIO) -> int:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of writing do not say which file; within, they do."""
+    """Errors of writing do not say which file, or name the one beside its place; within, they name `path`."""
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        named = error.filename
+        if named is None or Path(named).name.startswith(f".{path.name}."):
+            error.filename, error.filename2 = str(path), None
         raise

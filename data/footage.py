@@ -57,6 +57,8 @@ def prepare(videos: Sequence[Path], folder: Path, quality: int | None) -> Source
     sources = Sources([], [], [], [], [])
     for i, video in enumerate(videos):
         jpegs = jpegs_of(video, quality)
+        if not jpegs:
+            raise ValueError(f"{video}: no frame could be decoded")
         store, original, files = (folder / form / f"v{i}" for form in ("stores", "originals", "files"))
         write_frame_store(store, jpegs)
         write_original_store(original, jpegs)

@@ -26,8 +26,6 @@ from data.splits import class_names, link_videos, split_by_list, split_folders
 
 logger = logging.getLogger(__name__)
 
-VIDEO_ENDINGS = frozenset((".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".flv", ".3gp"))
-
 
 def convert_official(form: Format, arguments: argparse.Namespace) -> None:
     """Write the label files of all variants that were asked for; everything is read and checked before."""
@@ -69,7 +67,7 @@ def split_own(arguments: argparse.Namespace) -> None:
 def link_flat(arguments: argparse.Namespace) -> int:
     """Sort videos by their label files; the exit status."""
     rows = [row for path in arguments.labels for row in read_label_csv(path, timed_ids=True)]
-    counts = link_videos(arguments.flat, arguments.videos, rows, VIDEO_ENDINGS)
+    counts = link_videos(arguments.flat, arguments.videos, rows)
     print(", ".join(f"{name} {count}" for name, count in counts.items()))
     return 0 if counts["linked"] + counts["there before"] else 1
 

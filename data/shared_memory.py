@@ -21,12 +21,17 @@ def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int, prefetch: in
 
 
 def fitting_prefetch(
-    shapes: Sequence[BatchShape], workers: int, *, processes: int = 1, free: int | None = None
+    shapes: Sequence[BatchShape],
+    workers: int,
+    *,
+    processes: int = 1,
+    free: int | None = None,
+    flags: str = "--workers or --batch-size",
 ) -> int:
     """How many batches a worker may hold ready: as many as fit, with those of all `processes` on this machine.
 
     At most PREFETCH, within BUDGET, and within the `free` bytes of /dev/shm: with a warning where the machine
-    has too little, and a ValueError where it has not enough for one batch a worker.
+    has too little, and a ValueError, with the `flags` that lower it, where it has not enough for one batch a worker.
     """
     if free is None:
         folder = SHARED_MEMORY_FOLDER
@@ -38,7 +43,7 @@ def fitting_prefetch(
     if needed(1) > free:
         raise ValueError(
             f"{workers} workers need {needed(1) / 1e6:.0f} MB of {SHARED_MEMORY_FOLDER}, which has "
-            f"{free / 1e6:.0f} MB free: lower --workers or --batch-size, or make it larger (docker run --shm-size)"
+            f"{free / 1e6:.0f} MB free: lower {flags}, or make it larger (docker run --shm-size)"
         )
     wanted = max((count for count in range(1, PREFETCH + 1) if needed(count) <= BUDGET), default=1)
     prefetch = max(count for count in range(1, wanted + 1) if needed(count) <= free)

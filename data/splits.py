@@ -2,11 +2,12 @@
 
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from data.frame_store import has_store
 from data.label_files import LabelRow
+from data.video_files import NO_VIDEOS
 
 
 def find_stores(root: Path) -> list[LabelRow]:
@@ -43,7 +44,11 @@ def split_by_list(root: Path, path: Path) -> tuple[list[LabelRow], list[LabelRow
     """
     stores = {label: dict.fromkeys(ids) for label, ids in _by_class(root).items()}
     validation: dict[LabelRow, str] = {}
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not text in UTF-8, {error}") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         place, video = f"{path}, line {number}", PurePosixPath(line.strip())
@@ -73,16 +78,16 @@ def _by_class(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def link_videos(
-    source: Path, target: Path, rows: Iterable[LabelRow], endings: Collection[str]
-) -> Counter[str]:
-    """Link the video files `<video_id>.<ending>` anywhere below `source` as `target/<class>/<video_id>.<ending>`.
+def link_videos(source: Path, target: Path, rows: Iterable[LabelRow]) -> Counter[str]:
+    """Link the video files `<video_id>.<any>` anywhere below `source` as `target/<class>/<video_id>.<any>`.
 
-    Counts `linked`, `there before` and `missing`. Raises ValueError where two files have the same name.
+    What lies below `target`, which may be below `source`, is there already. Counts `linked`, `there before` and
+    `missing`. Raises ValueError where two files have the same name.
     """
     files: dict[str, Path] = {}
     for path in sorted(source.rglob("*")):
-        if path.suffix.lower() in endings and path.is_file():
+        is_ours = path.absolute().is_relative_to(target.absolute())
+        if path.suffix and path.suffix.lower() not in NO_VIDEOS and path.is_file() and not is_ours:
             if path.stem in files:
                 raise ValueError(f"{path} and {files[path.stem]}: which one is {path.stem}?")
             files[path.stem] = path

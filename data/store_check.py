@@ -14,7 +14,7 @@ import numpy as np
 import simplejpeg
 
 from data.database import DatabaseError, opened
-from data.files import flush_to_disk, naming, write_whole
+from data.files import flush_to_disk, naming, remove_leftovers, write_whole
 from data.frame_store import COUNT, DATABASE, FRAME_NUMBER, ROW_ID_IS_FRAME
 from data.limits import jpeg_size, open_without_waiting
 
@@ -112,6 +112,7 @@ def mend_store(folder: Path, inspection: Inspection) -> list[str]:
     """
     if not inspection.fixable:
         return []
+    remove_leftovers(folder)  # of one that was killed
     done = []
     if NO_COUNT in inspection.slow or inspection.wrong:
         write_whole(folder / COUNT, f"{inspection.frames}\n")

@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, least in (("videos_per_class", 1), ("frames", 2), ("height", 32), ("seed", 0)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be at least {least}")
+    if arguments.sheet and arguments.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        parser.error(f"--sheet {arguments.sheet}: must end with .png, .jpg, .jpeg or .webp")
     names = [f"{number:05d}.mp4" for number in range(arguments.videos_per_class)]
     paths = [arguments.videos / motion / name for motion in MOTIONS for name in names]
     work = functools.partial(

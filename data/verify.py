@@ -20,12 +20,13 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from data.command_line import OneLineParser, class_table
+from data.command_line import OneLineParser, class_table, output_file
 from data.cores import usable_cores
 from data.files import write_whole
 from data.label_files import LabelRow, find_label_sets, read_label_csv, write_csv
@@ -84,6 +85,10 @@ def verify_stores(rows: Sequence[LabelRow], *, workers: int, **how: Any) -> Iter
     with ProcessPoolExecutor(workers, context, initializer=_leave_signals_to_the_first) as pool:
         try:
             yield from pool.map(work, rows, chunksize=4)
+        except BrokenProcessPool:
+            raise OSError(
+                "a process was killed, perhaps as memory ran out: fewer --workers take less"
+            ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -115,11 +120,17 @@ def label_files(dataset: Path, labels: Sequence[Path] | None) -> list[Path]:
     return files
 
 
+def _has_timed_ids(dataset: Path, path: Path) -> bool:
+    """As training reads a label file: by the data set that it belongs to, as its name says."""
+    own = (found for found in find_label_sets(dataset, path.parent) if path in found.paths().values())
+    return next((found.spec.timed_ids for found in own), True)
+
+
 def listed_rows(dataset: Path, files: Sequence[Path]) -> list[LabelRow]:
     """The stores to look at, each once: those of the label files, without any those that are there."""
     if not (dataset / "jpg").is_dir():
         raise ValueError(f"{dataset}: is not a folder that holds jpg/<class>/<id>/frames.db")
-    rows = [row for path in files for row in read_label_csv(path, timed_ids=True)]
+    rows = [row for path in files for row in read_label_csv(path, _has_timed_ids(dataset, path))]
     rows = list(dict.fromkeys(rows)) or find_stores(dataset / "jpg")
     if not rows:
         raise ValueError(f"{dataset}: holds neither label files nor stores")
@@ -209,8 +220,8 @@ def make_parser() -> OneLineParser:
     add("--frames", type=int, default=3, help="random ones to decode of each store (default: 3)")
     add("--fix", action="store_true", help="where all frames are sound, write n_frames anew and add a key")
     add("--clip-length", type=int, default=16, help="stores of fewer frames are short (default: 16)")
-    add("--json", type=Path, help="file for the report")
-    add("--csv", type=Path, help="file for a row a store")
+    add("--json", type=output_file, help="file for the report")
+    add("--csv", type=output_file, help="file for a row a store")
     add("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
     return parser
 
@@ -225,8 +236,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         files = label_files(arguments.dataset, arguments.labels)
         rows = listed_rows(arguments.dataset, files)
-        for path in filter(None, (arguments.json, arguments.csv)):  # not to fail in the end
-            path.parent.mkdir(parents=True, exist_ok=True)
         found = verify_stores(
             rows,
             workers=min(arguments.workers, len(rows)),

@@ -117,9 +117,27 @@ def _frames_of(
         raise ValueError(complaint or f"no frame could be decoded{within}")
     if count == 1 and _holds_a_cover_alone(job.video):
         raise ValueError("holds sound and a picture, no video")
+    if status == 0 and complaint and job.seconds and _is_sound_from_the_start(job, count):
+        errors.truncate(0)
+        complaint = ""
     damaged = bool(complaint) and (status == 0 or status in STOPPED_AT_DAMAGE)
     if (status or complaint) and not (damaged and keep_damaged):
         raise ValueError(complaint or f"ffmpeg failed with status {status}")
+
+
+def _is_sound_from_the_start(job: Job, frames: int) -> bool:
+    """Whether a part has as many frames, and nothing to complain of, where the video is decoded from its beginning.
+
+    Where decoding begins just before a part, frames that are thrown away may refer to some that were never decoded (an
+    open group of pictures), and ffmpeg complains of those.
+    """
+    start, end = job.seconds
+    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror", "-protocol_whitelist", "file"]
+    command += ["-threads", "1", "-i", f"file:{job.video}", "-ss", f"{start}", "-t", f"{end - start}", "-an"]
+    command += [word for name, value in keep_every_frame().items() for word in (f"-{name}", value)]
+    done = subprocess.run([*command, "-f", "framecrc", "-"], capture_output=True, check=False)
+    counted = sum(not line.startswith(b"#") for line in done.stdout.splitlines())
+    return done.returncode == 0 and not done.stderr.strip() and counted == frames
 
 
 def ffmpeg_command(

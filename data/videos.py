@@ -112,16 +112,21 @@ def open_dataset(
 
 
 def find_videos(
-    root: Path, path: Path, rows: Sequence[LabelRow], classes: Sequence[str], max_missing: float
+    root: Path,
+    path: Path,
+    rows: Sequence[LabelRow],
+    classes: Sequence[str],
+    max_missing: float,
+    whose: str = "of the training set; if its dictionary.json is older than the label files, remove it",
 ) -> VideoList:
-    """The rows whose store is below `root`; the others are counted, and logged per class."""
+    """The rows whose store is below `root`; the others are counted, and logged per class.
+
+    `whose` classes these are is said where a row is of none.
+    """
     numbers = {name: number for number, name in enumerate(classes)}
     unknown = next((row for row in rows if row.label not in numbers), None)
     if unknown is not None:
-        raise ValueError(
-            f"{path}: class {shown(unknown.label)!r} is not one of the {len(classes)} of the training set; "
-            "if its dictionary.json is older than the label files, remove it"
-        )
+        raise ValueError(f"{path}: class {shown(unknown.label)!r} is not one of the {len(classes)} {whose}")
     sizes = [_store_bytes(root / row.label / row.video_id) for row in rows]
     found = [row for row, size in zip(rows, sizes, strict=True) if size is not None]
     missing = Counter(row.label for row in rows)

@@ -123,5 +123,6 @@ def view_loader(
     """
     requests = [[ClipRequest(index, length, size, seed=0)] for index in indices]
     shape = BatchShape(views.clips * views.crops, length, size)
-    prefetch = fitting_prefetch([shape], workers, processes=processes)
+    flags = "--workers, --clips or --crops"
+    prefetch = fitting_prefetch([shape], workers, processes=processes, flags=flags)
     return make_loader(views, requests, workers=workers, pin_memory=pin_memory, prefetch=prefetch)

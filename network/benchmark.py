@@ -162,6 +162,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-latency", dest="latency", action="store_false", help="only count")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args(argv)
+    if arguments.json:  # not to fail in the end
+        try:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"argument --json: {error.strerror}, {error.filename}")
     names = [name for pattern in arguments.network for name in list_networks(pattern)]
     if not names:
         parser.error(f"no network is called {' or '.join(arguments.network)}; list_networks() has the names")

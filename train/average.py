@@ -25,6 +25,9 @@ class WeightAverage:
         self.steps = torch.zeros((), dtype=torch.float64, device=next(network.parameters()).device)
         if decay:
             self.network = copy.deepcopy(network).requires_grad_(False)
+            for module in self.network.modules():
+                if isinstance(module, nn.RNNBase):  # copied one by one; cuDNN wants weights in one piece
+                    module.flatten_parameters()
             optimiser.register_step_post_hook(self._after_step)
 
     @torch.no_grad()

@@ -25,13 +25,13 @@ from typing import Any
 import torch
 
 from data.batching import BatchShape
-from data.command_line import OneLineParser
+from data.command_line import OneLineParser, output_file
 from data.datasets import OWN
 from data.motions import MOTIONS, write_motion_set
 from train.build import make_schedule
 from train.command_line import parse_options
 from train.devices import NoCompilerError, choose_gpus
-from train.loop import TrainingError, describe
+from train.loop import MemoryShortError, TrainingError, describe
 from train.measure import (
     Combination,
     LoadingTime,
@@ -102,7 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--race-variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="(default: all)"
     )
-    parser.add_argument("--json", type=Path, help="also write what was measured to this file")
+    parser.add_argument("--json", type=output_file, help="also write what was measured to this file")
     return parser
 
 
@@ -110,7 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     arguments, rest = parser.parse_known_args(argv)
     options = parse_options(OWN, RACE if arguments.multigrid_race else SMALL, rest, parser.prog)
-    gpus = min(1, choose_gpus(options.gpus))
+    try:
+        gpus = min(1, choose_gpus(options.gpus))
+    except ValueError as error:
+        parser.error(str(error))
     asked = combinations(options, arguments, gpus)
     options = resolve(OWN, options, gpus)
     if options.checkpoint_activations and any(combination.compiled for combination in asked):
@@ -176,7 +179,7 @@ def _steps(
             for row in time_steps(options, combination, _shapes(options), **sizes):
                 print(_describe_step(combination, row, peak), flush=True)
                 rows.append({**combination._asdict(), **_plain(row), "peak_teraflops": peak})
-        except NoCompilerError as error:
+        except (NoCompilerError, MemoryShortError) as error:
             print(f"{combination!s:28} left out: {error}", flush=True)
     return rows
 

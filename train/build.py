@@ -1,5 +1,6 @@
 """The parts of a run, made from its options; train/run.py puts them together."""
 
+import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ from train.recompute import recompute_blocks
 from train.regularisation import Regularisation
 from train.schedule import Schedule
 from train.state import TrainingState, new_state, resumed_state
+
+logger = logging.getLogger(__name__)
 
 
 class Loaders(NamedTuple):
@@ -147,6 +150,8 @@ def make_state(
         "ema": options.ema,
     }
     if checkpoint is None:
+        if options.freeze_batchnorm and options.pretrained_3d is None:
+            logger.warning("--freeze-batchnorm: without --pretrained-3d FILE norms pass on what they get")
         weights = {"weights": options.pretrained_3d, "layout": options.pretrained_layout}
         choices = {"channel_order": options.channel_order, "fine_tune": options.fine_tune}
         return new_state(network, scaler, device, **weights, **choices, **updates)

@@ -71,13 +71,13 @@ def parse_options(
     """The options of a run. A bad value ends the process with status 2 and one line."""
     parser = make_parser(spec, defaults, prog)
     options = Options(**{"variant": "", **vars(parser.parse_args(argv))})
-    complaint = _contradiction(options)
+    complaint = _contradiction(options, defaults)
     if complaint:
         parser.error(complaint)
     return options
 
 
-def _contradiction(options: Options) -> str | None:
+def _contradiction(options: Options, defaults: Options) -> str | None:
     """What single values cannot show."""
     cycles = options.long_cycles or options.short_cycles
     complaints = {
@@ -87,6 +87,17 @@ def _contradiction(options: Options) -> str | None:
         ),
         "argument --fine-tune: needs the weights to start from, --pretrained-3d FILE": (
             options.fine_tune and options.pretrained_3d is None
+        ),
+        "argument --fine-tune-factor: needs --fine-tune": (
+            options.fine_tune_factor != defaults.fine_tune_factor
+            and not options.fine_tune
+            and options.resume_epoch is None
+        ),
+        "argument --lr-steps: has no effect with --lr-schedule cosine": (
+            options.lr_schedule == "cosine" and options.lr_steps != defaults.lr_steps
+        ),
+        "argument --lr-factor: has no effect with --lr-schedule cosine": (
+            options.lr_schedule == "cosine" and options.lr_factor != defaults.lr_factor
         ),
         "argument --pretrained-layout: needs the weights to start from, --pretrained-3d FILE": (
             options.pretrained_layout != "auto" and options.pretrained_3d is None

@@ -1,6 +1,9 @@
 """Where a run computes: the CPU, a GPU, or several in one process."""
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +73,28 @@ def replica_count(batch: int, gpus: int) -> int:
     return 1
 
 
+def autocast_as_here(function: Callable[..., Any], device_type: str) -> Callable[..., Any]:
+    """The same function for another thread, to which torch takes over whether autocast is on, but not its type."""
+    dtype, enabled = torch.get_autocast_dtype(device_type), torch.is_autocast_enabled(device_type)
+
+    def call(*inputs: Any, **options: Any) -> Any:
+        with torch.autocast(device_type, dtype=dtype, enabled=enabled):
+            return function(*inputs, **options)
+
+    return call
+
+
+@contextmanager
+def shortage_as(error: Exception) -> Iterator[None]:
+    """Within, `error` is raised where a device, or the machine, has too little memory."""
+    try:
+        yield
+    except RuntimeError as reason:
+        if not isinstance(reason, torch.OutOfMemoryError) and "can't allocate memory" not in str(reason):
+            raise
+        raise error from reason
+
+
 class Replicas(nn.Module):
     """Data parallelism in one process, as nn.DataParallel does it, but no replica gets a single clip."""
 
@@ -83,6 +108,9 @@ class Replicas(nn.Module):
         if len(devices) == 1:
             return self.network(clips, **options)
         parts = scatter(clips, devices)
-        replicas = replicate(self.network, devices, detach=not torch.is_grad_enabled())
+        replicas = [
+            autocast_as_here(replica, "cuda")
+            for replica in replicate(self.network, devices, detach=not torch.is_grad_enabled())
+        ]
         outputs = parallel_apply(replicas, [(part,) for part in parts], [options] * len(parts), devices)
         return gather(outputs, devices[0])

@@ -17,10 +17,10 @@ import torch
 from data.command_line import OneLineParser
 from data.label_files import write_csv
 from data.views import CROPS
-from train.devices import choose_device
+from train.devices import choose_device, shortage_as
 from train.distributed import PeerError, World, join
 from train.multiview import evaluate, open_videos
-from train.options import PRECISIONS, Options, not_negative, positive
+from train.options import PRECISIONS, Options, not_negative, positive, share
 from train.pictures import draw_confusion, pyplot
 from train.scores import Scores, average, class_rows, confusion, summarise
 from train.trained import load_trained
@@ -70,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=not_negative, default=Options.workers, metavar="N", help=text)
     add("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on the CPU)")
     add("--gpus", type=int, choices=(0, 1), help="0 is the CPU (default: 1 if there is one)")
+    text = "share of the videos that may have no store (default: as in training)"
+    add("--max-missing", type=share, metavar="SHARE", help=text)
     text = "leave out videos that cannot be read; an error otherwise"
     add("--skip-bad-samples", action="store_true", help=text)
     return parser
@@ -81,7 +83,9 @@ def _scores_of(path: Path, arguments: argparse.Namespace, device: torch.device, 
         scores, what = Scores.load(path), "scores"
     else:
         trained = load_trained(path, device, arguments.precision)
-        videos = open_videos(trained, arguments.dataset, arguments.labels, arguments.split)
+        videos = open_videos(
+            trained, arguments.dataset, arguments.labels, arguments.split, arguments.max_missing
+        )
         scores, bad = evaluate(
             trained,
             videos,
@@ -141,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         world = join()
         coloredlogs.install(level="INFO" if world.is_first else "ERROR", fmt="%(levelname)s %(message)s")
-        with world.explained():
+        with world.explained(), shortage_as(OSError("out of memory; a lower --batch-size may help")):
             _run(arguments, world)
         world.leave()
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from data.batching import BatchShape
 from data.video_iterator import BadSample, Batch
 from train.batch_norm import freeze
 from train.copying import Copier
-from train.devices import replica_count
+from train.devices import replica_count, shortage_as
 from train.lr_scheduler import LearningRate
 from train.metrics import batch_sums, zero_sums
 from train.multigrid import Step
@@ -31,6 +31,10 @@ LOWEST_SCALE = 2.0**-14  # the fp16 scaler starts at 2^16 and halves with each s
 
 class TrainingError(RuntimeError):
     """A run that cannot go on; the message says where it stopped and why."""
+
+
+class MemoryShortError(TrainingError):
+    """A step takes more memory than there is."""
 
 
 class UnreadableError(TrainingError):
@@ -111,8 +115,12 @@ class Trainer:
             rate = self.learning_rate.at(epoch, step, len(steps), phase)
             set_learning_rate(self.optimiser, rate)
             place = f"epoch {epoch}, step {step + 1}, batch {describe(shape)}, learning rate {rate:.4g}"
+            short = MemoryShortError(
+                f"{place}: out of memory; --accumulate 2, --checkpoint-activations or a lower --batch-size may help"
+            )
             try:
-                sums, openings = self._update(batch, shape.batch, epoch, step)
+                with shortage_as(short):
+                    sums, openings = self._update(batch, shape.batch, epoch, step)
             except ValueError as error:  # torch's, where a norm has one value a channel
                 raise TrainingError(f"{place}: {error}; raise --batch-size or --clip-size") from error
             self.unchecked.append((place, sums))
@@ -183,12 +191,16 @@ class Trainer:
                 raise unreadable_in_validation(batch.bad[0])
             if len(batch.labels):
                 clips, labels = self._on_device(batch)
-                logits, _ = self._forward(self.validated, clips)
+                short = MemoryShortError("validation: out of memory; a lower --batch-size may help")
+                with shortage_as(short):
+                    logits, _ = self._forward(self.validated, clips)
                 sums += batch_sums(logits, labels, nn.functional.cross_entropy(logits, labels))
         return sums, bad
 
     def check_finite(self) -> None:
-        """Stop at a loss that is no number, or where fp16 has skipped steps for long. Waits for a GPU."""
+        """Stop at a loss that is no number, or where fp16 has skipped steps for long, or has spoilt a norm's running
+        statistics for good. Waits for a GPU.
+        """
         steps, self.unchecked = self.unchecked, []
         if not steps:
             return
@@ -196,6 +208,11 @@ class Trainer:
             if self.scaler.get_scale() < LOWEST_SCALE:
                 raise TrainingError(
                     f"{steps[-1][0]}: fp16 has skipped every step for long; --precision bf16 may help"
+                )
+            statistics = [value for value in self.network.buffers() if value.is_floating_point()]
+            if statistics and not torch.stack(torch._foreach_norm(statistics)).isfinite().all():
+                raise TrainingError(
+                    f"{steps[-1][0]}: running statistics of a norm are not finite; --precision bf16 may help"
                 )
             return
         finite = torch.isfinite(torch.stack([sums for _, sums in steps])).all(dim=1).tolist()

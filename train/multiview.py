@@ -31,11 +31,14 @@ class VideoScore(NamedTuple):
     clips: tuple[int, int, int]
 
 
-def open_videos(trained: Trained, root: Path, labels: Path | None, split: str) -> VideoList:
+def open_videos(
+    trained: Trained, root: Path, labels: Path | None, split: str, max_missing: float | None = None
+) -> VideoList:
     """The videos of a split, in the numbers of the network's classes, by the label files of the set it was trained on.
 
-    Raises as data.videos.open_dataset, but needs no videos of the other split; ValueError for a class that the network
-    does not know.
+    `max_missing`: the share of them that may have no store, by default as in training. Raises as
+    data.videos.open_dataset, but needs no videos of the other split; ValueError for a class that the network does not
+    know.
     """
     name = trained.dataset.get("name")
     if name not in SPECS:
@@ -44,7 +47,9 @@ def open_videos(trained: Trained, root: Path, labels: Path | None, split: str) -
     file_name = {"train": spec.train_csv, "val": spec.val_csv}[split].format(variant=options.variant)
     path = find_label_folder(root, file_name, labels) / file_name
     rows = read_label_csv(path, spec.timed_ids)
-    return find_videos(root / "jpg", path, rows, trained.classes, options.max_missing)
+    allowed = options.max_missing if max_missing is None else max_missing
+    whose = f"that {trained.path} knows"
+    return find_videos(root / "jpg", path, rows, trained.classes, allowed, whose)
 
 
 def score_videos(trained: Trained, videos: Iterable[Batch], batch_size: int) -> Iterator[VideoScore]:

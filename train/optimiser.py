@@ -59,7 +59,11 @@ def make_optimiser(
     }
     if kind == "adamw":
         return torch.optim.AdamW(groups, **common)
-    return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, **common)
+    optimiser = torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, **common)
+    for parameter in parameters.values():
+        # a fused SGD would make it with the first step, and leave what happens to lie there if fp16 skips that one
+        optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimiser
 
 
 def saved_roles(optimiser_state: Mapping[str, Any]) -> dict[str, str]:

@@ -63,6 +63,7 @@ def pyplot() -> Any:
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     plt.rcParams.update({"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False})
+    plt.rcParams["text.parse_math"] = False  # a class may have a dollar in its name
     return plt
 
 

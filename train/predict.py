@@ -10,23 +10,22 @@ speaks for its answer (Grad-CAM). A file that is damaged is watched as far as it
 import argparse
 import json
 import logging
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import coloredlogs
 import numpy as np
 
-from data.command_line import OneLineParser
-from data.files import write_whole
+from data.command_line import OneLineParser, output_file
+from data.files import save_arrays, write_whole
 from data.frame_store import FrameStoreError
 from data.video_sampler import clip_span
 from data.video_streams import Video, VideoStreamError, find_videos, written_video
-from train.devices import choose_device
+from train.devices import choose_device, shortage_as
 from train.distributed import World
-from train.options import not_negative, positive
+from train.options import PRECISIONS, not_negative, positive
 from train.overlay import draw_answers, draw_attention
 from train.prediction import Answer, Prediction, Watcher, best_answers
 from train.trained import Trained, load_trained
@@ -37,21 +36,28 @@ BAR = 20  # letters of a probability of 1
 Watched = Sequence[tuple[Video, Prediction]]
 
 
-def output_paths(target: Path | None, videos: Sequence[Video]) -> list[Path | None]:
-    """Where each video's drawing goes: `target` for a single one; of several, `<its name>.mp4` in that folder.
+def output_paths(target: Path | None, videos: Sequence[Video]) -> Sequence[Path | None]:
+    """Where each video's drawing goes: `target`, an .mp4, for a single one; else `<its name>.mp4` in that folder.
 
     Where names are not enough, with its folder's name before it, and its ending after it.
 
-    ValueError where `target` is not fit for that, or two videos would go to one file.
+    ValueError where `target` is not fit for that, two videos would go to one file, or one would be written over.
     """
     if target is None:
         return [None] * len(videos)
-    if len(videos) == 1 and target.suffix == ".mp4":
-        return [target]
-    if len(videos) == 1:
-        raise ValueError(f"{target}: must end with .mp4")
+    paths = [target] if len(videos) == 1 and target.suffix == ".mp4" else _paths_in(target, videos)
+    sources = {video.path.resolve() for video in videos}
+    over = next((path for path in paths if path.resolve() in sources), None)
+    if over is not None:
+        raise ValueError(f"{over}: is one of the videos, which would be lost; draw to another place")
+    return paths
+
+
+def _paths_in(target: Path, videos: Sequence[Video]) -> list[Path]:
     if target.suffix == ".mp4":
         raise ValueError(f"{target}: {len(videos)} videos need a folder, not one .mp4")
+    if len(videos) == 1 and target.suffix and not target.is_dir():
+        raise ValueError(f"{target}: must end with .mp4, or be a folder")
     names = [
         [video.path.stem for video in videos],
         [f"{video.path.parent.name}_{video.path.stem}" for video in videos],
@@ -133,20 +139,14 @@ def save_features(path: Path, classes: Sequence[str], watched: Watched) -> None:
     """An `.npz` with a row a window: `features`, `probabilities`, `frames` (first, last), `videos`; and `classes`."""
     predictions = [prediction for _, prediction in watched]
     names = [str(video.path) for video, _ in watched]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    try:
-        np.savez_compressed(
-            staging,
-            features=np.concatenate([prediction.features for prediction in predictions]),
-            probabilities=np.concatenate([prediction.probabilities for prediction in predictions]),
-            frames=np.concatenate([prediction.frames for prediction in predictions]),
-            videos=np.repeat(names, [len(prediction.frames) for prediction in predictions]),
-            classes=np.array(classes),
-        )
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
+    save_arrays(
+        path,
+        features=np.concatenate([prediction.features for prediction in predictions]),
+        probabilities=np.concatenate([prediction.probabilities for prediction in predictions]),
+        frames=np.concatenate([prediction.frames for prediction in predictions]),
+        videos=np.repeat(names, [len(prediction.frames) for prediction in predictions]),
+        classes=np.array(classes),
+    )
 
 
 def make_parser() -> OneLineParser:
@@ -156,16 +156,24 @@ def make_parser() -> OneLineParser:
         "videos", type=Path, nargs="+", metavar="VIDEO", help="a file, a frame store, or a folder of them"
     )
     parser.add_argument("--top", type=positive, default=5, help="classes to name (default: 5)")
-    parser.add_argument("--json", metavar="FILE", help="each window's answers; -: to standard output instead")
+    parser.add_argument(
+        "--json",
+        type=lambda text: text if text == "-" else output_file(text),
+        metavar="FILE",
+        help="each window's answers; -: to standard output instead",
+    )
     parser.add_argument(
         "--overlay", type=Path, metavar="MP4", help="the answers on the video; a folder for several"
     )
     parser.add_argument("--attention", type=Path, metavar="MP4", help="where it looked; a folder for several")
-    parser.add_argument("--features", type=Path, metavar="NPZ", help="what the head sees, a row a window")
+    parser.add_argument(
+        "--features", type=output_file, metavar="NPZ", help="what the head sees, a row a window"
+    )
     parser.add_argument(
         "--stride", type=positive, help="frames from window to window (default: one begins where one ends)"
     )
     parser.add_argument("--batch-size", type=positive, default=4, help="windows at a time (default: 4)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on the CPU)")
     parser.add_argument("--gpus", type=not_negative, help="0 is the CPU (default: a GPU if there is one)")
     return parser
 
@@ -174,30 +182,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     arguments = parser.parse_args(argv)
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
+    sys.stdout.reconfigure(errors="replace")  # not every terminal has the letters of bars and names
+    watched: list[tuple[Video, Prediction]] = []
     try:
         videos = find_videos(arguments.videos)
-        overlays = output_paths(arguments.overlay, videos)
-        attentions = output_paths(arguments.attention, videos)
+        drawings = [output_paths(target, videos) for target in (arguments.overlay, arguments.attention)]
+        twice = next((path for path in drawings[0] if path is not None and path in drawings[1]), None)
+        if twice is not None:
+            raise ValueError(f"{twice}: --overlay and --attention need a place each")
         device, _ = choose_device(arguments.gpus, World())
-        trained = load_trained(arguments.checkpoint, device)
-        span = clip_span(trained.options.clip_length, trained.options.val_frame_interval)
-        watcher = Watcher(trained, arguments.stride or span, arguments.batch_size)
-        watched: list[tuple[Video, Prediction]] = []
-        for video, overlay, attention in zip(videos, overlays, attentions, strict=True):
-            try:
-                prediction = watcher.predict(video)
-            except (VideoStreamError, FrameStoreError) as error:
-                logger.error("%s", error)
-                continue
-            if video.complaint:
-                logger.warning("%s: watched as far as it decodes, %s", video.path, video.complaint)
-            watched.append((video, prediction))
-            if arguments.json != "-":
-                print(as_text(video, prediction, trained.classes, arguments.top))
-            if overlay is not None:
-                draw_overlay(watcher, video, prediction, overlay, arguments.top)
-            if attention is not None:
-                draw_attention_video(watcher, video, prediction, attention)
+        trained = load_trained(arguments.checkpoint, device, arguments.precision)
+        try:
+            with shortage_as(OSError("out of memory; a lower --batch-size may help")):
+                for done in _watch(arguments, trained, videos, *drawings):
+                    watched.append(done)
+        except BaseException:
+            if watched:  # before the one at which it stopped
+                _write_tables(arguments, trained, watched)
+            raise
         _write_tables(arguments, trained, watched)
     except KeyboardInterrupt:
         logger.error("stopped; what was not finished is not there")
@@ -205,6 +207,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return 0 if len(watched) == len(videos) else 1
+
+
+def _watch(
+    arguments: argparse.Namespace,
+    trained: Trained,
+    videos: Sequence[Video],
+    overlays: Sequence[Path | None],
+    attentions: Sequence[Path | None],
+) -> Iterator[tuple[Video, Prediction]]:
+    """Watch, print and draw one after the other; those that cannot be read are logged."""
+    span = clip_span(trained.options.clip_length, trained.options.val_frame_interval)
+    watcher = Watcher(trained, arguments.stride or span, arguments.batch_size)
+    for video, overlay, attention in zip(videos, overlays, attentions, strict=True):
+        try:
+            prediction = watcher.predict(video)
+        except (VideoStreamError, FrameStoreError) as error:
+            logger.error("%s", error)
+            continue
+        if video.complaint:
+            logger.warning("%s: watched as far as it decodes, %s", video.path, video.complaint)
+        if arguments.json != "-":
+            print(as_text(video, prediction, trained.classes, arguments.top))
+        if overlay is not None:
+            draw_overlay(watcher, video, prediction, overlay, arguments.top)
+        if attention is not None:
+            draw_attention_video(watcher, video, prediction, attention)
+        yield video, prediction
 
 
 def _write_tables(arguments: argparse.Namespace, trained: Trained, watched: Watched) -> None:

@@ -97,6 +97,10 @@ def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: 
             raise ValueError(
                 f"{path}: was written with --{name.replace('_', '-')} {shown(before)}, not {now}"
             )
+    if options.fine_tune and not content["options"].get("fine_tune"):
+        raise ValueError(
+            f"{path}: was not written by a run that fine-tunes, and goes on as it began; leave --fine-tune out"
+        )
     before = content["normalisation"]["channel_order"]
     if options.channel_order not in (None, before):
         raise ValueError(f"{path}: was written with --channel-order {before}, not {options.channel_order}")

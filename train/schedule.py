@@ -52,7 +52,8 @@ class Schedule:
 
     def shapes(self, end_epoch: int) -> set[BatchShape]:
         """All that occur in a run."""
-        return {step.shape for number in range(1, end_epoch + 1) for step in self.epoch(number)}
+        parts = {self._parts(number) for number in range(1, end_epoch + 1)}  # most epochs are alike
+        return {step.shape for each in parts for step in _planned(self.n_clips, self.phases, each)}
 
     def _parts(self, number: int) -> tuple[tuple[int, int], ...]:
         """(phase, clips drawn at its end) of an epoch, for `plan_parts`; none where it goes through all phases."""

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.files import save_arrays
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -31,7 +33,7 @@ class Scores:
 
     def save(self, path: Path) -> None:
         arrays = {} if self.clips is None else {"clips": self.clips}
-        np.savez_compressed(
+        save_arrays(
             path,
             classes=np.array(self.classes),
             videos=np.array(self.videos),
@@ -48,7 +50,7 @@ class Scores:
             raise FileNotFoundError(f"{path}: there is no such file of scores")
         try:
             with np.load(path, allow_pickle=False) as file:
-                return cls(
+                scores = cls(
                     classes=tuple(file["classes"].tolist()),
                     videos=tuple(file["videos"].tolist()),
                     labels=file["labels"],
@@ -56,9 +58,22 @@ class Scores:
                     views=str(file["views"]),
                     clips=file.get("clips"),
                 )
+            scores._check()
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{path}: holds no scores that train.evaluate wrote, {reason}") from None
+        return scores
+
+    def _check(self) -> None:
+        """ValueError where the parts do not belong together."""
+        videos, classes = len(self.videos), len(self.classes)
+        shapes = {self.labels.shape: (videos,), self.probabilities.shape: (videos, classes)}
+        if self.clips is not None:
+            shapes[self.clips.shape] = (videos, 3)
+        if not videos or any(found != wanted for found, wanted in shapes.items()):
+            raise ValueError(f"its arrays are not those of {videos} videos and {classes} classes")
+        if self.labels.dtype.kind != "i" or not 0 <= self.labels.min() <= self.labels.max() < classes:
+            raise ValueError(f"its labels are not numbers of {classes} classes")
 
 
 def hits(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:

@@ -79,7 +79,10 @@ class Run:
         with naming_what_fails(start.path) if start else nullcontext():
             self.state = make_state(options, classes, self.device, world, start and start.content)
         self.callbacks: list[Callback] = []
-        self.options = options = replace(options, channel_order=self.state.normalisation.channel_order)
+        # what the weights began with, also where this command leaves it out
+        began = start.content["options"].get("fine_tune", False) if start else options.fine_tune
+        order = self.state.normalisation.channel_order
+        self.options = options = replace(options, channel_order=order, fine_tune=began)
         self.trainer = make_trainer(options, self.state, self.device, world)
         self.saver = Saver(
             folder=self.folder,

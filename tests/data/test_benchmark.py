@@ -91,7 +91,7 @@ def test_figures_are_printed_and_written(
     [
         (["--rounds", "1"], "--rounds 1: must be at least 2"),
         (["--quality", "40"], "--quality 40: must be 2 to 31, or 0"),
-        (["--videos", "nowhere"], "--videos nowhere: holds no files"),
+        (["--videos", "nowhere"], "--videos nowhere: holds no videos"),
     ],
 )
 def test_bad_arguments_are_one_line(
@@ -103,3 +103,15 @@ def test_bad_arguments_are_one_line(
     line = capsys.readouterr().err
     assert message in line
     assert line.count("\n") == 1
+
+
+def test_what_is_no_video_is_left_out_and_one_that_does_not_decode_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "readme.txt").write_text("of my videos")
+    with pytest.raises(SystemExit):
+        main(["--videos", str(tmp_path)])
+    assert "holds no videos" in capsys.readouterr().err
+    (tmp_path / "x.mp4").write_text("no video")
+    assert main(["--videos", str(tmp_path)]) == 2
+    assert f"error: {tmp_path / 'x.mp4'}: no frame could be decoded\n" in capsys.readouterr().err

@@ -169,6 +169,17 @@ def test_what_is_asked_for_wrongly(
     assert message in capsys.readouterr().err
 
 
+def test_class_without_training_videos_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As some of Diving48 are."""
+    make_stores(tmp_path, {"a": ["v0", "v1"]}, n_frames=6)
+    write(tmp_path / "labels" / "train.csv", "label,id\na,v0\n")
+    write(tmp_path / "labels" / "val.csv", "label,id\na,v1\n")
+    write(tmp_path / "labels" / "dictionary.json", '{"a": 0, "c": 1}')
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--classes", "c"])
+    assert f"error: {tmp_path}: has no training videos of 'c'" in capsys.readouterr().err
+
+
 def test_label_files_of_several_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_stores(tmp_path, {"a": ["v0", "v1"], "b": ["v2"]}, n_frames=6)
     for name, rows in (("", "a,v0\n"), ("ucf101_split1_", "a,v1\n"), ("ucf101_split2_", "b,v2\n")):

@@ -226,7 +226,9 @@ def test_interrupted_conversion_leaves_nothing_half_written_and_goes_on(
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = tmp_path / "set/jpg/a"
     until = time.monotonic() + 30
-    while not (folder.is_dir() and any(folder.glob(".*.partial/store/frames.db"))) and time.monotonic() < until:
+    while (
+        not (folder.is_dir() and any(folder.glob(".*.partial/store/frames.db"))) and time.monotonic() < until
+    ):
         time.sleep(0.01)
     process.send_signal(signal_number)
     assert process.wait(timeout=30) != 0

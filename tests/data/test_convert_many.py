@@ -10,7 +10,7 @@ from data.convert import main
 from data.frame_store import FrameStore
 from data.video_files import ffmpeg_binary
 from tests.data.kills import is_alive
-from tests.data.making import make_video
+from tests.data.making import make_video, remake
 from tests.painting import indices_of
 
 
@@ -135,6 +135,22 @@ def test_rows_of_label_files_are_cut_out_of_their_sources(
         store = FrameStore(tmp_path / "set/jpg" / name)
         assert indices_of(store.read(range(store.n_frames))) == list(range(first, first + 25))
     assert [path.name for path in tmp_path.glob("videos/**/*.*")] == []
+
+
+def test_parts_of_open_groups_of_pictures_are_sound(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ffmpeg complains of frames before the part, which it throws away; that was taken for damage of the video."""
+    plain = make_video(tmp_path / "plain.mp4", n_frames=150, size=60)
+    remake(plain, tmp_path / "videos/a/x.mp4", "-x264-params", "open-gop=1:bframes=3:keyint=30", "-crf", "10")
+    labels = write_labels(tmp_path / "train.csv", "a,x,2,4", "a,x,3,5", "a,x,0,1")
+    words = ["--trim", labels, "--damaged", "refuse", "--delete-source"]
+    assert convert(tmp_path, *words) == 0
+    assert caplog.text == ""
+    assert capsys.readouterr().out == "converted 3, sources deleted 1\n"
+    for name, first, last in (("2_000004", 50, 100), ("3_000005", 75, 125), ("0_000001", 0, 25)):
+        store = FrameStore(tmp_path / f"set/jpg/a/x_00000{name}")
+        assert indices_of(store.read(range(store.n_frames))) == list(range(first, last))
 
 
 def test_the_same_command_once_more_is_no_error_though_all_sources_are_deleted(

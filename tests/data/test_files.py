@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from data.files import append_whole, remove_leftovers, write_whole
+from data.files import append_whole, remove_leftovers, save_arrays, write_whole
 
 
 def test_lines_are_added_below_one_header(tmp_path: Path) -> None:
@@ -33,6 +34,27 @@ def test_leftovers_of_killed_writers_go_and_nothing_else(tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == {
         "net_last.pth", ".hidden", "net_ep-0001.pth.123", ".cache.d", "run.json",
     }  # fmt: skip
+
+
+def test_arrays_are_there_as_a_whole_or_the_old_ones_are(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.npz"
+    save_arrays(path, numbers=np.arange(3))
+    with pytest.raises(ValueError, match="could not be made"):
+        save_arrays(path, numbers=Unmakeable())
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.npz"]
+    with np.load(path) as content:
+        assert content["numbers"].tolist() == [0, 1, 2]
+
+
+class Unmakeable:
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise ValueError("could not be made")
+
+
+def test_the_file_is_named_and_not_the_one_beside_its_place(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        write_whole(tmp_path / "nowhere" / "x.json", "{}")
+    assert raised.value.filename == str(tmp_path / "nowhere" / "x.json")
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:

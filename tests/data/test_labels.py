@@ -17,6 +17,7 @@ from data.label_files import (
     write_label_csv,
 )
 from data.labels import main
+from data.splits import split_by_list
 from data.videos import open_dataset
 from tests.painting import make_stores
 
@@ -297,6 +298,27 @@ def test_videos_in_one_folder_are_linked_into_one_a_class(
     with pytest.raises(SystemExit):
         main(arguments)
     assert "which one is x_000000_000002?" in capsys.readouterr().err
+
+
+def test_links_may_lie_below_the_videos_which_may_have_any_ending(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second time the links were taken for videos; and .mpeg for none."""
+    labels = write(tmp_path / "x.csv", "label,id\na,x\nb,y\n")
+    for name in ("x.mpeg", "y.wmv"):
+        write(tmp_path / "flat" / name, "video")
+    arguments = ["link", str(tmp_path / "flat"), str(tmp_path / "flat" / "videos"), str(labels)]
+    assert main(arguments) == main(arguments) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "linked 2, there before 0, missing 0",
+        "linked 0, there before 2, missing 0",
+    ]
+
+
+def test_list_that_is_no_text_is_named(stores: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("run/café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"list\.txt: is not text in UTF-8"):
+        split_by_list(stores / "jpg", tmp_path / "list.txt")
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -73,6 +73,14 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str], argum
     assert f"{arguments[0]} {arguments[1]}: must be at least" in capsys.readouterr().err
 
 
+def test_picture_of_no_known_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A traceback, after all videos were rendered."""
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--sheet", "motions.foo"])
+    assert "--sheet motions.foo: must end with .png, .jpg" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_set_without_files_of_video(tmp_path: Path) -> None:
     write_motion_set(tmp_path, 5, n_frames=4, height=32, seed=1)
     assert len((tmp_path / "labels/train.csv").read_text().splitlines()) == 1 + 8 * 4

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import tempfile
 import threading
@@ -17,8 +18,9 @@ import numpy as np
 import pytest
 
 from data.frame_store import FrameStore, FrameStoreError
+from data.label_files import LabelRow
 from data.store_check import inspect_store, mend_store
-from data.verify import main
+from data.verify import main, verify_stores
 from tests.data.test_frame_store import write_foreign_store
 from tests.data.test_labels import write
 from tests.painting import indices_of, make_stores, painted_jpegs
@@ -365,6 +367,35 @@ def test_all_splits_of_a_set_are_looked_at_once(dataset: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[1].split() == ["run", "3", "0", "0", "3"]
 
 
+class Deadly:
+    """In place of the folder of all stores: kills the process that looks for one."""
+
+    def __truediv__(self, _: str) -> "Deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+        return self
+
+
+def test_a_process_that_is_killed_is_no_traceback() -> None:
+    rows = [LabelRow("a", f"{i}") for i in range(8)]
+    with pytest.raises(OSError, match="a process was killed, perhaps as memory ran out"):
+        list(verify_stores(rows, workers=2, root=Deadly(), random_frames=0, full=False, fix=False))
+
+
+def test_ids_have_times_where_training_gives_them_some(
+    dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All had, so that stores of a UCF-101 whose label files have times were missing."""
+    shutil.rmtree(dataset / "labels")
+    for split in ("train", "val"):
+        text = "label,id,time_start,time_end\nrun,a,0,5\n"
+        path = write(dataset / "labels" / f"ucf101_split1_{split}.csv", text)
+    assert main([str(dataset), "--workers", "1"]) == 0
+    assert main([str(dataset), "--workers", "1", "--labels", str(path)]) == 0
+    other = write(dataset / "mine.csv", "label,id,time_start,time_end\nrun,a,0,5\n")
+    assert main([str(dataset), "--workers", "1", "--labels", str(other)]) == 1
+    assert "run/a_000000_000005: no file" in capsys.readouterr().out
+
+
 def test_videos_of_the_test_split_are_not_missed(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Training does not read them, and who follows the page of HACS does not download them."""
     test = write(dataset / "labels" / "test.csv", "label,id\nrun,gone\n")
@@ -379,7 +410,10 @@ def test_videos_of_the_test_split_are_not_missed(dataset: Path, capsys: pytest.C
         (["{root}/jpg"], "is not a folder that holds jpg/<class>/<id>/frames.db"),
         (["{root}", "--labels", "{root}/no.csv"], "no.csv: there is no such label file"),
         (["{root}", "--labels", "{root}/jpg"], "jpg: holds no label files of training"),
-        (["{root}", "--json", "{root}/labels/val.csv/x.json"], "File exists: '{root}/labels/val.csv'"),
+        (
+            ["{root}", "--json", "{root}/labels/val.csv/x.json"],
+            "val.csv/x.json: File exists, {root}/labels/val.csv",
+        ),
         (["{root}", "--workers", "0"], "--workers 0: must be at least 1"),
         (["{root}", "--frames", "-1"], "--frames -1: must be at least 0"),
     ],

@@ -73,6 +73,16 @@ def test_steps_that_the_scaler_skips_are_neither_averaged_nor_counted(fused: boo
         assert torch.allclose(value, exact, atol=1e-6)
 
 
+def test_recurrent_weights_of_the_copy_are_in_one_piece() -> None:
+    """cuDNN wants them so, and with each validation warned and moved them together."""
+    module = nn.LSTM(4, 4, num_layers=2)
+    module.flatten_parameters = lambda: flattened.append(module)
+    flattened: list[nn.Module] = []
+    average = WeightAverage(module, optimiser_of(module), 0.5)
+    assert isinstance(average.network, nn.LSTM)
+    assert len(flattened) == 1
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_restored_goes_on_the_same(decay: float) -> None:
     one, other = network(), network()

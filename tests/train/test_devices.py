@@ -1,9 +1,11 @@
 """Sharing a batch between GPUs; the arithmetic needs none."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
-from train.devices import Replicas, choose_gpus, replica_count
+from train.devices import Replicas, autocast_as_here, choose_gpus, replica_count, shortage_as
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 4, 8])
@@ -22,6 +24,25 @@ def test_all_gpus_work_where_the_batch_allows() -> None:
 def test_small_batches_stay_on_one_device() -> None:
     network = Replicas(torch.nn.Linear(3, 2), gpus=4)
     assert network(torch.zeros(2, 3)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_replicas_compute_in_the_precision_of_their_run(enabled: bool) -> None:
+    """torch's threads take over that autocast is on, but computed in fp16 where bf16 was asked for."""
+    linear = torch.nn.Linear(3, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled), ThreadPoolExecutor(1) as thread:
+        there = thread.submit(autocast_as_here(linear, "cpu"), torch.zeros(1, 3)).result()
+        assert there.dtype == linear(torch.zeros(1, 3)).dtype
+    assert there.dtype == (torch.bfloat16 if enabled else torch.float32)
+
+
+def test_a_shortage_of_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(OSError, match="too much"), shortage_as(OSError("too much")):
+        torch.empty(2**60)
+    with pytest.raises(OSError, match="too much"), shortage_as(OSError("too much")):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), shortage_as(OSError("too much")):
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
 
 
 def test_gpus_are_all_or_as_many_as_asked(

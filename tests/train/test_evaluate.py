@@ -262,12 +262,18 @@ def test_bad_input_is_one_line(
     )
     make_checkpoint(tmp_path / "other.pth", OPTIONS, classes=["a", "b"])
     net, place = checkpoints[0], ("--dataset", dataset, "--output", tmp_path / "out")
+    some_gone = tmp_path / "labels"
+    some_gone.mkdir()
+    (some_gone / "val.csv").write_text((dataset / "labels" / "val.csv").read_text() + "a,gone\n")
+    gone = (*place, "--labels", some_gone, "--clips", "1", "--crops", "1")
+    assert evaluate(net, *gone, "--max-missing", "0.5") == 0
     cases = {
         "the following arguments are required: --dataset": (net,),
         "gone.pth: there is no such checkpoint": (tmp_path / "gone.pth", *place),
         "gone.npz: there is no such file of scores": (tmp_path / "gone.npz",),
         "nameless.pth: does not say which data set it was trained on": (nameless, *place),
-        "val.csv: class 'c' is not one of the 2 of": (tmp_path / "other.pth", *place),
+        "val.csv: class 'c' is not one of the 2 that": (tmp_path / "other.pth", *place),
+        "more than --max-missing 0.1 allows": (net, *gone, "--max-missing", "0.1"),
         "label file val.csv: not found in": (net, *place, "--labels", tmp_path),
         "nan.pth: gives no numbers in fp32": (tmp_path / "nan.pth", *place, "--clips", "1"),
         "--crops 10: has mirrored views, but": (net, *place, "--crops", "10"),

@@ -8,6 +8,7 @@ import torch
 from data.labels import main as labels_main
 from tests.painting import make_stores
 from tests.train.runs import damage, fails, folder, rows, train
+from train.loop import Trainer
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,46 @@ def test_loss_that_is_no_number_stops_the_run_and_says_where(
         run=lambda: train(stores, tmp_path, "--lr-base", "1e30"),
     )  # fmt: skip
     assert not list(folder(tmp_path).glob("*.pth"))
+
+
+def test_too_little_memory_is_one_line_that_says_at_which_shape(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A traceback, perhaps hours into a run: a cycle's largest shape may come late."""
+
+    def forward(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
+
+    monkeypatch.setattr("train.loop.Trainer._forward", forward)
+    fails(
+        capsys, 1, "epoch 1, step 1, batch 4x4x32x32", "out of memory; --accumulate 2",
+        run=lambda: train(stores, tmp_path),
+    )  # fmt: skip
+
+
+def test_running_statistics_that_fp16_has_spoilt_stop_the_run(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step whose gradients overflow is skipped, but norms have counted what came through them: for good."""
+    update = Trainer._update
+
+    def overflowing(self: Trainer, *arguments: object) -> object:
+        done = update(self, *arguments)
+        next(self.network.buffers()).fill_(torch.inf)
+        return done
+
+    monkeypatch.setattr(Trainer, "_update", overflowing)
+    fails(
+        capsys, 1, "epoch 1, step ", "running statistics of a norm are not finite; --precision bf16 may help",
+        run=lambda: train(stores, tmp_path, "--precision", "fp16"),
+    )  # fmt: skip
+
+
+def test_norms_that_are_frozen_without_weights_are_warned_of(
+    stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert train(stores, tmp_path, "--freeze-batchnorm", "--end-epoch", "1") == 0
+    assert "--freeze-batchnorm: without --pretrained-3d FILE norms pass on what they get" in caplog.text
 
 
 @pytest.fixture

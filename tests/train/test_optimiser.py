@@ -49,6 +49,33 @@ def test_fine_tuning_rates(network: nn.Module) -> None:
         assert rate == pytest.approx(expected), name
 
 
+def test_momentum_is_nothing_where_fp16_skips_the_first_step() -> None:
+    """On GPUs, where one kernel updates all, it was then what happened to lie in memory."""
+    torch.manual_seed(0)
+    modules = [nn.Linear(64, 64), nn.Linear(64, 64)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    scalers = [torch.amp.GradScaler("cpu", init_scale=4.0) for _ in modules]
+    optimisers = [make_optimiser(module, parameter_roles(module, [], False), 0.6) for module in modules]
+    for group in optimisers[1].param_groups:
+        group["fused"] = True
+    optimisers[1]._step_supports_amp_scaling = True
+    torch.use_deterministic_algorithms(True)  # memory that nobody has set is then NaN
+    try:
+        for factor in (torch.inf, 1.0, 1.0):
+            inputs = torch.randn(8, 64)
+            for module, scaler, optimiser in zip(modules, scalers, optimisers, strict=True):
+                set_learning_rate(optimiser, 0.1)
+                optimiser.zero_grad()
+                scaler.scale(factor * module(inputs).square().mean()).backward()
+                scaler.step(optimiser)
+                scaler.update()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for plain, fused in zip(*(module.parameters() for module in modules), strict=True):
+        assert torch.isfinite(fused).all()
+        assert torch.allclose(plain, fused, atol=1e-6)
+
+
 def test_settings(network: nn.Module) -> None:
     (group,) = make_optimiser(network, parameter_roles(network, [], False), 0.6).param_groups
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 1e-4)

@@ -108,6 +108,7 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
             words = ["3"]
     needs = {
         "fine_tune": ["--pretrained-3d", "x"],
+        "fine_tune_factor": ["--fine-tune", "--pretrained-3d", "x"],
         "pretrained_layout": ["--pretrained-3d", "x"],
         "long_cycle_span": ["--long-cycles"],
         "batch_rule": ["--long-cycles"],
@@ -151,6 +152,15 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
         (["--long-cycle-span", "run"], "argument --long-cycle-span: 'run' is not one of epoch, stage"),
         (["--long-cycle-span", "stage"], "argument --long-cycle-span: stage needs --long-cycles"),
         (["--compile", "--checkpoint-activations"], "argument --compile: does not work with --checkpoint"),
+        (["--fine-tune-factor", "0.1"], "argument --fine-tune-factor: needs --fine-tune"),
+        (
+            ["--lr-schedule", "cosine", "--lr-steps", "5"],
+            "argument --lr-steps: has no effect with --lr-schedule cosine",
+        ),
+        (
+            ["--lr-schedule", "cosine", "--lr-factor", "0.5"],
+            "argument --lr-factor: has no effect with --lr-schedule cosine",
+        ),
         (["--fine-tune"], "argument --fine-tune: needs the weights to start from, --pretrained-3d FILE"),
         (
             ["--task-name", "a/../b"],

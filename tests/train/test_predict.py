@@ -1,6 +1,9 @@
 """Predictions whose answers are known: of a network that sees nothing but brightness."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -134,7 +137,7 @@ def test_several_videos_are_drawn_into_a_folder(
     single, folder = tmp_path / "videos" / "one" / "a.mp4", tmp_path / "out"
     words = [checkpoint, single]
     fails(capsys, f"{folder}.mp4: 3 videos need", *words, tmp_path / "videos", "--overlay", f"{folder}.mp4")
-    fails(capsys, f"{folder}: must end with .mp4", *words, "--attention", folder)
+    fails(capsys, "seen.avi: must end with .mp4, or be a folder", *words, "--attention", "seen.avi")
     fails(capsys, f"{folder / 'one_a.mp4.mp4'}: two of the videos", *words, single, "--overlay", folder)
 
 
@@ -203,6 +206,61 @@ def test_what_is_stopped_leaves_nothing_half_done(
     words = ["--overlay", str(tmp_path / "o.mp4"), "--json", str(tmp_path / "a.json")]
     assert main([str(checkpoint), str(dawn), *words]) == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_from_before_a_failure_are_written(
+    checkpoint: Path, dawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were lost, after hours perhaps."""
+    other = one_colour(tmp_path / "other.mp4", 255)
+    predict = Watcher.predict
+
+    def stopped_at_the_second(self: Watcher, video: VideoFile) -> Prediction:
+        if video.path == other:
+            raise KeyboardInterrupt
+        return predict(self, video)
+
+    monkeypatch.setattr(Watcher, "predict", stopped_at_the_second)
+    answers, features = tmp_path / "new" / "a.json", tmp_path / "f.npz"
+    words = ["--json", str(answers), "--features", str(features)]
+    assert main([str(checkpoint), str(dawn), str(other), *words]) == 130
+    assert [Path(video["video"]) for video in json.loads(answers.read_text())] == [dawn]
+    with np.load(features) as content:
+        assert set(content["videos"]) == {str(dawn)}
+
+
+def test_no_video_is_drawn_over(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--overlay` with the folder of the videos replaced each by its drawing."""
+    for name in "xy":
+        one_colour(tmp_path / "clips" / f"{name}.mp4", 255)
+    clips, one = tmp_path / "clips", tmp_path / "clips" / "x.mp4"
+    before = {path: path.read_bytes() for path in clips.iterdir()}
+    fails(capsys, f"{one}: is one of the videos", checkpoint, clips, "--overlay", clips)
+    detour = clips / ".." / "clips" / "x.mp4"
+    fails(capsys, f"{detour}: is one of the videos", checkpoint, one, "--attention", detour)
+    both = tmp_path / "both"
+    fails(capsys, f"{both / 'x.mp4'}: --overlay and --attention need", checkpoint, clips, "--overlay", both,
+          "--attention", both)  # fmt: skip
+    assert {path: path.read_bytes() for path in clips.iterdir()} == before
+
+
+def test_one_video_is_drawn_into_a_folder_too(checkpoint: Path, tmp_path: Path) -> None:
+    """Scripts that go over folders stopped at one of a single video."""
+    one_colour(tmp_path / "clips" / "x.mp4", 255)
+    assert main([str(checkpoint), str(tmp_path / "clips"), "--overlay", str(tmp_path / "out")]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.mp4"]
+
+
+def test_a_terminal_without_the_letters_of_a_bar(checkpoint: Path, dawn: Path, repository: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "train.predict", str(checkpoint), str(dawn)],
+        cwd=repository,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"5 windows\n  bright" in done.stdout
 
 
 def test_bad_input_is_named(

@@ -213,6 +213,10 @@ def test_checkpoint_of_something_else_is_refused(
         capsys, 2, "was written with --channel-order bgr, not rgb",
         run=lambda: train(stores, tmp_path, *words, "3", "--channel-order", "rgb"),
     )  # fmt: skip
+    fails(
+        capsys, 2, "was not written by a run that fine-tunes",
+        run=lambda: train(stores, tmp_path, *words, "3", "--fine-tune"),
+    )  # fmt: skip
     other = ["--network", "ir_csn_101"]
     fails(
         capsys, 2, "was written with --network ir_csn_50, not ir_csn_101",

@@ -135,7 +135,9 @@ def test_starting_from_weights_lists_what_did_not_fit(
         if resumed:
             assert train(stores, tmp_path / "results", *resumed) == 0
         path = max((folder(tmp_path / "results")).glob("*_ep-*.pth"))
-        groups = torch.load(path, weights_only=True)["optimiser"]["param_groups"]
+        content = torch.load(path, weights_only=True)
+        assert content["options"]["fine_tune"] is True  # as it began, whatever the command says now
+        groups = content["optimiser"]["param_groups"]
         assert {name for group in groups if group["role"] == "new" for name in group["names"]} == {
             "fc.weight",
             "fc.bias",

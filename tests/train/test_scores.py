@@ -1,5 +1,6 @@
 """Metrics with known answers, files of scores, and their average."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_what_is_no_file_of_scores(tmp_path: Path) -> None:
         ValueError, match=r"scores\.npz: holds no scores that train\.evaluate wrote, .*classes"
     ):
         Scores.load(path)
+    no_numbers = f"its labels are not numbers of {len(CLASSES)} classes"
+    for change, reason in (
+        ({"labels": np.array([0, 1, 2, 9])}, no_numbers),
+        ({"labels": np.array([0.0, 1.0, 2.0, 0.0])}, no_numbers),
+        (
+            {"probabilities": KNOWN.probabilities[:2]},
+            "its arrays are not those of 4 videos",
+        ),
+    ):
+        dataclasses.replace(KNOWN, **change).save(path)
+        with pytest.raises(ValueError, match=rf"scores\.npz: holds no scores .* wrote, {reason}"):
+            Scores.load(path)
     np.save(tmp_path / "array.npy", np.arange(3))
     (tmp_path / "array.npy").rename(path)
     with pytest.raises(ValueError, match=r"scores\.npz: holds no scores that train\.evaluate wrote"):
