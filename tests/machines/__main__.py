@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as place:
             if arguments.spell:
-                print(spell(Path(place), arguments.spell))
+                print(spell(Path(place), arguments.spell, owns))
             else:
                 _faults(Path(place), arguments, owns)
     except (BrokenPromiseError, AssertionError, OSError) as error:

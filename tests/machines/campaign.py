@@ -49,7 +49,7 @@ class Campaign:
             training.kill()
         if training.status() != 0:
             raise BrokenPromiseError(training.said())
-        training.check_nothing_is_left()
+        training.check_nothing_is_left(self.owns_shared_memory)
 
     def disturb(self, go_on: Callable[[], bool]) -> None:
         """A run under faults after which nothing may be different."""
@@ -112,7 +112,7 @@ class Campaign:
             finally:
                 training.kill()
             status = training.status()
-            training.check_nothing_is_left()
+            training.check_nothing_is_left(self.owns_shared_memory)
             if status == 0:
                 return
             self.stopped += status in (1, 2)
@@ -136,5 +136,5 @@ class Campaign:
             training.wait_until(lambda: False)
         if training.status() != 2 or "/dev/shm" not in training.said():
             raise BrokenPromiseError(f"no shared memory, and it says {training.said()}")
-        training.check_nothing_is_left()
+        training.check_nothing_is_left(self.owns_shared_memory)
         self.faults["started without shared memory"] += 1

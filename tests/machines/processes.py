@@ -114,10 +114,12 @@ class Training:
     def said(self) -> str:
         return "\n".join(["", *self.lines[-40:]])
 
-    def check_nothing_is_left(self) -> None:
-        """No process of its session, no named segment of shared memory, and no temporary file."""
+    def check_nothing_is_left(self, owns_shared_memory: bool) -> None:
+        """No process of its session, no temporary file and, where others, who may be killed too, have no part in it, no
+        named segment of shared memory.
+        """
         deadline = time.monotonic() + GOING
-        while left := [*_processes_of(self.pid), *_dead_segments()]:
+        while left := [*_processes_of(self.pid), *(_dead_segments() if owns_shared_memory else [])]:
             if time.monotonic() > deadline:
                 raise BrokenPromiseError(f"left behind: {left}{self.said()}")
             time.sleep(0.1)

@@ -29,7 +29,7 @@ class Sample(NamedTuple):
     processes: int
 
 
-def spell(place: Path, minutes: float) -> str:
+def spell(place: Path, minutes: float, owns_shared_memory: bool) -> str:
     """Train for so long; what it came to, in one line. BrokenPromiseError where something grew."""
     make_stores(place / "set", {name: [f"{i}" for i in range(12)] for name in ("a", "b", "c")}, n_frames=8)
     make_labels(place / "set")
@@ -46,7 +46,7 @@ def spell(place: Path, minutes: float) -> str:
             time.sleep(0.05)
     finally:
         training.kill()
-    training.check_nothing_is_left()
+    training.check_nothing_is_left(owns_shared_memory)
     return judge(samples, minutes)
 
 

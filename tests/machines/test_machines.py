@@ -46,5 +46,20 @@ def test_a_process_that_is_left_behind_is_noticed(tmp_path: Path, monkeypatch: p
     training = Training([], tmp_path / "temporary")
     training.process.wait()
     with pytest.raises(BrokenPromiseError, match="left behind: .*process "):
-        training.check_nothing_is_left()
+        training.check_nothing_is_left(owns_shared_memory=False)
     training.send(signal.SIGKILL)
+
+
+def test_segments_of_dead_processes_are_noticed_where_nobody_else_has_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of other tests, whose workers are killed, were taken for this run's."""
+    monkeypatch.setattr("tests.machines.processes.GOING", 0.1)
+    monkeypatch.setattr("tests.machines.processes.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("tests.machines.processes.COMMAND", ["-c", ""])
+    training = Training([], tmp_path / "temporary")
+    training.process.wait()
+    (tmp_path / f"torch_{training.pid}_1_1").touch()
+    with pytest.raises(BrokenPromiseError, match=f"left behind: .*torch_{training.pid}_1_1"):
+        training.check_nothing_is_left(owns_shared_memory=True)
+    training.check_nothing_is_left(owns_shared_memory=False)
