@@ -60,8 +60,8 @@ class Campaign:
 
     def _start(self, dataset: Path) -> subprocess.Popen:
         command = [sys.executable, "-m", "data.convert", str(self.videos), str(dataset), "--workers", "2"]
-        log = (self.place / "log").open("w")
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        with (self.place / "log").open("w") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def _start_and_kill(self, dataset: Path) -> bool:
         """Whether something was killed before the conversion had ended."""

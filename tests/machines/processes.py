@@ -47,10 +47,11 @@ class Training:
         self._reader.start()
 
     def _listen(self) -> None:
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip("\n"))
-            self.steps += re.search(r" epoch \d+/\d+ step \d+/", line) is not None
-            self.heard = time.monotonic()
+        with self.process.stderr as said:
+            for line in said:
+                self.lines.append(line.rstrip("\n"))
+                self.steps += re.search(r" epoch \d+/\d+ step \d+/", line) is not None
+                self.heard = time.monotonic()
 
     @property
     def pid(self) -> int:
