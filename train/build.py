@@ -106,6 +106,9 @@ def make_network(options: Options, num_classes: int, world: World) -> nn.Module:
         synchronise(network, world)
     if options.bn_group is not None:
         group_norms(network, options.bn_group)
+        others = sum(isinstance(module, nn.GroupNorm) for module in network.modules())
+        if others:
+            logger.warning("--bn-group: %d norms of %s are of each clip alone", others, options.network)
     if options.checkpoint_activations:
         recompute_blocks(network)
     if options.channels_last:

@@ -140,11 +140,13 @@ def find_furthest(folder: Path, network: str) -> tuple[Path, dict[str, Any]] | N
 def set_aside_later(folder: Path, network: str, epoch: int, step: int) -> None:
     """Rename checkpoints further than a start to `<name>.old`, so that this run's own are found after it."""
     later = [path for path in _after_epochs(folder, network) if _epoch_in_name(path) > epoch]
-    for path in [*later, last_path(folder, network), best_path(folder, network)]:
+    for path in (last_path(folder, network), best_path(folder, network)):  # whose names do not say
         found = _first_readable([path])
         if found is not None and (found[1]["epoch"], found[1]["step"]) > (epoch, step):
-            path.replace(path.with_name(path.name + ".old"))
-            logger.info("%s: is further than this run's start, renamed to %s.old", path, path.name)
+            later.append(path)
+    for path in later:
+        path.replace(path.with_name(path.name + ".old"))
+        logger.info("%s: is further than this run's start, renamed to %s.old", path, path.name)
 
 
 def _after_epochs(folder: Path, network: str) -> list[Path]:

@@ -141,8 +141,10 @@ def test_going_back_sets_the_other_branch_aside(stores: Path, tmp_path: Path) ->
     assert train(stores, tmp_path, "--end-epoch", "3") == 0
     assert train(stores, tmp_path, "--end-epoch", "2", "--resume-epoch", "2", "--lr-base", "0.001") == 0
     assert (folder(tmp_path) / f"{NAME}_ep-0003.pth.old").exists()
+    (folder(tmp_path) / f"{NAME}_ep-0005.pth").write_bytes(b"damaged")  # its name says that it is later
     assert train(stores, tmp_path, "--end-epoch", "4", "--resume-epoch", "auto") == 0
     assert [row[0] for row in rows(tmp_path, "val")] == ["1", "2", "3", "4"]
+    assert (folder(tmp_path) / f"{NAME}_ep-0005.pth.old").read_bytes() == b"damaged"
 
 
 def test_log_of_a_run_tells_how_it_began_and_why_it_ended(

@@ -161,6 +161,12 @@ def test_network_is_made_as_the_flags_say() -> None:
     assert torch.allclose(*(network(clips) for network in networks), atol=1e-4)
 
 
+def test_norms_that_cannot_be_grouped_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    words = ["--dataset", "d", "--network", "mtnet_xs_g8", "--bn-group", "4"]
+    make_network(parse_options(OWN, Options(), words), 3, World())
+    assert "norms of mtnet_xs_g8 are of each clip alone" in caplog.text
+
+
 class Plain(nn.Module):
     """A network without norms, so that the parts of a batch do not see each other."""
 
