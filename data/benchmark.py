@@ -255,11 +255,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
         figures = report(arguments)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     except (OSError, ValueError, ConversionError, subprocess.CalledProcessError) as error:
         print(f"python -m data.benchmark: error: {shown(error, LONGEST_MESSAGE)}", file=sys.stderr)
         return 2
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
 
 

@@ -3,17 +3,20 @@
 The only file that imports torch's DataLoader.
 """
 
+import functools
 import itertools
 import logging
 import multiprocessing
 import multiprocessing.util
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Listener, wait
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -67,7 +70,7 @@ class ClipLoader(Generic[Batch]):
             "prefetch_factor": prefetch if workers else None,
             "persistent_workers": workers > 0,
             "pin_memory": pin_memory,
-            "worker_init_fn": prepare_worker,
+            "worker_init_fn": functools.partial(_begin, prepare_worker),
         }
         self._rest = _Rest(batches)
         self._loader = self._made()
@@ -173,6 +176,20 @@ class ClipLoader(Generic[Batch]):
             raise LoaderError(
                 f"{sockets}: workers can have no sockets there ({error}); TMPDIR names another folder"
             ) from error
+
+
+def _begin(prepare_worker: Callable[[int], None], number: int) -> None:
+    """What a worker does first."""
+    prepare_worker(number)
+    sys.excepthook = _complain_unless_unheard
+
+
+def _complain_unless_unheard(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
+    """multiprocessing prints what happens to its thread that hands shared memory over, also where this only means that
+    the training process has turned away, as when another worker died.
+    """
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 class _Rest(Sampler[list[Request]]):

@@ -36,9 +36,11 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with naming(path), staging.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        staging.replace(path)
+        with naming(path):
+            with staging.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+            flush_to_disk(staging)
+            staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
 

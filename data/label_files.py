@@ -60,15 +60,25 @@ class LabelSet(NamedTuple):
         return {"train": train, "val": val, "test": self.folder / f"{prefix}test{ending}"}
 
 
+def _label_sets(folder: Path) -> list[LabelSet]:
+    """All that a folder may hold."""
+    return [
+        LabelSet(spec, variant, folder)
+        for spec in SPECS.values()
+        for variant in (spec.num_classes or {"": None})
+    ]
+
+
+def has_timed_ids(path: Path) -> bool:
+    """Whether training gives ids their times: by the data set that a label file belongs to, as its name says."""
+    own = (found for found in _label_sets(path.parent) if path in found.paths().values())
+    return next((found.spec.timed_ids for found in own), True)
+
+
 def find_label_sets(root: Path, labels: Path | None) -> list[LabelSet]:
     """The data sets whose training label file is in the first of `label_folders` that has any."""
     for folder in label_folders(root, labels):
-        sets = [
-            LabelSet(spec, variant, folder)
-            for spec in SPECS.values()
-            for variant in (spec.num_classes or {"": None})
-        ]
-        found = [files for files in sets if files.paths()["train"].is_file()]
+        found = [files for files in _label_sets(folder) if files.paths()["train"].is_file()]
         if found:
             return found
     return []

@@ -82,18 +82,19 @@ def link_videos(source: Path, target: Path, rows: Iterable[LabelRow]) -> Counter
     """Link the video files `<video_id>.<any>` anywhere below `source` as `target/<class>/<video_id>.<any>`.
 
     What lies below `target`, which may be below `source`, is there already. Counts `linked`, `there before` and
-    `missing`. Raises ValueError where two files have the same name.
+    `missing`. Raises ValueError where a row may mean two files.
     """
-    files: dict[str, Path] = {}
+    ours = target.resolve()
+    files: dict[str, list[Path]] = {}
     for path in sorted(source.rglob("*")):
-        is_ours = path.absolute().is_relative_to(target.absolute())
-        if path.suffix and path.suffix.lower() not in NO_VIDEOS and path.is_file() and not is_ours:
-            if path.stem in files:
-                raise ValueError(f"{path} and {files[path.stem]}: which one is {path.stem}?")
-            files[path.stem] = path
+        is_video = path.suffix and path.suffix.lower() not in NO_VIDEOS and path.is_file()
+        if is_video and not path.parent.resolve().is_relative_to(ours):
+            files.setdefault(path.stem, []).append(path)
     counts = Counter({"linked": 0, "there before": 0, "missing": 0})
     for label, video_id in dict.fromkeys(rows):
-        path = files.get(video_id)
+        path, *others = files.get(video_id, [None])
+        if others:
+            raise ValueError(f"{path} and {others[0]}: which one is {video_id}?")
         link = target / label / f"{video_id}{path.suffix if path else ''}"
         if path is None:
             counts["missing"] += 1

@@ -15,7 +15,8 @@ from pathlib import Path
 
 ENDING = ".partial"
 CLAIM = "claim"
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # what file systems without them say
+TRIES = 100  # folders that another process takes for abandoned before they are locked
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)  # what file systems without them say
 
 
 @contextmanager
@@ -25,14 +26,17 @@ def staging_folder(parent: Path, name: str = "") -> Iterator[Path | None]:
     None where another process has the one of that `name`; without a name one is found that nobody has.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    owner = None
-    while owner is None:
+    for _ in range(1 if name else TRIES):
         folder = parent / f".{name or secrets.token_hex(8)}{ENDING}"
         folder.mkdir(exist_ok=True)
         owner = _claimed(folder, without_locks=True)
-        if owner is None and name:
-            yield None
-            return
+        if owner is not None:
+            break
+    else:
+        if not name:
+            raise OSError(f"{parent}: no folder in it could be locked")
+        yield None
+        return
     try:
         yield folder
     finally:
@@ -78,7 +82,13 @@ def _claimed(folder: Path, *, without_locks: bool) -> int | None:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    """The claim last: who takes the folder after that finds nothing in it that is still to be removed."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != CLAIM:
+            path.unlink(missing_ok=True)
+    (folder / CLAIM).unlink(missing_ok=True)
     os.close(owner)
-    with suppress(OSError):  # is gone already, but where NFS keeps files that are open
+    with suppress(OSError):  # somebody has taken it again
         folder.rmdir()

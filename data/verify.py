@@ -29,7 +29,7 @@ from tqdm import tqdm
 from data.command_line import OneLineParser, class_table, output_file
 from data.cores import usable_cores
 from data.files import write_whole
-from data.label_files import LabelRow, find_label_sets, read_label_csv, write_csv
+from data.label_files import LabelRow, find_label_sets, has_timed_ids, read_label_csv, write_csv
 from data.splits import find_stores
 from data.store_check import NO_FILE, Finding, inspect_store, mend_store
 
@@ -120,17 +120,11 @@ def label_files(dataset: Path, labels: Sequence[Path] | None) -> list[Path]:
     return files
 
 
-def _has_timed_ids(dataset: Path, path: Path) -> bool:
-    """As training reads a label file: by the data set that it belongs to, as its name says."""
-    own = (found for found in find_label_sets(dataset, path.parent) if path in found.paths().values())
-    return next((found.spec.timed_ids for found in own), True)
-
-
 def listed_rows(dataset: Path, files: Sequence[Path]) -> list[LabelRow]:
     """The stores to look at, each once: those of the label files, without any those that are there."""
     if not (dataset / "jpg").is_dir():
         raise ValueError(f"{dataset}: is not a folder that holds jpg/<class>/<id>/frames.db")
-    rows = [row for path in files for row in read_label_csv(path, _has_timed_ids(dataset, path))]
+    rows = [row for path in files for row in read_label_csv(path, has_timed_ids(path))]
     rows = list(dict.fromkeys(rows)) or find_stores(dataset / "jpg")
     if not rows:
         raise ValueError(f"{dataset}: holds neither label files nor stores")

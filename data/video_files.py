@@ -16,7 +16,8 @@ from data.frame_store import FrameStore, FrameStoreError, write_frame_store
 # What lies beside videos; anything else is ffmpeg's to judge.
 NO_VIDEOS = frozenset(
     ".txt .csv .tsv .json .xml .yaml .yml .md .html .pdf .srt .vtt .py .db .zip .tar .gz .7z .rar"  # noqa: SIM905
-    " .jpg .jpeg .png .webp .part .ytdl .m3u .m3u8 .mpd .sdp .ffconcat".split()
+    " .npy .npz .pkl .log .cfg .ini .sh .wav .mp3 .flac .jpg .jpeg .png .webp .part .ytdl"
+    " .m3u .m3u8 .mpd .sdp .ffconcat".split()
 )
 # How ffmpeg ends where -xerror made it stop at damage: 1 before version 7, then AVERROR_INVALIDDATA.
 STOPPED_AT_DAMAGE = (1, 183)

@@ -129,10 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             content |= {"steps": _steps(options, asked, arguments)}
             content |= {"loading": _loading(options, arguments) if arguments.loader else []}
+        if arguments.json:
+            arguments.json.write_text(json.dumps(content, indent=1) + "\n")
     except (ValueError, LookupError, OSError, TrainingError) as error:
         parser.error(str(error))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
     return 0
 
 

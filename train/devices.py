@@ -85,14 +85,17 @@ def autocast_as_here(function: Callable[..., Any], device_type: str) -> Callable
 
 
 @contextmanager
-def shortage_as(error: Exception) -> Iterator[None]:
-    """Within, `error` is raised where a device, or the machine, has too little memory."""
+def shortage_as(kind: type[Exception], message: str) -> Iterator[None]:
+    """Within, an error of `kind` is raised where a device, or the machine, has too little memory.
+
+    It is made here: one that is made by who catches it would be held by its own traceback, and hold all its tensors.
+    """
     try:
         yield
     except RuntimeError as reason:
         if not isinstance(reason, torch.OutOfMemoryError) and "can't allocate memory" not in str(reason):
             raise
-        raise error from reason
+        raise kind(message) from reason
 
 
 class Replicas(nn.Module):

@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         world = join()
         coloredlogs.install(level="INFO" if world.is_first else "ERROR", fmt="%(levelname)s %(message)s")
-        with world.explained(), shortage_as(OSError("out of memory; a lower --batch-size may help")):
+        with world.explained(), shortage_as(OSError, "out of memory; a lower --batch-size may help"):
             _run(arguments, world)
         world.leave()
     except KeyboardInterrupt:

@@ -115,11 +115,9 @@ class Trainer:
             rate = self.learning_rate.at(epoch, step, len(steps), phase)
             set_learning_rate(self.optimiser, rate)
             place = f"epoch {epoch}, step {step + 1}, batch {describe(shape)}, learning rate {rate:.4g}"
-            short = MemoryShortError(
-                f"{place}: out of memory; --accumulate 2, --checkpoint-activations or a lower --batch-size may help"
-            )
+            short = "out of memory; --accumulate 2, --checkpoint-activations or a lower --batch-size may help"
             try:
-                with shortage_as(short):
+                with shortage_as(MemoryShortError, f"{place}: {short}"):
                     sums, openings = self._update(batch, shape.batch, epoch, step)
             except ValueError as error:  # torch's, where a norm has one value a channel
                 raise TrainingError(f"{place}: {error}; raise --batch-size or --clip-size") from error
@@ -191,8 +189,8 @@ class Trainer:
                 raise unreadable_in_validation(batch.bad[0])
             if len(batch.labels):
                 clips, labels = self._on_device(batch)
-                short = MemoryShortError("validation: out of memory; a lower --batch-size may help")
-                with shortage_as(short):
+                short = "validation: out of memory; a lower --batch-size may help"
+                with shortage_as(MemoryShortError, short):
                     logits, _ = self._forward(self.validated, clips)
                 sums += batch_sums(logits, labels, nn.functional.cross_entropy(logits, labels))
         return sums, bad

@@ -71,6 +71,11 @@ def saved_roles(optimiser_state: Mapping[str, Any]) -> dict[str, str]:
     return {name: group["role"] for group in optimiser_state["param_groups"] for name in group["names"]}
 
 
+def fine_tunes(optimiser_state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's run trains what weights have filled at other rates."""
+    return set(saved_roles(optimiser_state).values()) != {NEW}
+
+
 def restore_optimiser(optimiser: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Take momentum, or moments, from a checkpoint; rates and factors stay those of this run's options.
 

@@ -63,7 +63,6 @@ def pyplot() -> Any:
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     plt.rcParams.update({"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False})
-    plt.rcParams["text.parse_math"] = False  # a class may have a dollar in its name
     return plt
 
 
@@ -279,8 +278,9 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str], title: str, path:
     axes.set(title=title, xlabel="taken for", ylabel="class")
     axes.spines[:].set_visible(False)
     if len(classes) <= NAMED_CLASSES:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
+        # as they are, also with a dollar in them
+        axes.set_xticks(range(len(classes)), classes, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(classes)), classes, parse_math=False)
     if len(classes) <= NUMBERED_CLASSES:
         for row, column in np.argwhere(counts):
             colour = "white" if shares[row, column] > 0.55 else "black"

@@ -33,6 +33,7 @@ from train.trained import Trained, load_trained
 logger = logging.getLogger(__name__)
 
 BAR = 20  # letters of a probability of 1
+OTHER_FORMATS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".webm")
 Watched = Sequence[tuple[Video, Prediction]]
 
 
@@ -46,8 +47,8 @@ def output_paths(target: Path | None, videos: Sequence[Video]) -> Sequence[Path 
     if target is None:
         return [None] * len(videos)
     paths = [target] if len(videos) == 1 and target.suffix == ".mp4" else _paths_in(target, videos)
-    sources = {video.path.resolve() for video in videos}
-    over = next((path for path in paths if path.resolve() in sources), None)
+    there = [path for path in paths if path.exists()]
+    over = next((path for path in there if any(path.samefile(video.path) for video in videos)), None)
     if over is not None:
         raise ValueError(f"{over}: is one of the videos, which would be lost; draw to another place")
     return paths
@@ -56,7 +57,7 @@ def output_paths(target: Path | None, videos: Sequence[Video]) -> Sequence[Path 
 def _paths_in(target: Path, videos: Sequence[Video]) -> list[Path]:
     if target.suffix == ".mp4":
         raise ValueError(f"{target}: {len(videos)} videos need a folder, not one .mp4")
-    if len(videos) == 1 and target.suffix and not target.is_dir():
+    if target.suffix in OTHER_FORMATS and not target.is_dir():
         raise ValueError(f"{target}: must end with .mp4, or be a folder")
     names = [
         [video.path.stem for video in videos],
@@ -187,18 +188,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         videos = find_videos(arguments.videos)
         drawings = [output_paths(target, videos) for target in (arguments.overlay, arguments.attention)]
-        twice = next((path for path in drawings[0] if path is not None and path in drawings[1]), None)
+        pairs = ((one, other) for one, other in zip(*drawings, strict=True) if one and other)
+        twice = next((one for one, other in pairs if one.resolve() == other.resolve()), None)
         if twice is not None:
             raise ValueError(f"{twice}: --overlay and --attention need a place each")
         device, _ = choose_device(arguments.gpus, World())
         trained = load_trained(arguments.checkpoint, device, arguments.precision)
         try:
-            with shortage_as(OSError("out of memory; a lower --batch-size may help")):
+            with shortage_as(OSError, "out of memory; a lower --batch-size may help"):
                 for done in _watch(arguments, trained, videos, *drawings):
                     watched.append(done)
         except BaseException:
             if watched:  # before the one at which it stopped
-                _write_tables(arguments, trained, watched)
+                _write_what_there_is(arguments, trained, watched)
             raise
         _write_tables(arguments, trained, watched)
     except KeyboardInterrupt:
@@ -229,18 +231,27 @@ def _watch(
             logger.warning("%s: watched as far as it decodes, %s", video.path, video.complaint)
         if arguments.json != "-":
             print(as_text(video, prediction, trained.classes, arguments.top))
+        yield video, prediction
         if overlay is not None:
             draw_overlay(watcher, video, prediction, overlay, arguments.top)
         if attention is not None:
             draw_attention_video(watcher, video, prediction, attention)
-        yield video, prediction
+
+
+def _write_what_there_is(arguments: argparse.Namespace, trained: Trained, watched: Watched) -> None:
+    """For who stops: an error of this is logged, as it is not why."""
+    try:
+        _write_tables(arguments, trained, watched)
+    except (OSError, ValueError) as error:
+        logger.error("%s", error)
 
 
 def _write_tables(arguments: argparse.Namespace, trained: Trained, watched: Watched) -> None:
     if arguments.json:
         rows = [as_plain(*pair, trained.classes, arguments.top) for pair in watched]
-        text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-        sys.stdout.write(text) if arguments.json == "-" else write_whole(Path(arguments.json), text)
+        to_terminal = arguments.json == "-"  # which may not have all letters
+        text = json.dumps(rows, indent=1, ensure_ascii=to_terminal) + "\n"
+        sys.stdout.write(text) if to_terminal else write_whole(arguments.json, text)
     if arguments.features and watched:
         save_features(arguments.features, trained.classes, watched)
 

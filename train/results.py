@@ -20,6 +20,7 @@ from data.files import write_whole
 from data.limits import shown
 from data.videos import Dataset
 from train.checkpoint import epoch_path, find_furthest, load_checkpoint, naming_what_fails
+from train.optimiser import fine_tunes
 from train.options import NETWORK_CHOICES, Options
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: 
             raise ValueError(
                 f"{path}: was written with --{name.replace('_', '-')} {shown(before)}, not {now}"
             )
-    if options.fine_tune and not content["options"].get("fine_tune"):
+    if options.fine_tune and not fine_tunes(content["optimiser"]):
         raise ValueError(
             f"{path}: was not written by a run that fine-tunes, and goes on as it began; leave --fine-tune out"
         )

@@ -67,10 +67,10 @@ class Scores:
     def _check(self) -> None:
         """ValueError where the parts do not belong together."""
         videos, classes = len(self.videos), len(self.classes)
-        shapes = {self.labels.shape: (videos,), self.probabilities.shape: (videos, classes)}
+        shapes = [(self.labels, (videos,)), (self.probabilities, (videos, classes))]
         if self.clips is not None:
-            shapes[self.clips.shape] = (videos, 3)
-        if not videos or any(found != wanted for found, wanted in shapes.items()):
+            shapes.append((self.clips, (videos, 3)))
+        if not videos or any(array.shape != wanted for array, wanted in shapes):
             raise ValueError(f"its arrays are not those of {videos} videos and {classes} classes")
         if self.labels.dtype.kind != "i" or not 0 <= self.labels.min() <= self.labels.max() < classes:
             raise ValueError(f"its labels are not numbers of {classes} classes")

@@ -27,7 +27,7 @@ from train.distributed import World
 from train.interrupt import StoppedError, StopRequest
 from train.loop import StepReport, TrainingError, UnreadableError
 from train.metrics import averages
-from train.optimiser import MOMENTS
+from train.optimiser import MOMENTS, fine_tunes
 from train.options import Options, resolve
 from train.plan import PhaseRow, check_sizes, describe_rows, describe_steps, operations_of, phase_rows
 from train.preflight import (
@@ -80,7 +80,7 @@ class Run:
             self.state = make_state(options, classes, self.device, world, start and start.content)
         self.callbacks: list[Callback] = []
         # what the weights began with, also where this command leaves it out
-        began = start.content["options"].get("fine_tune", False) if start else options.fine_tune
+        began = fine_tunes(start.content["optimiser"]) if start else options.fine_tune
         order = self.state.normalisation.channel_order
         self.options = options = replace(options, channel_order=order, fine_tune=began)
         self.trainer = make_trainer(options, self.state, self.device, world)

@@ -5,8 +5,10 @@ import itertools
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
+from multiprocessing import resource_sharer
 from pathlib import Path
 from typing import NamedTuple
 
@@ -247,3 +249,32 @@ def test_segments_of_a_dead_process_are_removed_and_no_others(
         (tmp_path / name).touch()
     remove_shared_memory(12)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sem.12", "torch_123_1_1"]
+
+
+class TurnedAway(Numbers):
+    """Within the worker, somebody asks for shared memory and is gone before the answer."""
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == 4:
+            resource_sharer.DupFd(os.dup(0))  # starts the thread that hands it over
+            with socket.socket(socket.AF_UNIX) as caller:
+                caller.connect(resource_sharer._resource_sharer._address)
+                time.sleep(0.2)  # until there is an answer, which nobody reads
+            time.sleep(0.2)
+        return super().__getitem__(index)
+
+
+def test_a_worker_does_not_complain_of_who_has_turned_away(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The training process does where another worker dies just then; there was a traceback in the log."""
+    batches = loader(TurnedAway(tmp_path / "mark"), workers=1)
+    assert numbers(batches) == BATCHES
+    batches.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_worker_complains_of_anything_else(capsys: pytest.CaptureFixture[str]) -> None:
+    clip_loader._complain_unless_unheard(ConnectionResetError, ConnectionResetError(), None)
+    clip_loader._complain_unless_unheard(KeyError, KeyError("this"), None)
+    assert capsys.readouterr().err == "KeyError: 'this'\n"

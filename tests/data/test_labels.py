@@ -315,6 +315,24 @@ def test_links_may_lie_below_the_videos_which_may_have_any_ending(
     ]
 
 
+def test_files_that_no_row_means_are_in_nobodys_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as a video's sound beside it, or two of a name that is not asked for. Links may be reached in two ways."""
+    labels = write(tmp_path / "x.csv", "label,id\na,x\n")
+    for name in ("x.mp4", "x.wav", "x.npy", "other.one", "other.two"):
+        write(tmp_path / "flat" / name, "something")
+    arguments = [
+        "link",
+        str(tmp_path / "flat" / ".." / "flat"),
+        str(tmp_path / "flat" / "videos"),
+        str(labels),
+    ]
+    assert main(arguments) == main(arguments) == 0
+    assert (tmp_path / "flat" / "videos" / "a" / "x.mp4").is_symlink()
+    assert capsys.readouterr().out.splitlines()[1] == "linked 0, there before 1, missing 0"
+
+
 def test_list_that_is_no_text_is_named(stores: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes("run/café\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"list\.txt: is not text in UTF-8"):

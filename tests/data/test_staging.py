@@ -56,6 +56,27 @@ def test_a_named_folder_belongs_to_one_at_a_time(tmp_path: Path) -> None:
         assert third == first
 
 
+def test_what_is_removed_is_empty_before_another_can_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim could go first: who took the folder then lost what it had begun there."""
+    left: list[str] = []  # when the lock was given back, which is the last to be closed
+    close = os.close
+
+    def closed(descriptor: int) -> None:
+        left[:] = [path.name for path in (tmp_path / ".x.partial").iterdir()]
+        close(descriptor)
+
+    with staging_folder(tmp_path, "x") as folder:
+        (folder / "a" / "b").mkdir(parents=True)
+        (folder / "c").touch()
+        (folder / "z").symlink_to(tmp_path)
+        monkeypatch.setattr(os, "close", closed)
+    monkeypatch.undo()
+    assert left == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_locks_work_goes_on_and_nothing_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -391,6 +391,9 @@ def test_ids_have_times_where_training_gives_them_some(
         path = write(dataset / "labels" / f"ucf101_split1_{split}.csv", text)
     assert main([str(dataset), "--workers", "1"]) == 0
     assert main([str(dataset), "--workers", "1", "--labels", str(path)]) == 0
+    (dataset / "alone").mkdir()
+    alone = shutil.copy(path, dataset / "alone" / path.name)  # without that of training beside it
+    assert main([str(dataset), "--workers", "1", "--labels", str(alone)]) == 0
     other = write(dataset / "mine.csv", "label,id,time_start,time_end\nrun,a,0,5\n")
     assert main([str(dataset), "--workers", "1", "--labels", str(other)]) == 1
     assert "run/a_000000_000005: no file" in capsys.readouterr().out

@@ -1,6 +1,9 @@
 """Sharing a batch between GPUs; the arithmetic needs none."""
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import torch
@@ -37,12 +40,31 @@ def test_replicas_compute_in_the_precision_of_their_run(enabled: bool) -> None:
 
 
 def test_a_shortage_of_memory_is_told_from_other_errors() -> None:
-    with pytest.raises(OSError, match="too much"), shortage_as(OSError("too much")):
+    with pytest.raises(OSError, match="too much"), shortage_as(OSError, "too much"):
         torch.empty(2**60)
-    with pytest.raises(OSError, match="too much"), shortage_as(OSError("too much")):
+    with pytest.raises(OSError, match="too much"), shortage_as(OSError, "too much"):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), shortage_as(OSError("too much")):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), shortage_as(OSError, "too much"):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+
+def test_a_shortage_of_memory_keeps_nothing() -> None:
+    """Else a benchmark's next network would find what the last one, for which there was no room, had taken."""
+
+    def fail() -> None:
+        large = torch.zeros(8)
+        kept.append(weakref.ref(large))
+        with shortage_as(OSError, "too much"):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    kept: list[weakref.ref[torch.Tensor]] = []
+    gc.disable()
+    try:
+        with suppress(OSError):
+            fail()
+        assert kept[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_gpus_are_all_or_as_many_as_asked(

@@ -127,10 +127,8 @@ def test_what_is_no_file_of_scores(tmp_path: Path) -> None:
     for change, reason in (
         ({"labels": np.array([0, 1, 2, 9])}, no_numbers),
         ({"labels": np.array([0.0, 1.0, 2.0, 0.0])}, no_numbers),
-        (
-            {"probabilities": KNOWN.probabilities[:2]},
-            "its arrays are not those of 4 videos",
-        ),
+        ({"probabilities": KNOWN.labels}, "its arrays are not those"),  # of a shape that another array has
+        ({"probabilities": KNOWN.probabilities[:2]}, "its arrays are not those of 4 videos"),
     ):
         dataclasses.replace(KNOWN, **change).save(path)
         with pytest.raises(ValueError, match=rf"scores\.npz: holds no scores .* wrote, {reason}"):
