@@ -1,10 +1,12 @@
 """Curves as pictures."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from data.batching import BatchShape
@@ -13,7 +15,7 @@ from train.callbacks import EpochReport, ResultsTable
 from train.command_line import parse_options
 from train.metrics import Averages
 from train.options import Options
-from train.pictures import shares_of_clips
+from train.pictures import draw_confusion, shares_of_clips
 from train.plot import main, read_history, read_schedule
 from train.results import write_run_file
 
@@ -168,3 +170,11 @@ def test_damaged_table_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         main([str(tmp_path)])
     assert "val_results_s0001.csv: {'Epoch': '1', 'Top1': 'much'} is not a row" in capsys.readouterr().err
+
+
+def test_classes_are_written_as_they_are_called_and_numbers_as_numbers(tmp_path: Path) -> None:
+    """A dollar and a backslash were taken for mathematics, of which there is none; powers of ten are some."""
+    draw_confusion(np.eye(2), ["a$\\frac$", "b"], "title", tmp_path / "confusion.svg")
+    assert "a$\\frac$" in (tmp_path / "confusion.svg").read_text()
+    assert main([str(make_run(tmp_path / "run", 1, 2)), "-o", str(tmp_path / "curves.svg")]) == 0
+    assert not re.search(r"mathdefault[^<]*</text>", (tmp_path / "curves.svg").read_text())
