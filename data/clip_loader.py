@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from data.shared_memory import SHARED_MEMORY_FOLDER
 
@@ -106,9 +107,7 @@ class ClipLoader(Generic[Batch]):
 
     def _made(self) -> DataLoader[Batch]:
         # a generator of its own: else each epoch would draw from the one that a checkpoint holds
-        return DataLoader(
-            self.dataset, batch_sampler=self._rest, generator=torch.Generator(), **self.settings
-        )
+        return _Loader(self.dataset, batch_sampler=self._rest, generator=torch.Generator(), **self.settings)
 
     def _started(self, first: int) -> Iterator[Batch]:
         """The batches from the `first` on."""
@@ -176,6 +175,21 @@ class ClipLoader(Generic[Batch]):
             raise LoaderError(
                 f"{sockets}: workers can have no sockets there ({error}); TMPDIR names another folder"
             ) from error
+
+
+class _Loader(DataLoader[Batch]):
+    def _get_iterator(self) -> _BaseDataLoaderIter:
+        return _Batches(self) if self.num_workers else super()._get_iterator()
+
+
+class _Batches(_MultiProcessingDataLoaderIter):
+    """torch's, which complains with a traceback where only some of its workers could be started."""
+
+    def _shutdown_workers(self) -> None:
+        if hasattr(self, "_workers_status"):  # is made last
+            super()._shutdown_workers()
+        else:
+            _kill(vars(self).get("_workers", []))
 
 
 def _begin(prepare_worker: Callable[[int], None], number: int) -> None:

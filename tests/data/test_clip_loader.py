@@ -1,11 +1,13 @@
 """Workers die and shared memory runs full: what a loader then gives, says and leaves behind."""
 
 import errno
+import gc
 import itertools
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from multiprocessing import resource_sharer
@@ -225,6 +227,29 @@ def test_workers_that_cannot_be_started_are_one_clear_line(
     with pytest.raises(LoaderError, match=message):
         list(loader(Numbers(tmp_path / "mark")))
     assert numbers(loader(Numbers(tmp_path / "mark"), workers=0)) == BATCHES
+
+
+def test_one_worker_that_can_be_started_and_one_that_cannot_are_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch forgot what it had begun with a traceback."""
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    start = multiprocessing.Process.start
+    started: list[multiprocessing.process.BaseProcess] = []
+
+    def once(self: multiprocessing.process.BaseProcess) -> None:
+        if started:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr("multiprocessing.Process.start", once)
+    with pytest.raises(LoaderError, match=r"workers cannot be started, \[Errno 2\] No such file"):
+        list(loader(Numbers(tmp_path / "mark")))
+    gc.collect()
+    assert not started[0].is_alive()
+    assert complaints == []
 
 
 def test_a_folder_that_no_socket_fits_in_is_one_clear_line(
