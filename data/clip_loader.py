@@ -123,7 +123,7 @@ class ClipLoader(Generic[Batch]):
         finally:
             if threading.current_thread() is threading.main_thread():
                 # torch's own answer to a dead worker is an error anywhere, also in the middle of an update
-                signal.signal(signal.SIGCHLD, before)
+                _answer_as(before)
         self._workers[:] = getattr(batches, "_workers", [])
         return batches
 
@@ -244,7 +244,18 @@ def _watched(workers: Sequence[BaseProcess]) -> Iterator[None]:
         complain()
         raise
     finally:
-        signal.signal(signal.SIGCHLD, before)
+        _answer_as(before)
+
+
+def _answer_as(before: Callable[..., object] | int | None) -> None:
+    """Put back what was done when a child ended. Nothing is a function too: of a signal that came while there was one,
+    and finds none, Python complains.
+    """
+    signal.signal(signal.SIGCHLD, before if callable(before) else _do_nothing)
+
+
+def _do_nothing(*_: object) -> None:
+    pass
 
 
 def _cause(exit_code: int) -> str:

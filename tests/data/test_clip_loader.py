@@ -303,3 +303,16 @@ def test_a_worker_complains_of_anything_else(capsys: pytest.CaptureFixture[str])
     clip_loader._complain_unless_unheard(ConnectionResetError, ConnectionResetError(), None)
     clip_loader._complain_unless_unheard(KeyError, KeyError("this"), None)
     assert capsys.readouterr().err == "KeyError: 'this'\n"
+
+
+def test_a_child_that_ends_between_two_batches_is_nothing_to_complain_of(tmp_path: Path) -> None:
+    """Python did where that was noticed only after nobody waited for it any more: Signal 17 ignored."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        batches = loader(Numbers(tmp_path / "mark"))
+        assert numbers(batches) == BATCHES
+        assert callable(signal.getsignal(signal.SIGCHLD))
+        os.kill(os.getpid(), signal.SIGCHLD)
+        batches.close()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
