@@ -158,18 +158,16 @@ class ClipLoader(Generic[Batch]):
         that finds no socket to send from is waited for, for ever.
         """
         try:
-            _ = [
-                multiprocessing.Semaphore() for _ in range(8 + 4 * self.settings["num_workers"])
-            ]  # all at once
+            count = 8 + 4 * self.settings["num_workers"]
+            _ = [multiprocessing.Semaphore() for _ in range(count)]  # all at once
         except OSError as error:
             raise LoaderError(
                 f"{SHARED_MEMORY_FOLDER}: has no room to start workers ({error.strerror}); --workers 0 needs none"
             ) from error
         sockets = "TMPDIR"
         try:
-            sockets = (
-                multiprocessing.util.get_temp_dir()
-            )  # for all workers: a killed one leaves none of its own
+            # for all workers: a killed one leaves none of its own
+            sockets = multiprocessing.util.get_temp_dir()
             Listener(family="AF_UNIX").close()
         except OSError as error:
             raise LoaderError(
