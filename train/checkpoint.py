@@ -14,6 +14,7 @@ import torch
 from data.files import flush_to_disk, naming
 from data.limits import shown
 from network.weights import read_tensors_file
+from train.metrics import N_SUMS
 from train.normalisation import Normalisation
 
 logger = logging.getLogger(__name__)
@@ -98,16 +99,28 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: cannot be resumed from, has no {', '.join(absent)}; --pretrained-3d takes its weights"
         )
-    odd = [key for key, kind in KEYS.items() if not isinstance(content[key], kind)]
+    odd = [key for key, kind in KEYS.items() if not _is(content[key], kind)]
     odd += [key for key in ("epoch", "step") if key not in odd and content[key] < 0]
     if not odd:
-        odd += [key for key, kind in METRICS.items() if not isinstance(content["metrics"].get(key), kind)]
+        metrics = content["metrics"]
+        odd += [key for key, kind in METRICS.items() if not _is(metrics.get(key), kind)]
+        if "sums" not in odd and not _are_sums(metrics["sums"]):
+            odd.append("sums")
         odd += [shown(name) for name, value in content["options"].items() if not _is_plain(value)]
     if odd:
         raise ValueError(f"{path}: cannot be resumed from, its {odd[0]} is not what a run writes")
     with naming_what_fails(path):
         Normalisation.of(content["normalisation"])
     return content
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether it is of that kind; to Python, True is a number as well."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _are_sums(values: list[Any]) -> bool:
+    return len(values) == N_SUMS and all(_is(value, float) or _is(value, int) for value in values)
 
 
 def _is_plain(value: Any) -> bool:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+N_SUMS = 4  # clips, top-1 hits, top-5 hits, summed loss
+
 
 class Averages(NamedTuple):
     """Over clips, not batches; top-1 and top-5 are fractions of 1."""
@@ -15,8 +17,8 @@ class Averages(NamedTuple):
 
 
 def zero_sums(device: torch.device) -> Tensor:
-    """Nothing counted yet: clips, top-1 hits, top-5 hits, summed loss."""
-    return torch.zeros(4, dtype=torch.float64, device=device)
+    """Nothing counted yet."""
+    return torch.zeros(N_SUMS, dtype=torch.float64, device=device)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ speaks for its answer (Grad-CAM). A file that is damaged is watched as far as it
 """
 
 import argparse
+import io
 import json
 import logging
 import sys
@@ -183,7 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     arguments = parser.parse_args(argv)
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
-    sys.stdout.reconfigure(errors="replace")  # not every terminal has the letters of bars and names
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal has the letters of bars and names
+        sys.stdout.reconfigure(errors="replace")
     watched: list[tuple[Video, Prediction]] = []
     try:
         videos = find_videos(arguments.videos)

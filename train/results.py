@@ -72,6 +72,10 @@ def find_start(folder: Path, options: Options, dataset: Dataset) -> Start | None
         path, content = found
     else:
         path = options.pretrained_3d or epoch_path(folder, options.network, options.resume_epoch - 1)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: there is no such checkpoint, --resume-epoch {options.resume_epoch} goes on from it"
+            )
         content = load_checkpoint(path)
         if (content["epoch"], content["step"]) != (options.resume_epoch - 1, 0):
             raise ValueError(

@@ -128,6 +128,8 @@ def _forms(words: Sequence[str]) -> list[str]:
     forms = [
         (f"{shown(word, 40)}: ", f": {shown(word, 40)}", repr(word), ascii(word)[1:-1][:40]) for word in words
     ]
+    forms += [(f" {word[2:]};",) for word in words if word.startswith("--")]  # an option of the network's
+    forms += [(f"{Path(word)}: ",) for word in words if "/" in word]  # a//b is a/b
     return [form for several in forms for form in several if form]
 
 
