@@ -6,7 +6,7 @@ import pytest
 
 from data.labels import main as labels_main
 from tests.painting import make_stores
-from tests.train.runs import train
+from tests.train.runs import UNDISTURBED, train
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +20,5 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("undisturbed")
-    assert (
-        train(
-            stores, results, "--end-epoch", "3", "--short-cycles", "--lr-steps", "2", "--warmup-epochs", "1"
-        )
-        == 0
-    )
+    assert train(stores, results, *UNDISTURBED) == 0
     return results

@@ -33,6 +33,8 @@ SMALL = [
 ]
 SMALL += ["--workers", "0", "--augment", "none", "--lr-base", "0.01", "--gpus", "0"]
 NAME = "ir_csn_50"
+# of the run that others are compared with
+UNDISTURBED = ["--end-epoch", "3", "--short-cycles", "--lr-steps", "2", "--warmup-epochs", "1"]
 
 
 def train(dataset: Path, results: Path, *words: str) -> int:

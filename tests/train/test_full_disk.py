@@ -11,20 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.runs import NAME, assert_same_weights, folder, rows, train
+from tests.train.runs import NAME, UNDISTURBED, assert_same_weights, folder, rows, train
 from tests.train.test_callbacks import epoch
 from train.callbacks import ResultsTable
 from train.checkpoint import load_checkpoint
 
-RUN = [
-    "--short-cycles",
-    "--lr-steps",
-    "2",
-    "--warmup-epochs",
-    "1",
-    "--end-epoch",
-    "3",
-]  # the undisturbed one's
 MEGABYTES = 60  # two checkpoints of 21 fit, a third does not
 
 
@@ -49,7 +40,7 @@ def fill(disk: Path, megabytes: float) -> Path:
 def test_stops_with_the_last_good_one_and_goes_on_from_it(
     stores: Path, undisturbed: Path, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(stores, disk / "results", *RUN) == 1
+    assert train(stores, disk / "results", *UNDISTURBED) == 1
     error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(error) == 1
     assert f"{NAME}_ep-0002.pth: No space left on device, " in error[0] or f"{NAME}_best.pth: No" in error[0]
@@ -58,7 +49,7 @@ def test_stops_with_the_last_good_one_and_goes_on_from_it(
     assert load_checkpoint(folder(disk / "results") / f"{NAME}_ep-0001.pth")["epoch"] == 1
     assert list(folder(disk / "results").glob(".*")) == []
     subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
-    assert train(stores, disk / "results", *RUN, "--resume-epoch", "auto") == 0
+    assert train(stores, disk / "results", *UNDISTURBED, "--resume-epoch", "auto") == 0
     names = [folder(results) / f"{NAME}_ep-0003.pth" for results in (disk / "results", undisturbed)]
     assert_same_weights(*names)
     assert rows(disk / "results", "val") == rows(undisturbed, "val")
@@ -82,7 +73,7 @@ def test_goes_on_without_and_writes_again_when_there_is_space(
     helper = FreesSpace(fill(disk, 60))
     logging.getLogger("train.disk").addHandler(helper)
     try:
-        assert train(stores, disk / "results", *RUN, "--on-full-disk", "continue") == 0
+        assert train(stores, disk / "results", *UNDISTURBED, "--on-full-disk", "continue") == 0
     finally:
         logging.getLogger("train.disk").removeHandler(helper)
     assert "No space left on device" in caplog.text
@@ -95,7 +86,7 @@ def test_goes_on_without_and_writes_again_when_there_is_space(
 def test_a_result_that_was_never_written_is_no_success(
     stores: Path, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(stores, disk / "results", *RUN, "--on-full-disk", "continue") == 1
+    assert train(stores, disk / "results", *UNDISTURBED, "--on-full-disk", "continue") == 1
     assert f"{NAME}_ep-0003.pth: the result of the last epoch could not be written" in capsys.readouterr().err
     assert [row[0] for row in rows(disk / "results", "val")] == ["1", "2", "3"]
 

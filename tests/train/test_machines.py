@@ -8,21 +8,11 @@ from pathlib import Path
 import pytest
 
 from data.frame_store import FrameStore, FrameStoreError
-from tests.train.runs import NAME, assert_same_weights, damage, fails, folder, rows, train
+from tests.train.runs import NAME, UNDISTURBED, assert_same_weights, damage, fails, folder, rows, train
 from train.checkpoint import load_checkpoint
 from train.loop import StepReport
 from train.saving import Saver
 from train.wiring import Run
-
-RUN = [
-    "--short-cycles",
-    "--lr-steps",
-    "2",
-    "--warmup-epochs",
-    "1",
-    "--end-epoch",
-    "3",
-]  # the undisturbed one's
 
 
 @pytest.fixture
@@ -67,13 +57,13 @@ def test_a_disk_that_fails_within_an_epoch_loses_no_step(
         fails(
             capsys, 1, message, "frames.db: file is not a database",
             "--resume-epoch auto goes on from ", last,
-            run=lambda: train(copied, results, *RUN, "--save-minutes", "0"),
+            run=lambda: train(copied, results, *UNDISTURBED, "--save-minutes", "0"),
         )  # fmt: skip
     assert damaged
     content = load_checkpoint(folder(results) / last)
     assert (content["epoch"], content["step"]) == (0, step)
     shutil.copytree(whole, copied / "jpg", dirs_exist_ok=True)
-    assert train(copied, results, *RUN, "--resume-epoch", "auto") == 0
+    assert train(copied, results, *UNDISTURBED, "--resume-epoch", "auto") == 0
     assert_same_weights(*(folder(place) / f"{NAME}_ep-0003.pth" for place in (results, undisturbed)))
     assert rows(results, "val") == rows(undisturbed, "val")
 
