@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -136,14 +136,20 @@ def describe(row: Row) -> str:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line, as the other tools'."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m network.benchmark", description=__doc__.split("\n\n")[1])
+    parser = _Parser(prog="python -m network.benchmark", description=__doc__.split("\n\n")[1])
     parser.add_argument(
         "--network", nargs="+", default=["srtg_r3d_34"], metavar="NAME", help="names or patterns, as 'r3d_*'"
     )
@@ -165,11 +171,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.json:  # not to fail in the end
         try:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.open("a").close()
         except OSError as error:
-            parser.error(f"argument --json: {error.strerror}, {error.filename}")
+            parser.error(f"argument --json: {error.strerror}, {str(error.filename)!r}")
     names = [name for pattern in arguments.network for name in list_networks(pattern)]
     if not names:
-        parser.error(f"no network is called {' or '.join(arguments.network)}; list_networks() has the names")
+        parser.error(
+            f"no network is called {' or '.join(map(repr, arguments.network))}; list_networks() has the names"
+        )
     arguments.names = list(dict.fromkeys(names))
     return arguments
 
@@ -190,8 +199,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     rows = []
     for name in arguments.names:
-        rows.append(benchmark(name, arguments))
-        print(describe(rows[-1]), flush=True)
+        try:
+            rows.append(benchmark(name, arguments))
+        except (ValueError, RuntimeError) as error:  # too little memory, a norm of one value, no compiler
+            reason = f"{type(error).__name__}, {error}".splitlines()[0]
+            print(f"{name:24} left out: {reason}", flush=True)
+        else:
+            print(describe(rows[-1]), flush=True)
     if arguments.json:
         shape = {
             name: getattr(arguments, name)
@@ -204,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "rows": [_plain(row) for row in rows],
         }
         arguments.json.write_text(json.dumps(content, indent=1) + "\n")
-    return 0
+    return int(len(rows) < len(arguments.names))
 
 
 def _plain(row: Row) -> dict[str, object]:

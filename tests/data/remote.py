@@ -1,12 +1,20 @@
 """The remote side of downloads: a server that answers Range requests with a real video, or misbehaves as told."""
 
 import re
+import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+
+from data.synthetic import write_video
+from data.video_files import ffmpeg_binary
+from tests.painting import paint
 
 OK, CUT, STALL, SILENCE = "ok", "cut", "stall", "silence"
 Answer = int | str  # an HTTP status, or one of these
@@ -42,6 +50,14 @@ class Remote:
             self.asked[name].append(headers)
         answers = script.parts if "Range" in headers else script.whole
         return answers[min(before, len(answers) - 1)]
+
+
+def streamable_video(folder: Path, n_frames: int, size: int) -> bytes:
+    """Painted frames, 25 a second, a key frame every second, and the index before them."""
+    write_video(folder / "plain.mp4", np.stack([paint(i, size=size) for i in range(n_frames)]))
+    command = [ffmpeg_binary(), "-loglevel", "error", "-i", folder / "plain.mp4", "-g", "25", "-bf", "0"]
+    subprocess.run([*command, "-movflags", "+faststart", folder / "video.mp4"], check=True)
+    return (folder / "video.mp4").read_bytes()
 
 
 class _Handler(BaseHTTPRequestHandler):

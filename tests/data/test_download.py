@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from data import download as download_module
@@ -16,22 +15,17 @@ from data.convert import main as convert
 from data.download import main
 from data.fetching import Fetched, FetchError, GoneError, Pace, judged
 from data.frame_store import FrameStore
-from data.synthetic import write_video
 from data.video_files import ffmpeg_binary
-from tests.data.remote import CUT, OK, SILENCE, STALL, Script, serving
-from tests.painting import indices_of, paint
+from tests.data.remote import CUT, OK, SILENCE, STALL, Script, serving, streamable_video
+from tests.painting import indices_of
 
 QUICKLY = ["--pause", "0", "--back-off", "0.01", "--retries", "1", "--timeout", "1", "--workers", "3"]
 
 
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """8 s, a key frame every second."""
-    folder = tmp_path_factory.mktemp("remote")
-    write_video(folder / "plain.mp4", np.stack([paint(i, size=96) for i in range(200)]))
-    command = [ffmpeg_binary(), "-loglevel", "error", "-i", folder / "plain.mp4", "-g", "25", "-bf", "0"]
-    subprocess.run([*command, "-movflags", "+faststart", folder / "video.mp4"], check=True)
-    return (folder / "video.mp4").read_bytes()
+    """8 s."""
+    return streamable_video(tmp_path_factory.mktemp("remote"), 200, 96)
 
 
 def write_labels(path: Path, ids: Sequence[str], times: str = "3,5") -> Path:

@@ -1,5 +1,8 @@
-"""A spell of training that nothing disturbs: memory, open files and processes of a run stay what they are."""
+"""A spell of the demo's training that nothing disturbs: memory, open files and processes stay what they are."""
 
+import re
+import shlex
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -7,17 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests.machines.processes import BrokenPromiseError, Training
-from tests.painting import make_stores
-from tests.train.kills import make_labels
-from tests.train.runs import SMALL
+from tests.machines.processes import REPOSITORY, BrokenPromiseError, Training
 
 OWN = ("Pss_Anon:", "Pss_Shmem:")  # not of files such as torch's, whose share depends on who else uses them
 EPOCHS = 100_000  # more than there is time for
 WARM_UP = 0.25  # of the spell, while caches and arenas fill
 GROWTH = 0.03  # of the memory, within the rest of it
-WORDS = ["--workers", "2", "--batch-size", "4", "--save-frequency", "1000", "--save-minutes", "0.5"]
-WORDS += ["--short-cycles", "--augment", "fused", "--tensorboard"]
+LONG = ["--end-epoch", str(EPOCHS), "--save-frequency", str(EPOCHS), "--save-minutes", "0.5"]
 
 
 class Sample(NamedTuple):
@@ -31,10 +30,10 @@ class Sample(NamedTuple):
 
 def spell(place: Path, minutes: float, owns_shared_memory: bool) -> str:
     """Train for so long; what it came to, in one line. BrokenPromiseError where something grew."""
-    make_stores(place / "set", {name: [f"{i}" for i in range(12)] for name in ("a", "b", "c")}, n_frames=8)
-    make_labels(place / "set")
-    words = ["--dataset", str(place / "set"), "--model-dir", str(place / "results"), *SMALL, *WORDS]
-    training = Training([*words, "--end-epoch", str(EPOCHS)], place / "temporary")
+    *before, (_, *words) = demo_commands(place)
+    for command in before:
+        subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    training = Training([*words[words.index("train") + 1 :], *LONG], place / "temporary")
     try:
         training.wait_until(lambda: training.steps > 0)
         started, samples, epochs = time.monotonic(), [], 0
@@ -48,6 +47,19 @@ def spell(place: Path, minutes: float, owns_shared_memory: bool) -> str:
         training.kill()
     training.check_nothing_is_left(owns_shared_memory)
     return judge(samples, minutes)
+
+
+def demo_commands(place: Path) -> list[list[str]]:
+    """What `make demo` runs in such a folder, up to the training, which comes last."""
+    said = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", "demo", f"DEMO={place}"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    lines = said.replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if re.search(r" -m (data\.\w+|train) ", line)]
 
 
 def _sample(training: Training, seconds: float) -> Sample:

@@ -77,9 +77,34 @@ def test_function_of_its_own() -> None:
     assert 0 < forward.median < backward.median
 
 
-@pytest.mark.parametrize("words", [["--network", "nothing"], ["--batch", "0"], ["--precision", "fp8"]])
-def test_bad_arguments(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+def test_what_cannot_be_measured_is_left_out_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One value a channel, which norms refuse, was a traceback, and the networks after it were not measured."""
+    small = ["--size", "16", "--length", "1", "--warmup", "1", "--repeats", "1"]
+    assert main(["--network", "r3d_18", "mtnet_xs", *small, "--json", str(tmp_path / "rows.json")]) == 1
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == ["r3d_18", "mtnet_xs"]
+    assert all(" left out: ValueError, Expected more than 1 value" in line for line in lines)
+    assert json.loads((tmp_path / "rows.json").read_text())["rows"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--network", "nothing"], "no network is called 'nothing'"),
+        (["--batch", "0"], "--batch: '0' is not a whole number of at least 1"),
+        (["--size", "²"], "--size: '²' is not a whole number"),
+        (["--precision", "fp8"], "invalid choice: 'fp8'"),
+        (["--json", "/"], "--json: Is a directory, '/'"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(words)
     assert stopped.value.code == 2
-    assert words[1] in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -13,16 +13,10 @@ import pytest
 
 from data import datasets
 from network import create_network, list_networks
-from tests.pages import code_lines
+from tests.pages.lines import KNOWN, LINES, PAGES, README
 from train.command_line import parse_options
 from train.options import Options
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-
-
-LINES = list(dict.fromkeys(line for page in PAGES for line in code_lines(page.read_text("utf-8"))))
 TRAINING = [line for line in LINES if re.search(r"\btrain_\w+\.py ", line) and "error:" not in line]
 MODULES = [line for line in LINES if " -m " in line and "error:" not in line]
 SCRIPTS = [line for line in LINES if line.startswith("python docs/")]
@@ -86,9 +80,6 @@ def test_there_are_commands_of_each_kind() -> None:
     assert len(TRAINING) >= 6
     assert len(MODULES) >= 10
     assert len(SCRIPTS) >= 1
-
-
-KNOWN = ("python ", "make ", "torchrun ", "tensorboard ", "docker ", "mount ", "srun ")
 
 
 def test_no_command_is_of_an_unknown_kind() -> None:
