@@ -121,19 +121,24 @@ def cut_to_classes(
     return annotations
 
 
-def write_annotations(annotations: Annotations, paths: dict[str, Path], *, timed: bool) -> list[Path]:
-    """Write the label files and, where there is none yet, the dictionary of class numbers; what was written.
-
-    A dictionary of the same classes stays as it is: weights may have been trained with its numbers. Raises ValueError
-    for one of other classes, before anything is written.
-    """
+def check_dictionary(annotations: Annotations, paths: dict[str, Path]) -> None:
+    """ValueError where there is one of other classes."""
     dictionary = dictionary_path(paths["train"])
-    is_there = dictionary.exists()
-    if is_there and set(read_classes(dictionary)) != set(annotations.classes):
+    if dictionary.exists() and set(read_classes(dictionary)) != set(annotations.classes):
         raise ValueError(
             f"{dictionary}: numbers other classes than these {len(annotations.classes)}; "
             "remove it if nothing was trained with it"
         )
+
+
+def write_annotations(annotations: Annotations, paths: dict[str, Path], *, timed: bool) -> list[Path]:
+    """Write the label files and, where there is none yet, the dictionary of class numbers; what was written.
+
+    A dictionary of the same classes (see `check_dictionary`) stays as it is: weights may have been trained with its
+    numbers.
+    """
+    dictionary = dictionary_path(paths["train"])
+    is_there = dictionary.exists()
     for split, entries in annotations.splits.items():
         if timed:
             columns = ("label", "youtube_id", "time_start", "time_end", "split")

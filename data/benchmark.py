@@ -138,7 +138,9 @@ def compare(readers: dict[str, Reader], rounds: int) -> dict[str, Ratio]:
     first = seconds[next(iter(readers))]
     results = {}
     for name, own in seconds.items():
-        low, middle, high = statistics.quantiles([a / b for a, b in zip(first, own, strict=True)], n=4)
+        low, middle, high = statistics.quantiles(
+            [a / b for a, b in zip(first, own, strict=True)], n=4, method="inclusive"
+        )
         results[name] = Ratio(middle, low, high, 1 / statistics.median(own))
     return results
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data.batching import ClipRequest, clip_seed, epoch_order
-from data.command_line import OneLineParser
+from data.command_line import OneLineParser, Values, boolean, choice, not_negative, positive
 from data.contact_sheet import ShownClip, draw_sheet, draw_video
 from data.datasets import OWN, SPECS
 from data.frame_store import FrameStoreError
@@ -98,27 +98,9 @@ def title_of(arguments: argparse.Namespace, clip: ShownClip) -> str:
     return f"{arguments.dataset.resolve().name}: {length}x{size}x{size}, augment {arguments.augment}, {run}"
 
 
-def _from_0(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
 def _shape(text: str) -> tuple[int, int]:
     length, _, size = text.partition("x")
-    return _whole(length), _whole(size)
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of True, False")
-    return text.lower() == "true"
+    return positive(length), positive(size)
 
 
 def make_parser() -> OneLineParser:
@@ -131,36 +113,34 @@ def make_parser() -> OneLineParser:
     add("dataset", type=Path, metavar="DATASET", help="the folder that holds jpg/")
     add("-o", "--output", type=Path, default=Path("clips.png"), help="the picture (default: clips.png)")
     add("--video", type=Path, help="also an MP4 of the same clips")
-    add("--clips", type=_whole, default=2, help="of each class (default: 2)")
+    add("--clips", type=positive, default=2, help="of each class (default: 2)")
     add("--classes", nargs="+", metavar="NAME", help="which (default: the first ones)")
-    add("--max-classes", type=_whole, default=20, help="where none are named (default: 20)")
+    add("--max-classes", type=positive, default=20, help="where none are named (default: 20)")
     add("--labels", type=Path, help="folder of the label files (default: as in training)")
     add("--set", choices=SETS, help="whose label files, where there are several")
     add("--variant", "--split", help="of its label files (default: the first that is there)")
-    add("--epoch", type=_whole, default=1, help="of the run (default: 1)")
+    add("--epoch", type=positive, default=1, help="of the run (default: 1)")
     add(
         "--shape",
         type=_shape,
         metavar="LENGTHxSIZE",
         help="of a step in a cycle, such as 4x112 (default: the base)",
     )
-    add("--clip-length", type=_whole, default=16, help="frames of a clip (default: 16)")
-    add("--clip-size", type=_whole, default=224, help="pixels (default: 224)")
+    add("--clip-length", type=positive, default=16, help="frames of a clip (default: 16)")
+    add("--clip-size", type=positive, default=224, help="pixels (default: 224)")
     add(
         "--short-side",
-        type=_whole,
+        type=positive,
         help="that frames are scaled to before the crop (default: the data set's)",
     )
-    add("--train-frame-interval", type=_whole, nargs="+", default=[2], metavar="N", help="(default: 2)")
-    add("--frame-sampling", choices=START_DISTRIBUTIONS, default="uniform", help="(default: uniform)")
-    add("--augment", choices=("fused", "imgaug", "none"), default="fused", help="(default: fused)")
-    add(
-        "--flip", type=_boolean, nargs="?", const=True, metavar="True|False", help="(default: the data set's)"
-    )
+    add("--train-frame-interval", action=Values, nargs="+", default=[2], metavar="N", help="(default: 2)")
+    add("--frame-sampling", type=choice(*START_DISTRIBUTIONS), default="uniform", help="(default: uniform)")
+    add("--augment", type=choice("fused", "imgaug", "none"), default="fused", help="(default: fused)")
+    add("--flip", type=boolean, nargs="?", const=True, metavar="True|False", help="(default: the data set's)")
     add("--no-flip", dest="flip", action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    add("--random-seed", type=_from_0, default=1, help="(default: 1)")
-    add("--tile", type=_whole, default=128, help="pixels at which frames are shown (default: 128)")
-    add("--fps", type=_whole, default=10, help="frames a second of the video (default: 10)")
+    add("--random-seed", type=not_negative, default=1, help="(default: 1)")
+    add("--tile", type=positive, default=128, help="pixels at which frames are shown (default: 128)")
+    add("--fps", type=positive, default=10, help="frames a second of the video (default: 10)")
     return parser
 
 

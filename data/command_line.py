@@ -1,12 +1,15 @@
 """What the command-line tools share."""
 
 import argparse
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from data.limits import LONGEST_MESSAGE, shown
+
+Parser = Callable[[str], Any]
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -26,6 +29,58 @@ def output_file(text: str) -> Path:
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{shown(text)}: cannot be written there")
     return path
+
+
+def number(kind: type, rule: str, allowed: Callable[[float], bool]) -> Parser:
+    """Of argparse: finite numbers of a kind that are `allowed`; others are not `rule`, such as "a number above 0"."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+            fits = math.isfinite(value) and allowed(value) and (kind is float or value < 2**63)
+        except (ValueError, OverflowError):
+            fits = False
+        if not fits:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {rule}")
+        return value
+
+    return parse
+
+
+def choice(*allowed: str) -> Parser:
+    """Of argparse: one of these, in whatever case."""
+
+    def parse(text: str) -> str:
+        value = next((name for name in allowed if name.lower() == text.lower()), None)
+        if value is None:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(allowed)}")
+        return value
+
+    return parse
+
+
+def boolean(text: str) -> bool:
+    return choice("True", "False")(text) == "True"
+
+
+positive = number(int, "a whole number of at least 1", lambda value: value >= 1)
+not_negative = number(int, "a whole number of at least 0", lambda value: value >= 0)
+
+
+class Values(argparse.Action):
+    """Lists in three spellings: `40 60`, `40,60` and `[40,60]`."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, flag: str | None = None
+    ) -> None:
+        words = " ".join(values).replace("[", " ").replace("]", " ").replace(",", " ").split()
+        if not words:
+            parser.error(f"argument {flag}: expected at least one number")
+        try:
+            parsed = tuple(positive(word) for word in words)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument {flag}: {error}")
+        setattr(namespace, self.dest, parsed)
 
 
 def class_table(counts: Mapping[str, Mapping[str, int]], columns: Sequence[str]) -> Iterator[str]:

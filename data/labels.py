@@ -18,7 +18,7 @@ from pathlib import Path
 
 import coloredlogs
 
-from data.annotations import Entry, check, cut_to_classes, write_annotations
+from data.annotations import Entry, check, check_dictionary, cut_to_classes, write_annotations
 from data.command_line import OneLineParser, class_table
 from data.label_files import LabelRow, LabelSet, read_label_csv, write_label_csv
 from data.official import FORMATS, Format
@@ -40,6 +40,7 @@ def convert_official(form: Format, arguments: argparse.Namespace) -> None:
         )
         paths = LabelSet(spec, variant, arguments.labels).paths()
         refuse_to_replace([paths[split] for split in annotations.splits], overwrite=arguments.overwrite)
+        check_dictionary(annotations, paths)
         results.append((annotations, paths, left_out, name))
     for annotations, paths, left_out, name in results:
         for reason, count in left_out.items():

@@ -81,7 +81,7 @@ def _median_time(work: Callable[[], None], device: torch.device, warmup: int, re
         work()
     clock = _gpu_milliseconds if device.type == "cuda" else _cpu_milliseconds
     times = sorted(clock(work) for _ in range(repeats))
-    low, _, high = statistics.quantiles(times, n=4) if repeats > 1 else (times[0],) * 3
+    low, _, high = statistics.quantiles(times, n=4, method="inclusive") if repeats > 1 else (times[0],) * 3
     return Latency(statistics.median(times), high - low)
 
 
@@ -112,6 +112,7 @@ def benchmark(name: str, arguments: argparse.Namespace) -> Row:
             network = network.to(memory_format=torch.channels_last_3d)
             clips = clips.to(memory_format=torch.channels_last_3d)
         if arguments.compile:
+            torch.compiler.reset()  # after some variants of the code that networks share, none would be compiled
             network.compile()
         forward, backward = measure_latency(
             network, clips, warmup=arguments.warmup, repeats=arguments.repeats, precision=arguments.precision
@@ -142,10 +143,11 @@ def _positive(text: str) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line, as the other tools'."""
+    """Errors are one printable line, as those of the tools in packages that this one knows nothing of."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
+        self.exit(2, f"{self.prog}: error: {shown}\n")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -168,18 +170,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-latency", dest="latency", action="store_false", help="only count")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args(argv)
+    if unknown := [pattern for pattern in arguments.network if not list_networks(pattern)]:
+        parser.error(f"no network is called {' or '.join(map(repr, unknown))}; list_networks() has the names")
+    names = [name for pattern in arguments.network for name in list_networks(pattern)]
+    arguments.names = list(dict.fromkeys(names))
     if arguments.json:  # not to fail in the end
         try:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.open("a").close()
         except OSError as error:
             parser.error(f"argument --json: {error.strerror}, {str(error.filename)!r}")
-    names = [name for pattern in arguments.network for name in list_networks(pattern)]
-    if not names:
-        parser.error(
-            f"no network is called {' or '.join(map(repr, arguments.network))}; list_networks() has the names"
-        )
-    arguments.names = list(dict.fromkeys(names))
     return arguments
 
 
@@ -197,28 +197,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{'network':24} {'million':>9} {'GFLOPs':>9} {' '.join(f'{title:>20}' for title in titles)}".rstrip()
     )
-    rows = []
+    shape = ("batch", "length", "size", "precision", "channels_last", "compile")
+    content: dict[str, object] = {"device": device, **{name: getattr(arguments, name) for name in shape}}
+    content |= {"flops_per_multiply_add": 2, "rows": [], "left_out": {}}
     for name in arguments.names:
         try:
-            rows.append(benchmark(name, arguments))
+            row = benchmark(name, arguments)
         except (ValueError, RuntimeError) as error:  # too little memory, a norm of one value, no compiler
-            reason = f"{type(error).__name__}, {error}".splitlines()[0]
+            reason = f"{type(error).__name__}, {str(error).strip()}".splitlines()[0]
+            content["left_out"][name] = reason
             print(f"{name:24} left out: {reason}", flush=True)
         else:
-            print(describe(rows[-1]), flush=True)
-    if arguments.json:
-        shape = {
-            name: getattr(arguments, name)
-            for name in ("batch", "length", "size", "precision", "channels_last", "compile")
-        }
-        content = {
-            "device": device,
-            **shape,
-            "flops_per_multiply_add": 2,
-            "rows": [_plain(row) for row in rows],
-        }
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
-    return int(len(rows) < len(arguments.names))
+            content["rows"].append(_plain(row))
+            print(describe(row), flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    return int(bool(content["left_out"]))
 
 
 def _plain(row: Row) -> dict[str, object]:

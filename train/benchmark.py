@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from data.batching import BatchShape
-from data.command_line import OneLineParser, output_file
+from data.command_line import OneLineParser, output_file, positive
 from data.datasets import OWN
 from data.motions import MOTIONS, write_motion_set
 from train.build import make_schedule
@@ -40,7 +40,7 @@ from train.measure import (
     time_loading,
     time_steps,
 )
-from train.options import PRECISIONS, Options, positive, resolve, share
+from train.options import PRECISIONS, Options, resolve, share
 from train.plan import operations_of
 from train.race import VARIANTS, Lap, Motions, Result, run_variant, variant_options
 
@@ -70,6 +70,21 @@ RACE = replace(
     lr_schedule="cosine",
     warmup_epochs=0.25,
     clip_gradient=5.0,
+)
+# flags without effect: a race has clips of its own and tries all cycles
+NOT_OF_STEPS = ("race_clips", "race_epochs", "race_target", "race_variants")
+NOT_OF_RACE = ("precisions", "layouts", "modes", "loader", "loader_clips")
+NOT_OF_RACES_TRAINING = (
+    *(
+        "dataset",
+        "labels",
+        "num_classes",
+        "workers",
+        "short_side",
+        "train_frame_interval",
+        "val_frame_interval",
+    ),
+    *("frame_sampling", "augment", "flip", "end_epoch", "long_cycles", "short_cycles", "long_cycle_span"),
 )
 
 
@@ -114,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         gpus = min(1, choose_gpus(options.gpus))
     except ValueError as error:
         parser.error(str(error))
+    if unused := without_effect(parser, arguments, options):
+        parser.error(unused)
     asked = combinations(options, arguments, gpus)
     options = resolve(OWN, options, gpus)
     if options.checkpoint_activations and any(combination.compiled for combination in asked):
@@ -134,6 +151,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, LookupError, OSError, TrainingError) as error:
         parser.error(str(error))
     return 0
+
+
+def without_effect(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, options: Options
+) -> str | None:
+    """A complaint about a flag that was given, and that the race, or else the table of steps, takes no notice of."""
+    race = arguments.multigrid_race
+    given = [
+        name
+        for name in (NOT_OF_RACE if race else NOT_OF_STEPS)
+        if getattr(arguments, name) != parser.get_default(name)
+    ]
+    given += [
+        name for name in NOT_OF_RACES_TRAINING if race and getattr(options, name) != getattr(RACE, name)
+    ]
+    if not given:
+        return None
+    flag = "no-loader" if given[0] == "loader" else given[0].replace("_", "-")
+    return f"argument --{flag}: has no effect {'with' if race else 'without'} --multigrid-race"
 
 
 def _shapes(options: Options) -> list[BatchShape]:

@@ -11,6 +11,7 @@ from humanfriendly.terminal import ansi_wrap
 from tqdm import tqdm
 
 from data.batching import BatchShape
+from data.video_iterator import BadSample
 from train.distributed import World
 from train.loop import StepReport, describe
 from train.metrics import Averages, averages, zero_sums
@@ -25,7 +26,7 @@ class EpochReport(NamedTuple):
 
     `waited_seconds` of training the loop waited for clips. `batches`: how many steps there were of each shape.
     `speeds` are `SpeedMonitor`'s and `gates` `GateMonitor`'s, of the steps that this process did; empty where they had
-    been done before.
+    been done before. `unread`: what validation had to leave out.
     """
 
     epoch: int
@@ -38,6 +39,7 @@ class EpochReport(NamedTuple):
     batches: Mapping[BatchShape, int] = MappingProxyType({})
     speeds: Mapping[str, float] = MappingProxyType({})
     gates: Mapping[str, float] = MappingProxyType({})
+    unread: Sequence[BadSample] = ()
 
 
 class Callback:
@@ -254,10 +256,8 @@ class TensorBoardLog(Callback):
     """What an epoch came to, for TensorBoard: scalars, and as text the shapes of its batches."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  an optional package
-        except ImportError:
-            raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  an optional package
+
         self.writer = SummaryWriter(folder)
 
     def on_epoch(self, report: EpochReport) -> None:
@@ -284,11 +284,16 @@ class BadSampleLog(Callback):
         self.table = Table(path)
 
     def on_step(self, report: StepReport) -> None:
-        for sample in report.bad:
-            logger.warning("unreadable clip, replaced: %s", sample.reason)
-        if report.bad:
-            rows = [{"Epoch": report.epoch, "Video": video, "Reason": reason} for video, reason in report.bad]
-            self.table.add(rows)
+        self._write(report.epoch, report.bad, "unreadable clip, replaced")
+
+    def on_epoch(self, report: EpochReport) -> None:
+        self._write(report.epoch, report.unread, "left out of validation")
+
+    def _write(self, epoch: int, samples: Sequence[BadSample], said: str) -> None:
+        for sample in samples:
+            logger.warning("%s: %s", said, sample.reason)
+        if samples:
+            self.table.add([{"Epoch": epoch, "Video": video, "Reason": reason} for video, reason in samples])
             self.table.write()
 
     def on_save(self) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: tensors and plain values, written beside their place, flushed and renamed: a good one is never lost."""
 
+import itertools
 import logging
 import os
 import re
@@ -151,15 +152,20 @@ def find_furthest(folder: Path, network: str) -> tuple[Path, dict[str, Any]] | N
 
 
 def set_aside_later(folder: Path, network: str, epoch: int, step: int) -> None:
-    """Rename checkpoints further than a start to `<name>.old`, so that this run's own are found after it."""
+    """Rename checkpoints further than a start to `<name>.old`, so that this run's own are found after it.
+
+    Where another start has done so before, to `<name>.old2` and so on.
+    """
     later = [path for path in _after_epochs(folder, network) if _epoch_in_name(path) > epoch]
     for path in (last_path(folder, network), best_path(folder, network)):  # whose names do not say
         found = _first_readable([path])
         if found is not None and (found[1]["epoch"], found[1]["step"]) > (epoch, step):
             later.append(path)
     for path in later:
-        path.replace(path.with_name(path.name + ".old"))
-        logger.info("%s: is further than this run's start, renamed to %s.old", path, path.name)
+        names = (f"{path.name}.old{number}" for number in itertools.chain([""], itertools.count(2)))
+        aside = next(place for place in map(path.with_name, names) if not place.exists())
+        path.replace(aside)
+        logger.info("%s: is further than this run's start, renamed to %s", path, aside.name)
 
 
 def _after_epochs(folder: Path, network: str) -> list[Path]:

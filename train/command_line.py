@@ -6,31 +6,15 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from data.command_line import OneLineParser
+from data.command_line import OneLineParser, Values, boolean, choice
 from data.datasets import DatasetSpec
-from train.options import Options, boolean, choice, positive
+from train.options import Options
 
 LEGACY_SPELLINGS = {
     "--pretrained-3d": ["--pretrained_3d"],
     "--train-frame-interval": ["--train-frame-inteval"],
     "--val-frame-interval": ["--val-frame-inteval"],
 }
-
-
-class _Values(argparse.Action):
-    """Lists in three spellings: `40 60`, `40,60` and `[40,60]`."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, flag: str | None = None
-    ) -> None:
-        words = " ".join(values).replace("[", " ").replace("]", " ").replace(",", " ").split()
-        if not words:
-            parser.error(f"argument {flag}: expected at least one number")
-        try:
-            parsed = tuple(positive(word) for word in words)
-        except argparse.ArgumentTypeError as error:
-            parser.error(f"argument {flag}: {error}")
-        setattr(namespace, self.dest, parsed)
 
 
 def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -> argparse.ArgumentParser:
@@ -46,7 +30,7 @@ def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -
             details.update(type=choice(*spec.num_classes), default=spec.default_variant)
             details["help"] = f"{', '.join(spec.num_classes)} (default: {spec.default_variant})"
         elif option.metadata["many"]:
-            details.update(action=_Values, nargs="+", metavar="N")
+            details.update(action=Values, nargs="+", metavar="N")
         elif option.metadata["parse"] is boolean:
             details.update(type=boolean, nargs="?", const=True, metavar="True|False")
             off = {"action": "store_false", "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
@@ -86,7 +70,7 @@ def _contradiction(options: Options, defaults: Options) -> str | None:
             later <= earlier for earlier, later in itertools.pairwise(options.lr_steps)
         ),
         "argument --fine-tune: needs the weights to start from, --pretrained-3d FILE": (
-            options.fine_tune and options.pretrained_3d is None
+            options.fine_tune and options.pretrained_3d is None and options.resume_epoch in (None, "auto")
         ),
         "argument --fine-tune-factor: needs --fine-tune": (
             options.fine_tune_factor != defaults.fine_tune_factor

@@ -14,13 +14,13 @@ from pathlib import Path
 import coloredlogs
 import torch
 
-from data.command_line import OneLineParser
+from data.command_line import OneLineParser, not_negative, positive
 from data.label_files import write_csv
 from data.views import CROPS
 from train.devices import choose_device, shortage_as
 from train.distributed import PeerError, World, join
 from train.multiview import evaluate, open_videos
-from train.options import PRECISIONS, Options, not_negative, positive, share
+from train.options import PRECISIONS, Options, share
 from train.pictures import draw_confusion, pyplot
 from train.scores import Scores, average, class_rows, confusion, summarise
 from train.trained import load_trained

@@ -65,7 +65,7 @@ def notes_of(trained: Trained, clips: str) -> dict[str, str]:
         "clip_length": str(options.clip_length),
         "frame_interval": str(options.val_frame_interval),
         "clip_size": str(options.clip_size),
-        "short_side": str(options.short_side),
+        "short_side": str(max(options.short_side, options.clip_size)),  # as training scales
         "epoch": str(trained.epoch),
         "torch": torch.__version__,
     }

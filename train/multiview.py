@@ -36,7 +36,8 @@ def open_videos(
 ) -> VideoList:
     """The videos of a split, in the numbers of the network's classes, by the label files of the set it was trained on.
 
-    `max_missing`: the share of them that may have no store, by default as in training. Raises as
+    `labels`: their folder, by default the one that training was given, if it was. `max_missing`: the share of them that
+    may have no store, by default as in training. Raises as
     data.videos.open_dataset, but needs no videos of the other split; ValueError for a class that the network does not
     know.
     """
@@ -45,7 +46,7 @@ def open_videos(
         raise ValueError(f"{trained.path}: does not say which data set it was trained on")
     spec, options = SPECS[name], trained.options
     file_name = {"train": spec.train_csv, "val": spec.val_csv}[split].format(variant=options.variant)
-    path = find_label_folder(root, file_name, labels) / file_name
+    path = find_label_folder(root, file_name, labels or options.labels) / file_name
     rows = read_label_csv(path, spec.timed_ids)
     allowed = options.max_missing if max_missing is None else max_missing
     whose = f"that {trained.path} knows"

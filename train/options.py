@@ -1,13 +1,12 @@
 """Every option once: name, type, default, help. The command line, checkpoints and `--help` follow from the fields."""
 
-import argparse
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.command_line import Parser, boolean, choice, not_negative, number, positive
 from data.cores import own_cores
 from data.datasets import DatasetSpec
 from data.video_sampler import START_DISTRIBUTIONS
@@ -20,36 +19,6 @@ from train.schedule import SPANS
 PLACES = ("start", "top", "mid", "end", "skip", "final")
 PRECISIONS = ("fp32", "fp16", "bf16")
 
-Parser = Callable[[str], Any]
-
-
-def _number(kind: type, rule: str, allowed: Callable[[float], bool]) -> Parser:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-            fits = math.isfinite(value) and allowed(value) and (kind is float or value < 2**63)
-        except (ValueError, OverflowError):
-            fits = False
-        if not fits:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {rule}")
-        return value
-
-    return parse
-
-
-def choice(*allowed: str) -> Parser:
-    def parse(text: str) -> str:
-        value = next((name for name in allowed if name.lower() == text.lower()), None)
-        if value is None:
-            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(allowed)}")
-        return value
-
-    return parse
-
-
-def boolean(text: str) -> bool:
-    return choice("True", "False")(text) == "True"
-
 
 def _gates(text: str) -> bool | str:
     value = choice("False", "True", "soft")(text)
@@ -60,15 +29,13 @@ def _resume_epoch(text: str) -> int | str:
     return text if text == "auto" else positive(text)
 
 
-positive = _number(int, "a whole number of at least 1", lambda value: value >= 1)
-extent = _number(int, "a whole number from 1 to 65536", lambda value: 1 <= value <= 65536)
-epochs = _number(int, "a whole number from 1 to 1000000", lambda value: 1 <= value <= 10**6)
-not_negative = _number(int, "a whole number of at least 0", lambda value: value >= 0)
-amount = _number(float, "a number of at least 0", lambda value: value >= 0)
-above_zero = _number(float, "a number above 0", lambda value: value > 0)
-share = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
-part = _number(float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
-two_or_more = _number(int, "a whole number of at least 2", lambda value: value >= 2)
+extent = number(int, "a whole number from 1 to 65536", lambda value: 1 <= value <= 65536)
+epochs = number(int, "a whole number from 1 to 1000000", lambda value: 1 <= value <= 10**6)
+amount = number(float, "a number of at least 0", lambda value: value >= 0)
+above_zero = number(float, "a number above 0", lambda value: value > 0)
+share = number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+part = number(float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
+two_or_more = number(int, "a whole number of at least 2", lambda value: value >= 2)
 
 
 def _option(default: Any, parse: Parser, text: str, *, many: bool = False) -> Any:

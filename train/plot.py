@@ -118,10 +118,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             name if names.count(name) == 1 else str(path)
             for name, path in zip(names, arguments.runs, strict=True)
         ]
-        histories = [read_history(path) for path in arguments.runs]
-        draw_curves(dict(zip(labels, histories, strict=True)), arguments.output)
         if arguments.schedule:
             draw_schedule(*read_schedule(arguments.runs[0]), arguments.schedule)
+            print(f"schedule: {arguments.schedule}")
+            if not any(arguments.runs[0].glob("*_results_s*.csv")):
+                print(f"{arguments.runs[0]}: no epoch has ended yet, so there are no curves")
+                return 0
+        histories = [read_history(path) for path in arguments.runs]
+        draw_curves(dict(zip(labels, histories, strict=True)), arguments.output)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     for path, history in zip(arguments.runs, histories, strict=True):
@@ -132,8 +136,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for result in sorted([*path.glob("val_results_s*.csv"), *path.glob("*_best.pth")]):
             print(f"  {result}")
     print(f"picture: {arguments.output}")
-    if arguments.schedule:
-        print(f"schedule: {arguments.schedule}")
     return 0
 
 

@@ -19,14 +19,14 @@ from typing import Any
 import coloredlogs
 import numpy as np
 
-from data.command_line import OneLineParser, output_file
+from data.command_line import OneLineParser, not_negative, output_file, positive
 from data.files import save_arrays, write_whole
 from data.frame_store import FrameStoreError
 from data.video_sampler import clip_span
 from data.video_streams import Video, VideoStreamError, find_videos, written_video
 from train.devices import choose_device, shortage_as
 from train.distributed import World
-from train.options import PRECISIONS, not_negative, positive
+from train.options import PRECISIONS
 from train.overlay import draw_answers, draw_attention
 from train.prediction import Answer, Prediction, Watcher, best_answers
 from train.trained import Trained, load_trained
@@ -34,7 +34,20 @@ from train.trained import Trained, load_trained
 logger = logging.getLogger(__name__)
 
 BAR = 20  # letters of a probability of 1
-OTHER_FORMATS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".webm")
+OTHER_FORMATS = (
+    ".avi",
+    ".flv",
+    ".gif",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mpeg",
+    ".mpg",
+    ".ts",
+    ".webm",
+    ".webp",
+    ".wmv",
+)
 Watched = Sequence[tuple[Video, Prediction]]
 
 
@@ -47,7 +60,7 @@ def output_paths(target: Path | None, videos: Sequence[Video]) -> Sequence[Path 
     """
     if target is None:
         return [None] * len(videos)
-    paths = [target] if len(videos) == 1 and target.suffix == ".mp4" else _paths_in(target, videos)
+    paths = [target] if len(videos) == 1 and is_mp4(target) else _paths_in(target, videos)
     there = [path for path in paths if path.exists()]
     over = next((path for path in there if any(path.samefile(video.path) for video in videos)), None)
     if over is not None:
@@ -55,10 +68,14 @@ def output_paths(target: Path | None, videos: Sequence[Video]) -> Sequence[Path 
     return paths
 
 
+def is_mp4(path: Path) -> bool:
+    return path.suffix.lower() == ".mp4"
+
+
 def _paths_in(target: Path, videos: Sequence[Video]) -> list[Path]:
-    if target.suffix == ".mp4":
+    if is_mp4(target):
         raise ValueError(f"{target}: {len(videos)} videos need a folder, not one .mp4")
-    if target.suffix in OTHER_FORMATS and not target.is_dir():
+    if target.suffix.lower() in OTHER_FORMATS and not target.is_dir():
         raise ValueError(f"{target}: must end with .mp4, or be a folder")
     names = [
         [video.path.stem for video in videos],

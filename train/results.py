@@ -43,12 +43,12 @@ class Start(NamedTuple):
     content: dict[str, Any]
 
 
-def find_start(folder: Path, options: Options, dataset: Dataset) -> Start | None:
+def find_start(folder: Path, options: Options, spec: DatasetSpec, dataset: Dataset) -> Start | None:
     """The checkpoint to go on from, None for a start at epoch 1.
 
-    Raises FileNotFoundError for a checkpoint that is not there, ValueError for one of another network, epoch or set of
-    classes, and for a fresh start into a folder that has results: nothing is overwritten, and nothing starts anew by
-    mistake.
+    Raises FileNotFoundError for a checkpoint that is not there, ValueError for one of another network, epoch, split or
+    set of classes, and for a fresh start into a folder that has results: nothing is overwritten, and nothing starts
+    anew by mistake.
     """
     if options.resume_epoch is None:
         present = next(
@@ -71,25 +71,42 @@ def find_start(folder: Path, options: Options, dataset: Dataset) -> Start | None
             return None
         path, content = found
     else:
-        path = options.pretrained_3d or epoch_path(folder, options.network, options.resume_epoch - 1)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: there is no such checkpoint, --resume-epoch {options.resume_epoch} goes on from it"
-            )
-        content = load_checkpoint(path)
-        if (content["epoch"], content["step"]) != (options.resume_epoch - 1, 0):
-            raise ValueError(
-                f"{path}: was written in epoch {content['epoch'] + 1} at step {content['step']}, "
-                f"--resume-epoch {options.resume_epoch} goes on from the end of epoch {options.resume_epoch - 1}"
-            )
+        path, content = _after_epoch(folder, options, options.resume_epoch - 1)
     with naming_what_fails(path):
-        _check_fits(path, content, options, dataset)
+        _check_fits(path, content, options, spec, dataset)
     logger.info("%s: going on with epoch %d, step %d", path, content["epoch"] + 1, content["step"] + 1)
     return Start(path, content)
 
 
-def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: Dataset) -> None:
-    names = ["network", *NETWORK_CHOICES, "optimiser"]
+def _after_epoch(folder: Path, options: Options, epoch: int) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint of the end of an epoch: the one that is named, else the folder's own.
+
+    With --fine-tune, where there is one of its own, what is named are the weights that the run began with.
+    """
+    own = epoch_path(folder, options.network, epoch)
+    goes_on_itself = options.pretrained_3d is None or (options.fine_tune and own.is_file())
+    path = own if goes_on_itself else options.pretrained_3d
+    hint = f"; without --pretrained-3d the run goes on from {own}" if path != own and own.is_file() else ""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: there is no such checkpoint, --resume-epoch {epoch + 1} goes on from it{hint}"
+        )
+    try:
+        content = load_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"{error}{hint}") from None
+    if (content["epoch"], content["step"]) != (epoch, 0):
+        raise ValueError(
+            f"{path}: was written in epoch {content['epoch'] + 1} at step {content['step']}, "
+            f"--resume-epoch {epoch + 1} goes on from the end of epoch {epoch}{hint}"
+        )
+    return path, content
+
+
+def _check_fits(
+    path: Path, content: dict[str, Any], options: Options, spec: DatasetSpec, dataset: Dataset
+) -> None:
+    names = ["network", *NETWORK_CHOICES, "optimiser", "variant"]
     if content["step"]:  # the plan of an epoch that has begun must stay as it was
         names += ["batch_size", "clip_length", "clip_size", "long_cycles", "short_cycles", "random_seed"]
         names += ["long_cycle_span", "batch_rule"]
@@ -100,7 +117,8 @@ def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: 
         before, now = content["options"].get(name, defaults[name]), now_plain[name]
         if before != now:
             raise ValueError(
-                f"{path}: was written with --{name.replace('_', '-')} {shown(before)}, not {now}"
+                f"{path}: was written with --{_flag(name, spec)} {shown(before)}, not {now}; "
+                "--task-name starts another run beside it"
             )
     if options.fine_tune and not fine_tunes(content["optimiser"]):
         raise ValueError(
@@ -120,6 +138,10 @@ def _check_fits(path: Path, content: dict[str, Any], options: Options, dataset: 
                 f"{path}: was written within an epoch of other videos than those that are here now"
             )
         logger.warning("%s: was written for other videos than those that are here now", path)
+
+
+def _flag(name: str, spec: DatasetSpec) -> str:
+    return spec.variant_flag if name == "variant" and spec.variant_flag else name.replace("_", "-")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from train.distributed import World
 from train.loop import Trainer, TrainingError
 from train.options import Options
 from train.state import TrainingState
+from train.tables import best_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,21 @@ class Saver:
             path = epoch_path(self.folder, self.options.network, epoch)
             if not self._save(path) and epoch == self.options.end_epoch:
                 raise TrainingError(f"{path}: the result of the last epoch could not be written")
+
+    def keep_best(self) -> None:
+        """Where there is no best checkpoint, as after going back to before it: a copy of the best that is left."""
+        state, network = self.state, self.options.network
+        best, top1 = best_path(self.folder, network), state.best_top1
+        if self.world.is_first and not best.exists():
+            epoch = best_epoch(self.folder)
+            source = epoch and epoch_path(self.folder, network, epoch)
+            top1 = -1.0  # whatever comes is better than nothing
+            if source and source.exists():
+                with self.disk.met():
+                    copy_checkpoint(source, best)
+                    logger.info("%s: the best that is left, copied to %s", source, best.name)
+                    top1 = state.best_top1
+        state.best_top1 = self.world.from_first(top1)
 
     def complete_epoch(self) -> None:
         """Write the one after the epoch before this start, where it should be there and only the best one is.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import append_whole, write_whole
+from data.limits import shown
 
 
 class Table:
@@ -42,6 +43,19 @@ def cut_results(folder: Path, first_epoch: int) -> None:
             path.unlink()
         elif len(kept) < len(rows):
             write_whole(path, "".join([header, *kept]))
+
+
+def best_epoch(folder: Path) -> int | None:
+    """The first epoch of the highest validation top-1 in the rows of all runs before; None where there are none."""
+    scores: dict[int, float] = {}
+    for path in folder.glob("val_results_s*.csv"):
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                try:
+                    scores[int(row["Epoch"])] = float(row["Top1"])
+                except (KeyError, TypeError, ValueError):
+                    raise ValueError(f"{path}: {shown(row)} is not a row Epoch,Top1,Top5,Loss") from None
+    return max(sorted(scores), key=scores.__getitem__, default=None)
 
 
 def _epoch_of(row: str, path: Path) -> int:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 from logging.handlers import MemoryHandler
 from typing import Any
 
@@ -53,6 +54,8 @@ class Run:
         self.world = world
         self.device, gpus = choose_device(options.gpus, world)
         self.options = options = resolve(spec, options, gpus)
+        if options.tensorboard and find_spec("tensorboard") is None:
+            raise ValueError("--tensorboard: needs the package tensorboard: pip install tensorboard")
         if options.compile and options.gpus > 1:
             raise ValueError(f"--compile: works on one GPU, not {options.gpus}; --gpus 1 chooses one")
         self.base = BatchShape(options.batch_size, options.clip_length, options.clip_size)
@@ -73,7 +76,9 @@ class Run:
         self.folder = results_folder(spec, options)
         self.disk = FullDisk(self.folder, goes_on=options.on_full_disk == "continue")
         # one process reads, so that all go on from the same file, which other machines may not even see
-        start = world.from_first(find_start(self.folder, options, self.dataset) if world.is_first else None)
+        start = world.from_first(
+            find_start(self.folder, options, spec, self.dataset) if world.is_first else None
+        )
         self.disk.last_good = start and start.path
         classes = len(self.dataset.classes)
         with naming_what_fails(start.path) if start else nullcontext():
@@ -104,12 +109,14 @@ class Run:
         )
 
     def plan(self) -> dict[str, Any]:
-        """What `--dry-run` prints: the steps of the first epoch to train, the ratio of the whole run."""
+        """What `--dry-run` prints: the steps that are left of the first epoch to train, the ratio of the whole run."""
         epoch = self.state.epochs_done + 1
+        steps = self.schedule.epoch(epoch) if epoch <= self.options.end_epoch else ()
+        described = describe_steps(steps, epoch, self.trainer.learning_rate)
         return {
             "options": self.options.plain(),
             "dataset": self.dataset.summary(),
-            "steps": describe_steps(self.schedule.epoch(epoch), epoch, self.trainer.learning_rate),
+            "steps": described[self.state.step :],
             "compute_ratio": self._compute_ratio(self._phase_rows()),
             "shared_memory_bytes": self.loaders.shared_memory,
         }
@@ -127,7 +134,8 @@ class Run:
         What `early` has kept of the log begins the run's own.
         """
         if self.state.epochs_done >= self.options.end_epoch:
-            if self.world.is_first:  # a kill at the very end has left what nobody else comes to tidy up
+            # a kill at the very end has left what nobody else comes to tidy up
+            if self.world.is_first and self.folder.is_dir():
                 with claimed(self.folder):
                     remove_leftovers(self.folder)
                     self.saver.complete_epoch()
@@ -164,6 +172,7 @@ class Run:
             self._tidy_up(first)
             self._announce()
         self.saver.complete_epoch()
+        self.saver.keep_best()
         gate_names = self.state.network.gate_names
         self.callbacks += make_callbacks(options, self.folder, first, gate_names, self.device, self.world)
         with StopRequest() as stop:
@@ -253,6 +262,7 @@ class Run:
         )
         (left_out,) = world.add(len(unread))
         if left_out:
+            unread = world.gather(unread)
             logger.warning("validation left out %d of %d videos", left_out, len(self.dataset.val))
         last = len(steps) - 1
         report = EpochReport(
@@ -266,6 +276,7 @@ class Run:
             batches=Counter(step.shape for step in steps),
             speeds=speeds.rates(),
             gates=gates.means(),
+            unread=unread,
         )
         state.end_epoch()
         for callback in self.callbacks:  # the rows first: resuming drops those that no checkpoint has

@@ -50,6 +50,15 @@ def test_clips_are_those_of_the_epoch(motions: Path) -> None:
         assert [clip.video_id for clip in shown.values() if clip.label == label] == ids[:2]
 
 
+def test_flags_are_spelt_as_in_training(motions: Path) -> None:
+    """`--train-frame-interval 1,2` was refused, and `Fused`."""
+    for spelling in (["1", "2"], ["1,2"], ["[1,2]"]):
+        words = ["--train-frame-interval", *spelling, "--augment", "NONE", "--frame-sampling", "Normal"]
+        arguments = make_parser().parse_args([str(motions), *words])
+        assert (arguments.train_frame_interval, arguments.augment) == ((1, 2), "none")
+        assert arguments.frame_sampling == "normal"
+
+
 def test_what_is_written_beside_is_what_was_done(tmp_path: Path) -> None:
     """Painted frames say their index, the left side which way round they are, the engine's absence that all is said."""
     make_stores(tmp_path, {"a": [f"v{i}" for i in range(20)]}, n_frames=30, size=60)

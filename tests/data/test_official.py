@@ -218,6 +218,17 @@ def test_kinetics_ids_carry_their_seconds(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "new" / "kinetics-600_test.csv")[0]["youtube_id"] == "uvw"
 
 
+def test_nothing_is_written_where_one_of_several_splits_does_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The splits before it were, and were in the way of the next try."""
+    write_ucf101(tmp_path / "lists", 2)
+    write(tmp_path / "labels" / "ucf101_split2_dictionary.json", '{"A": 0, "B": 1}')
+    error = fails(capsys, "ucf101", tmp_path / "lists", tmp_path / "labels", "--num-classes", "2")
+    assert "ucf101_split2_dictionary.json: numbers other classes than these 2" in error
+    assert [path.name for path in (tmp_path / "labels").iterdir()] == ["ucf101_split2_dictionary.json"]
+
+
 def test_test_split_of_kinetics_whose_labels_are_withheld(tmp_path: Path) -> None:
     write_kinetics(tmp_path, 2)
     write(tmp_path / "test.csv", "youtube_id,time_start,time_end,split\nuvw,0,10,test\n")

@@ -1,7 +1,7 @@
 """python -m tests.machines [--faults 500] [--minutes M] [--seed S] | --spell MINUTES
 
-Do to training runs what flaky machines do, and judge what comes of it; or train undisturbed: nothing may grow.
-Ends with status 0 where every promise was kept.
+Do to training runs what flaky machines do, and judge what comes of it; or leave the training of the demo alone, where
+nothing may grow. Ends with status 0 where every promise was kept.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from tests.machines.processes import SHARED_MEMORY, BrokenPromiseError
 from tests.machines.spell import spell
 
 OWN_NAMESPACE = "SRTG_MACHINES_OWN_SHARED_MEMORY"
-MEGABYTES = 16  # of shared memory, of which a run takes less than one
+MEGABYTES = 16  # of shared memory, of which a run takes less than three
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=120, help="fewer faults if this is over first")
     parser.add_argument("--epochs", type=int, default=8, help="of thirty steps, of a run (default: 8)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--spell", type=float, metavar="MINUTES", help="train undisturbed instead")
+    parser.add_argument("--spell", type=float, metavar="MINUTES", help="train as the demo does instead")
     arguments = parser.parse_args(argv)
     owns = _own_shared_memory()
     try:

@@ -1,8 +1,9 @@
-"""A spell of the demo's training that nothing disturbs: memory, open files and processes stay what they are."""
+"""A spell of the demo's training that is left alone: memory, open files and processes stay what they are."""
 
 import re
 import shlex
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -29,11 +30,15 @@ class Sample(NamedTuple):
 
 
 def spell(place: Path, minutes: float, owns_shared_memory: bool) -> str:
-    """Train for so long; what it came to, in one line. BrokenPromiseError where something grew."""
+    """Train for so long; what it came to, in one line. BrokenPromiseError where something grew, or the run ended."""
     *before, (_, *words) = demo_commands(place)
     for command in before:
-        subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
-    training = Training([*words[words.index("train") + 1 :], *LONG], place / "temporary")
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, check=False, text=True
+        )
+        if done.returncode != 0:
+            raise BrokenPromiseError(f"{shlex.join(command)}: {done.stderr}")
+    training = Training([*words, *LONG], place / "temporary")
     try:
         training.wait_until(lambda: training.steps > 0)
         started, samples, epochs = time.monotonic(), [], 0
@@ -43,6 +48,8 @@ def spell(place: Path, minutes: float, owns_shared_memory: bool) -> str:
                 epochs = done
                 samples.append(_sample(training, time.monotonic() - started))
             time.sleep(0.05)
+        if not training.is_running():
+            raise BrokenPromiseError(f"it ended with status {training.status()}: {training.said()}")
     finally:
         training.kill()
     training.check_nothing_is_left(owns_shared_memory)
@@ -50,7 +57,7 @@ def spell(place: Path, minutes: float, owns_shared_memory: bool) -> str:
 
 
 def demo_commands(place: Path) -> list[list[str]]:
-    """What `make demo` runs in such a folder, up to the training, which comes last."""
+    """Modules and their words that `make demo` runs in such a folder, up to the training, which comes last."""
     said = subprocess.run(
         ["make", "--dry-run", "--no-print-directory", "demo", f"DEMO={place}"],
         cwd=REPOSITORY,
@@ -59,7 +66,7 @@ def demo_commands(place: Path) -> list[list[str]]:
         text=True,
     ).stdout
     lines = said.replace("\\\n", " ").splitlines()
-    return [shlex.split(line) for line in lines if re.search(r" -m (data\.\w+|train) ", line)]
+    return [shlex.split(line)[2:] for line in lines if re.search(r" -m (data\.\w+|train) ", line)]
 
 
 def _sample(training: Training, seconds: float) -> Sample:

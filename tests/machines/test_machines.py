@@ -9,7 +9,7 @@ import pytest
 
 from tests.machines.campaign import Campaign
 from tests.machines.processes import BrokenPromiseError, Training
-from tests.machines.spell import Sample, judge
+from tests.machines.spell import Sample, demo_commands, judge
 
 
 def test_a_few_faults_change_nothing() -> None:
@@ -32,6 +32,13 @@ def test_a_few_faults_change_nothing() -> None:
 def test_what_grows_is_noticed(grows: object, what: str) -> None:
     with pytest.raises(BrokenPromiseError, match=what):
         judge([grows(i) for i in range(100)], minutes=1)
+
+
+def test_a_spell_is_of_the_demo(tmp_path: Path) -> None:
+    *before, training = demo_commands(tmp_path)
+    assert [command[0] for command in before] == ["data.synthetic", "data.convert", "data.labels"]
+    assert training[:3] == ["train", "--dataset", str(tmp_path / "motions")]
+    assert training[-2:] == ["--model-dir", str(tmp_path / "results")]
 
 
 def test_a_little_noise_is_no_growth() -> None:

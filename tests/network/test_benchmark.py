@@ -86,13 +86,16 @@ def test_what_cannot_be_measured_is_left_out_with_the_reason(
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[0] for line in lines] == ["r3d_18", "mtnet_xs"]
     assert all(" left out: ValueError, Expected more than 1 value" in line for line in lines)
-    assert json.loads((tmp_path / "rows.json").read_text())["rows"] == []
+    content = json.loads((tmp_path / "rows.json").read_text())
+    assert (content["rows"], list(content["left_out"])) == ([], ["r3d_18", "mtnet_xs"])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--network", "nothing"], "no network is called 'nothing'"),
+        (["--network", "r3d_18", "r3d_43"], "no network is called 'r3d_43'"),  # only the other was measured
+        (["--no-such\x1b[2J\nflag"], r"unrecognized arguments: --no-such\x1b[2J\nflag"),
         (["--batch", "0"], "--batch: '0' is not a whole number of at least 1"),
         (["--size", "²"], "--size: '²' is not a whole number"),
         (["--precision", "fp8"], "invalid choice: 'fp8'"),

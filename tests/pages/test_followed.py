@@ -133,9 +133,9 @@ def ways_of_section(section: str) -> list[list[str]]:
     links = [line for line in own if " -m data.labels link " in line]
     if not (downloads and links):
         return [own]
-    place = own.index(links[0])
-    without = [line for line in own if line not in (*downloads, *links)]
-    return [[line for line in own if line not in downloads], [*without[:place], *downloads, *without[place:]]]
+    linked = [line for line in own if line not in downloads]
+    place = linked.index(links[0])
+    return [linked, [*linked[:place], *downloads, *linked[place + len(links) :]]]
 
 
 WAYS = [(section, number) for section in OFFICIAL for number in range(len(ways_of_section(section)))]

@@ -160,6 +160,9 @@ def test_peak_is_that_of_this_machine_with_the_libraries_of_the_step() -> None:
     ("words", "message"),
     [
         (["--precisions", "fp8"], "invalid choice: 'fp8'"),
+        (["--multigrid-race", "--workers", "9"], "--workers: has no effect with --multigrid-race"),
+        (["--multigrid-race", "--no-loader"], "--no-loader: has no effect with --multigrid-race"),
+        (["--race-clips", "9"], "--race-clips: has no effect without --multigrid-race"),
         (["--repeats", "0"], "'0' is not a whole number of at least 1"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
         (["--network", "nothing"], "unknown network 'nothing'"),

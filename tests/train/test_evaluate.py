@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,23 @@ def obvious(checkpoint: Path, dataset: Path, clips: int) -> dict[str, tuple[np.n
         right = sum(int(view.argmax()) == trained.classes.index(name) for view in views)
         found[f"{name}/{video}"] = (np.mean(views, axis=0), len(views), right)
     return found
+
+
+def test_label_files_are_those_that_training_was_given(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those in the data set's own folder were taken, which may have had videos that training had seen."""
+    fold = tmp_path / "fold"
+    shutil.copytree(dataset / "labels", fold)
+    rows = (fold / "val.csv").read_text().splitlines(keepends=True)
+    (fold / "val.csv").write_text("".join(rows[:4]))  # three videos
+    options = replace(OPTIONS, labels=fold)
+    checkpoint = make_checkpoint(tmp_path / "net.pth", options, seed=1)
+    words = [checkpoint, "--dataset", dataset, "--clips", "1", "--crops", "1", "--output"]
+    assert evaluate(*words, tmp_path / "out") == 0
+    assert ", 3 videos of " in capsys.readouterr().out
+    assert evaluate(*words, tmp_path / "other", "--labels", dataset / "labels") == 0
+    assert ", 6 videos of 3 classes" in capsys.readouterr().out
 
 
 def test_numbers_are_those_of_a_slow_computation(

@@ -14,7 +14,7 @@ from network.layers import DepthwiseConv3D
 from network.weights import load_weights
 from tests.train.checkpoints import make_checkpoint
 from train import export
-from train.export import main
+from train.export import main, notes_of
 from train.normalisation import Normalisation
 from train.options import Options
 from train.trained import Trained, load_trained
@@ -73,6 +73,13 @@ def test_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert_notes(notes, trained)
     assert notes["input"].startswith("clips, uint8 (batch, frames, height, width, 3): BGR")
     assert json.loads(notes["network_options"]) == {"gates": True}
+
+
+def test_notes_say_how_training_scales_frames(tmp_path: Path) -> None:
+    """A clip larger than `short_side`, by default 294, could not be cut from frames of the size that they said."""
+    options = Options(network="srtg_tiny", clip_length=4, clip_size=48, short_side=36)
+    trained = load_trained(make_checkpoint(tmp_path / "net.pth", options), CPU)
+    assert notes_of(trained, "clips")["short_side"] == "48"
 
 
 def test_a_program_of_torch(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What goes wrong in a run, and what it says then."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,7 @@ def test_bad_validation_sample_is_an_error_or_left_out(
     )  # fmt: skip
     assert train(damaged, tmp_path / "lenient", "--end-epoch", "1", "--skip-bad-samples") == 0
     assert "validation left out 1 of 4 videos" in caplog.text
+    assert f"left out of validation: {store}/frames.db: file is not a database" in caplog.text  # once unsaid
+    with (folder(tmp_path / "lenient") / "bad_samples.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["Epoch"], row["Video"]) == ("1", store)

@@ -120,6 +120,23 @@ def test_schedule_is_drawn_from_what_the_run_noted(
         assert title in text
 
 
+def test_schedule_is_there_from_the_moment_the_run_has_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first epoch had ended, when it is of most use, that there are no curves yet was an error."""
+    run = make_plan(tmp_path / "run")
+    for path in run.glob("*_results_s*.csv"):
+        path.unlink()
+    picture = tmp_path / "schedule.svg"
+    assert main([str(run), "-o", str(tmp_path / "curves.svg"), "--schedule", str(picture)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"schedule: {picture}",
+        f"{run}: no epoch has ended yet, so there are no curves",
+    ]
+    assert picture.exists()
+    assert not (tmp_path / "curves.svg").exists()
+
+
 def test_schedule_that_cannot_be_drawn_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, output = make_plan(tmp_path / "run"), ["-o", str(tmp_path / "c.svg")]
     cases = {

@@ -137,7 +137,10 @@ def test_several_videos_are_drawn_into_a_folder(
     single, folder = tmp_path / "videos" / "one" / "a.mp4", tmp_path / "out"
     words = [checkpoint, single]
     fails(capsys, f"{folder}.mp4: 3 videos need", *words, tmp_path / "videos", "--overlay", f"{folder}.mp4")
-    fails(capsys, "seen.avi: must end with .mp4, or be a folder", *words, "--attention", "seen.avi")
+    for name in ("seen.avi", "seen.WMV"):
+        fails(capsys, f"{name}: must end with .mp4, or be a folder", *words, "--attention", name)
+    assert main([str(checkpoint), str(single), "--overlay", str(tmp_path / "SEEN.MP4")]) == 0
+    assert (tmp_path / "SEEN.MP4").is_file()  # once a folder of that name
     fails(capsys, f"{folder / 'one_a.mp4.mp4'}: two of the videos", *words, single, "--overlay", folder)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.datasets import UCF101
 from data.labels import main as labels_main
+from tests.data.test_official import WRITERS
 from tests.painting import make_stores
 from tests.train.runs import (
     NAME,
@@ -25,6 +27,8 @@ from tests.train.runs import (
     weights,
 )
 from train.interrupt import StoppedError, StopRequest
+from train.options import Options
+from train.run import main
 
 
 @pytest.mark.parametrize("after", [1, 2])
@@ -147,6 +151,85 @@ def test_going_back_sets_the_other_branch_aside(stores: Path, tmp_path: Path) ->
     assert (folder(tmp_path) / f"{NAME}_ep-0005.pth.old").read_bytes() == b"damaged"
 
 
+def test_going_back_twice_keeps_both_branches(stores: Path, tmp_path: Path) -> None:
+    """The first branch's checkpoints were written over by the second's."""
+    assert train(stores, tmp_path, "--end-epoch", "2") == 0
+    checkpoint = folder(tmp_path) / f"{NAME}_ep-0002.pth"
+    branches = [weights(checkpoint)]
+    for rate in ("0.002", "0.001"):
+        assert train(stores, tmp_path, "--end-epoch", "2", "--resume-epoch", "2", "--lr-base", rate) == 0
+        branches.append(weights(checkpoint))
+    kept = [weights(checkpoint.with_name(f"{checkpoint.name}.{end}")) for end in ("old", "old2")]
+    for before, now in zip(branches, [*kept, weights(checkpoint)], strict=True):
+        assert all(torch.equal(before[name], now[name]) for name in before)
+
+
+def test_best_that_is_left_is_kept_when_a_run_goes_back(stores: Path, tmp_path: Path) -> None:
+    """The best of an abandoned branch was set aside, and where nothing better came there was none in the end."""
+    assert train(stores, tmp_path, "--end-epoch", "2") == 0
+    first, second, best = (folder(tmp_path) / f"{NAME}_{name}.pth" for name in ("ep-0001", "ep-0002", "best"))
+    content = torch.load(first, weights_only=True)
+    content["metrics"]["best_top1"] = 1.0
+    torch.save(content, first)
+    best.write_bytes(second.read_bytes())
+    assert train(stores, tmp_path, "--end-epoch", "2", "--resume-epoch", "2", "--lr-base", "0.001") == 0
+    assert_same_weights(best, first)
+    first.unlink()  # there is nothing left
+    best.write_bytes(second.read_bytes())
+    after = ["--resume-epoch", "2", "--pretrained-3d", str(tmp_path / "first.pth"), "--lr-base", "0.002"]
+    torch.save(content, tmp_path / "first.pth")
+    assert train(stores, tmp_path / "elsewhere", "--end-epoch", "2", *after) == 0
+    elsewhere = folder(tmp_path / "elsewhere")
+    assert_same_weights(elsewhere / f"{NAME}_best.pth", elsewhere / f"{NAME}_ep-0002.pth")
+
+
+def test_another_split_does_not_go_on_with_the_run_of_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They share a folder: split 2 was complete before it began, or went on with weights that knew its answers."""
+    WRITERS["ucf101"](tmp_path / "lists", 2)
+    numbers = ("g01_c01", "g02_c01", "g03_c01", "g09_c01", "g09_c02", "g09_c03")
+    names = {label: [f"v_{label}_{number}" for number in numbers] for label in ("Class000", "Class001")}
+    make_stores(tmp_path / "set", names, n_frames=4)
+    assert (
+        labels_main(["ucf101", str(tmp_path / "lists"), str(tmp_path / "set/labels"), "--num-classes", "2"])
+        == 0
+    )
+    words = ["--dataset", str(tmp_path / "set"), "--model-dir", str(tmp_path / "results"), *SMALL]
+    words += ["--num-classes", "2", "--end-epoch", "1", "--resume-epoch", "auto", "--split"]
+    assert main(UCF101, Options(), [*words, "1"], "train_ucf101.py") == 0
+    fails(
+        capsys, 2, "was written with --split 1, not 2; --task-name starts another run beside it",
+        run=lambda: main(UCF101, Options(), [*words, "2"], "train_ucf101.py"),
+    )  # fmt: skip
+
+
+def test_complete_run_whose_folder_is_not_there_says_that_it_is_complete(
+    stores: Path, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It once was `No such file or directory: run.lock`."""
+    caplog.set_level("INFO")
+    checkpoint = folder(undisturbed) / f"{NAME}_ep-0002.pth"
+    words = ["--pretrained-3d", str(checkpoint), "--resume-epoch", "3", "--end-epoch", "2"]
+    assert train(stores, tmp_path / "new", *words) == 0
+    assert "the run is complete, 2 epochs are done" in caplog.text
+    assert not (tmp_path / "new").exists()
+
+
+def test_without_tensorboard_nothing_is_touched(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was noticed after later checkpoints were renamed and rows were cut."""
+    assert train(stores, tmp_path, "--end-epoch", "2") == 0
+    monkeypatch.setattr("train.wiring.find_spec", lambda name: None)
+    before = {path.name: path.read_bytes() for path in folder(tmp_path).iterdir()}
+    fails(
+        capsys, 2, "--tensorboard: needs the package tensorboard",
+        run=lambda: train(stores, tmp_path, "--resume-epoch", "2", "--end-epoch", "2", "--tensorboard"),
+    )  # fmt: skip
+    assert {path.name: path.read_bytes() for path in folder(tmp_path).iterdir()} == before
+
+
 def test_log_of_a_run_tells_how_it_began_and_why_it_ended(
     stores: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -211,6 +294,14 @@ def test_checkpoint_of_something_else_is_refused(
         "--resume-epoch 9",
         run=lambda: train(stores, tmp_path, *words, "9"),
     )
+    own = tmp_path / f"{NAME}_gates_False" / f"{NAME}_ep-0001.pth"
+    own.parent.mkdir()
+    own.write_bytes((folder(undisturbed) / f"{NAME}_ep-0001.pth").read_bytes())
+    fails(
+        capsys, 2, "was written in epoch 3", f"without --pretrained-3d the run goes on from {own}",
+        run=lambda: train(stores, tmp_path, *words, "2"),
+    )  # fmt: skip
+    own.unlink()
     fails(
         capsys, 2, "was written with --channel-order bgr, not rgb",
         run=lambda: train(stores, tmp_path, *words, "3", "--channel-order", "rgb"),

@@ -144,11 +144,30 @@ def test_starting_from_weights_lists_what_did_not_fit(
         }
         factors = {group["role"]: group["lr_factor"] for group in groups}
         assert factors == {"new": 1.0, "filled": 0.6 if resumed else 0.25}
+    # its own command and the number of an epoch: the weights it began with were once taken for the checkpoint
+    assert train(stores, tmp_path / "results", *words, "--end-epoch", "3", "--resume-epoch", "3") == 0
+    assert f"{NAME}_ep-0002.pth: going on with epoch 3" in caplog.text
 
 
 def dry_run(dataset: Path, results: Path, capsys: pytest.CaptureFixture[str], *words: str) -> dict:
     assert train(dataset, results, "--dry-run", *words) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def test_plan_is_of_the_steps_that_are_left(
+    stores: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a complete run those of an epoch after the last were printed; within an epoch those that are done, too."""
+    done = folder(undisturbed) / f"{NAME}_ep-0002.pth"
+    words = ["--pretrained-3d", str(done), "--resume-epoch", "3", "--end-epoch"]
+    assert dry_run(stores, tmp_path, capsys, *words, "2")["steps"] == []
+    assert len(dry_run(stores, tmp_path, capsys, *words, "3")["steps"]) == 3
+    within = tmp_path / f"{NAME}_gates_False" / f"{NAME}_last.pth"
+    within.parent.mkdir()
+    torch.save(torch.load(done, weights_only=True) | {"step": 1}, within)
+    words = ["--resume-epoch", "auto", "--short-cycles", "--end-epoch", "3"]
+    left = dry_run(stores, tmp_path, capsys, *words)["steps"]
+    assert [(step["epoch"], step["step"]) for step in left] == [(3, 2)]  # of batches 4 and 8
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(
