@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from data.datasets import OWN
 from data.videos import Dataset, VideoList
 from network.layouts import LAYOUTS
 from tests.attack.archives import bomb, code_that_runs, overlapping, replaced, with_code
@@ -77,7 +78,7 @@ def _resume(folder: Path, generator: random.Random) -> Callable[[], None]:
     options = Options(network=NAME, resume_epoch=generator.choice(["auto", 2]))
 
     def use() -> None:
-        start = find_start(folder, options, _dataset())
+        start = find_start(folder, options, OWN, _dataset())
         assert start is not None
         settings = {"fine_tune_factor": 0.6, "optimiser": "sgd", "ema": 0.0}
         with naming_what_fails(start.path):
