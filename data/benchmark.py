@@ -156,7 +156,7 @@ class _Clips(Dataset[Sample]):
 def workers_rate(read: Callable[[int], np.ndarray], workers: int, clips: int) -> float:
     """Clips a second of a training loader."""
     batches = [list(range(first, first + 8)) for first in range(0, clips + 16, 8)]
-    loader = iter(make_loader(_Clips(read), batches, workers=workers, pin_memory=False, prefetch=2))
+    loader = iter(make_loader(_Clips(read), batches, workers=workers, prefetch=2))
     next(loader), next(loader)  # while workers start
     started = time.perf_counter()
     read_clips = sum(len(batch.labels) for batch in loader)

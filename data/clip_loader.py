@@ -59,7 +59,6 @@ class ClipLoader(Generic[Batch]):
         *,
         collate: Callable[[Sequence[Any]], Batch],
         workers: int,
-        pin_memory: bool,
         prefetch: int,
         prepare_worker: Callable[[int], None],
     ) -> None:
@@ -70,7 +69,6 @@ class ClipLoader(Generic[Batch]):
             "num_workers": workers,
             "prefetch_factor": prefetch if workers else None,
             "persistent_workers": workers > 0,
-            "pin_memory": pin_memory,
             "worker_init_fn": functools.partial(_begin, prepare_worker),
         }
         self._rest = _Rest(batches)

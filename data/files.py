@@ -1,20 +1,38 @@
 """Writing so that a reader, also one after a crash, sees the old file or the new one and never half of one."""
 
+import errno
+import fcntl
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)  # what file systems without them say
+
+
+def wait_for_lock(file: IO[Any]) -> None:
+    """Wait until no other process has a file, which is this one's until it is closed; on a disk without locks, for
+    nothing.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Wait until a file or folder is on the disk; some file systems cannot say it of folders."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
@@ -100,6 +118,6 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         named = error.filename
-        if named is None or Path(named).name.startswith(f".{path.name}."):
-            error.filename, error.filename2 = str(path), None
-        raise
+        if error.errno is None or not (named is None or Path(named).name.startswith(f".{path.name}.")):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,12 +1,11 @@
 """What became of each video, as a CSV that survives a kill and that several processes may write to."""
 
 import csv
-import fcntl
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.files import append_whole, naming
+from data.files import append_whole, naming, wait_for_lock
 
 
 class Ledger:
@@ -22,7 +21,7 @@ class Ledger:
         line = _csv_line([" ".join(value.splitlines()) for value in text])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with naming(self.path), self.path.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock)
             append_whole(self.path, _csv_line(self.columns), line)
 
     def read(self) -> dict[str, dict[str, str]]:

@@ -4,7 +4,6 @@ A file in it is locked, not the folder: network file systems hand on locks of fi
 machine sees them too.
 """
 
-import errno
 import fcntl
 import os
 import secrets
@@ -13,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from data.files import NO_LOCKS
+
 ENDING = ".partial"
 CLAIM = "claim"
 TRIES = 100  # folders that another process takes for abandoned before they are locked
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)  # what file systems without them say
 
 
 @contextmanager

@@ -241,7 +241,6 @@ def make_loader(
     batches: Sampler[list[ClipRequest]] | Sequence[list[ClipRequest]],
     *,
     workers: int,
-    pin_memory: bool,
     prefetch: int = PREFETCH,
 ) -> ClipLoader[Batch]:
     """One loader for all shapes of all epochs: requests carry the shapes. 0 workers read in this process."""
@@ -250,7 +249,6 @@ def make_loader(
         batches,
         collate=collate,
         workers=workers,
-        pin_memory=pin_memory,
         prefetch=prefetch,
         prepare_worker=_prepare_worker,
     )

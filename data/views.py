@@ -115,7 +115,6 @@ def view_loader(
     size: int,
     workers: int,
     processes: int,
-    pin_memory: bool,
 ) -> ClipLoader[Batch]:
     """A batch for each of the videos `indices`, in order: its views `(1, V, length, size, size, 3)`.
 
@@ -125,4 +124,4 @@ def view_loader(
     shape = BatchShape(views.clips * views.crops, length, size)
     flags = "--workers, --clips or --crops"
     prefetch = fitting_prefetch([shape], workers, processes=processes, flags=flags)
-    return make_loader(views, requests, workers=workers, pin_memory=pin_memory, prefetch=prefetch)
+    return make_loader(views, requests, workers=workers, prefetch=prefetch)

@@ -68,8 +68,6 @@ def make_loaders(
     base: BatchShape,
     shapes: Iterable[BatchShape],
     world: World,
-    *,
-    pin_memory: bool,
 ) -> Loaders:
     training = TrainingClips(
         dataset.train,
@@ -90,7 +88,7 @@ def make_loaders(
     parts = [shape._replace(batch=part.largest(shape.batch)) for shape in shapes]
     parts.append(base._replace(batch=validation_part.largest(base.batch)))
     prefetch = fitting_prefetch(parts, options.workers, processes=world.local_size)
-    settings = {"workers": options.workers, "pin_memory": pin_memory, "prefetch": prefetch}
+    settings = {"workers": options.workers, "prefetch": prefetch}
     return Loaders(
         plan=plan,
         train=make_loader(training, plan, **settings),

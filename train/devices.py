@@ -1,6 +1,7 @@
 """Where a run computes: the CPU, a GPU, or several in one process."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,10 @@ from torch.nn.parallel import gather, parallel_apply, replicate, scatter
 from train.distributed import World
 
 logger = logging.getLogger(__name__)
+
+# what else torch says, of the CPU and of GPUs that somebody else has filled or taken
+SHORTAGES = ("can't allocate memory", "CUDA error: out of memory", "device(s) is/are busy or unavailable")
+CLIPS_A_GPU = 8  # of a batch, below which one GPU less is better: norms take statistics of its clips alone
 
 
 def choose_gpus(wanted: int | None) -> int:
@@ -27,14 +32,22 @@ def choose_gpus(wanted: int | None) -> int:
     return wanted
 
 
-def choose_device(wanted: int | None, world: World) -> tuple[torch.device, int]:
-    """Where this process computes, and on how many GPUs. One that was launched with others has the GPU of its rank."""
+def choose_device(wanted: int | None, world: World, batch: int = 1) -> tuple[torch.device, int]:
+    """Where this process computes, and on how many GPUs. One that was launched with others has the GPU of its rank, or
+    the only one that it is shown.
+
+    Where nobody says how many, as many of a machine's as have eight clips of a batch each.
+    """
     if not world.launched:
         gpus = choose_gpus(wanted)
+        if wanted is None:
+            gpus = min(gpus, max(1, batch // CLIPS_A_GPU))
         return torch.device("cuda", 0) if gpus else torch.device("cpu"), gpus
     if wanted is not None:
         logger.warning("--gpus %d: ignored, each process that is launched takes its own", wanted)
-    present = torch.cuda.device_count()
+    present, shown = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if present == 1 and shown:
+        return torch.device("cuda", 0), 1
     if 0 < present < world.local_size:
         raise ValueError(f"{world.local_size} processes were launched here, this machine has {present} GPUs")
     return torch.device("cuda", world.local_rank) if present else torch.device("cpu"), min(present, 1)
@@ -93,7 +106,9 @@ def shortage_as(kind: type[Exception], message: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as reason:
-        if not isinstance(reason, torch.OutOfMemoryError) and "can't allocate memory" not in str(reason):
+        if not isinstance(reason, torch.OutOfMemoryError) and not any(
+            text in str(reason) for text in SHORTAGES
+        ):
             raise
         raise kind(message) from reason
 

@@ -137,6 +137,9 @@ class World:
                 return f"stopped, because {self._store.get(FAILURE).decode()}"
         except RuntimeError:  # the store was kept by the process that is gone
             pass
+        if "NCCL" in str(error):  # perhaps of a network card, or of two processes on one GPU
+            reason = str(error).partition("Last error:")[2].strip() or str(error)
+            return f"stopped, because NCCL failed: {' '.join(reason.split())}"
         what = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
         return f"stopped, because another process is gone without a word, killed or out of memory ({what})"
 
@@ -166,7 +169,8 @@ def join() -> World:
             dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         except RuntimeError as error:
             place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-            raise PeerError(f"{size} processes did not find each other at {place}: {error}") from error
+            hint = "; GLOO_SOCKET_IFNAME names the network card" if "127.0." in str(error) else ""
+            raise PeerError(f"{size} processes did not find each other at {place}: {error}{hint}") from error
     return World(rank, size, local_rank, local_size, store, launched=True)
 
 

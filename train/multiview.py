@@ -115,7 +115,6 @@ def evaluate(
         size=options.clip_size,
         workers=workers,
         processes=world.local_size,
-        pin_memory=trained.device.type == "cuda",
     )
     bad: list[BadSample] = []
     progress = tqdm(loader, unit="video", disable=None if world.is_first else True)

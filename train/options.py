@@ -157,7 +157,11 @@ class Options:
     sync_batchnorm: bool = _option(
         False, boolean, "take the statistics of batch norms over the clips of all processes"
     )
-    gpus: int | None = _option(None, not_negative, "GPUs to use in one process (default: all); 0 is the CPU")
+    gpus: int | None = _option(
+        None,
+        not_negative,
+        "GPUs to use in one process (default: as many as have 8 clips of a batch each); 0 is the CPU",
+    )
     precision: str | None = _option(
         None, choice(*PRECISIONS), "fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU)"
     )

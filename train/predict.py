@@ -212,7 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if twice is not None:
             raise ValueError(f"{twice}: --overlay and --attention need a place each")
         device, _ = choose_device(arguments.gpus, World())
-        trained = load_trained(arguments.checkpoint, device, arguments.precision)
+        short = f"{device}: has too little memory left for the network; does something else run there?"
+        with shortage_as(OSError, short):
+            trained = load_trained(arguments.checkpoint, device, arguments.precision)
         try:
             with shortage_as(OSError, "out of memory; a lower --batch-size may help"):
                 for done in _watch(arguments, trained, videos, *drawings):

@@ -118,9 +118,9 @@ def run_variant(
     trainer = make_measured(options, len(MOTIONS))
     schedule = make_schedule(options, len(train), operations_of(options, len(MOTIONS)))
     plan = TrainingBatches(len(train), options.random_seed)
-    loader = make_loader(train, plan, workers=0, pin_memory=False)
+    loader = make_loader(train, plan, workers=0)
     base = BatchShape(64, options.clip_length, options.clip_size)
-    val_loader = make_loader(val, ValidationBatches(len(val), base), workers=0, pin_memory=False)
+    val_loader = make_loader(val, ValidationBatches(len(val), base), workers=0)
     laps: list[Lap] = []
     seconds, steps_done, clips_done = 0.0, 0, 0
     for epoch in range(1, options.end_epoch + 1):

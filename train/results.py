@@ -16,7 +16,7 @@ import torch
 from humanfriendly.terminal import ansi_strip
 
 from data.datasets import DatasetSpec
-from data.files import write_whole
+from data.files import NO_LOCKS, write_whole
 from data.limits import shown
 from data.videos import Dataset
 from train.checkpoint import epoch_path, find_furthest, load_checkpoint, naming_what_fails
@@ -149,7 +149,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """Within, the folder is this run's. ValueError where another run has it, on this machine or over the network.
 
     The claim ends with the process, however it ends: it is a record lock, which workers do not inherit, on an empty
-    file that stays.
+    file that stays. On a disk without locks there is none, and a warning.
     """
     with (folder / LOCK).open("a") as file:
         try:
@@ -158,6 +158,10 @@ def claimed(folder: Path) -> Iterator[None]:
             raise ValueError(
                 f"{folder}: another run is writing there now; --task-name starts one beside it"
             ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            logger.warning("%s: the disk has no locks, start no second run into this folder", folder)
         yield
 
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from train.distributed import World
 from train.loop import Trainer, TrainingError
 from train.options import Options
 from train.state import TrainingState
-from train.tables import best_epoch
+from train.tables import validation_scores
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +67,16 @@ class Saver:
         state, network = self.state, self.options.network
         best, top1 = best_path(self.folder, network), state.best_top1
         if self.world.is_first and not best.exists():
-            epoch = best_epoch(self.folder)
-            source = epoch and epoch_path(self.folder, network, epoch)
             top1 = -1.0  # whatever comes is better than nothing
-            if source and source.exists():
+            scored = validation_scores(self.folder).items()
+            kept = [(score, epoch_path(self.folder, network, epoch)) for epoch, score in scored]
+            kept = [(score, path) for score, path in kept if path.exists()]
+            if kept:
+                score, path = max(kept, key=itemgetter(0))
                 with self.disk.met():
-                    copy_checkpoint(source, best)
-                    logger.info("%s: the best that is left, copied to %s", source, best.name)
-                    top1 = state.best_top1
+                    copy_checkpoint(path, best)
+                    logger.info("%s: the best that is left, copied to %s", path, best.name)
+                    top1 = score
         state.best_top1 = self.world.from_first(top1)
 
     def complete_epoch(self) -> None:

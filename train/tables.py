@@ -45,8 +45,8 @@ def cut_results(folder: Path, first_epoch: int) -> None:
             write_whole(path, "".join([header, *kept]))
 
 
-def best_epoch(folder: Path) -> int | None:
-    """The first epoch of the highest validation top-1 in the rows of all runs before; None where there are none."""
+def validation_scores(folder: Path) -> dict[int, float]:
+    """Epoch -> top-1, of the rows of all runs before."""
     scores: dict[int, float] = {}
     for path in folder.glob("val_results_s*.csv"):
         with path.open(newline="") as file:
@@ -55,7 +55,7 @@ def best_epoch(folder: Path) -> int | None:
                     scores[int(row["Epoch"])] = float(row["Top1"])
                 except (KeyError, TypeError, ValueError):
                     raise ValueError(f"{path}: {shown(row)} is not a row Epoch,Top1,Top5,Loss") from None
-    return max(sorted(scores), key=scores.__getitem__, default=None)
+    return dict(sorted(scores.items()))
 
 
 def _epoch_of(row: str, path: Path) -> int:

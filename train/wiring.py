@@ -22,7 +22,7 @@ from data.videos import open_dataset
 from train.build import make_callbacks, make_loaders, make_schedule, make_state, make_trainer
 from train.callbacks import Callback, EpochReport, GateMonitor, SpeedMonitor
 from train.checkpoint import naming_what_fails, set_aside_later
-from train.devices import choose_device
+from train.devices import choose_device, shortage_as
 from train.disk import FullDisk
 from train.distributed import World
 from train.interrupt import StoppedError, StopRequest
@@ -52,7 +52,7 @@ class Run:
     def __init__(self, spec: DatasetSpec, options: Options, world: World) -> None:
         torch.manual_seed(options.random_seed)
         self.world = world
-        self.device, gpus = choose_device(options.gpus, world)
+        self.device, gpus = choose_device(options.gpus, world, options.batch_size)
         self.options = options = resolve(spec, options, gpus)
         if options.tensorboard and find_spec("tensorboard") is None:
             raise ValueError("--tensorboard: needs the package tensorboard: pip install tensorboard")
@@ -81,14 +81,16 @@ class Run:
         )
         self.disk.last_good = start and start.path
         classes = len(self.dataset.classes)
-        with naming_what_fails(start.path) if start else nullcontext():
+        short = f"{self.device}: has too little memory left for the network; does something else run there?"
+        with naming_what_fails(start.path) if start else nullcontext(), shortage_as(OSError, short):
             self.state = make_state(options, classes, self.device, world, start and start.content)
         self.callbacks: list[Callback] = []
         # what the weights began with, also where this command leaves it out
         began = fine_tunes(start.content["optimiser"]) if start else options.fine_tune
         order = self.state.normalisation.channel_order
         self.options = options = replace(options, channel_order=order, fine_tune=began)
-        self.trainer = make_trainer(options, self.state, self.device, world)
+        with shortage_as(OSError, short):
+            self.trainer = make_trainer(options, self.state, self.device, world)
         self.saver = Saver(
             folder=self.folder,
             options=options,
@@ -103,10 +105,7 @@ class Run:
                 "dataset": {"name": spec.name, **self.dataset.summary()},
             },
         )
-        pin_memory = self.device.type == "cuda"
-        self.loaders = make_loaders(
-            options, self.dataset, self.base, self.shapes, world, pin_memory=pin_memory
-        )
+        self.loaders = make_loaders(options, self.dataset, self.base, self.shapes, world)
 
     def plan(self) -> dict[str, Any]:
         """What `--dry-run` prints: the steps that are left of the first epoch to train, the ratio of the whole run."""
@@ -236,7 +235,9 @@ class Run:
                 idle = "--batch-size %d: %d of %d processes have nothing to do in a step"
                 logger.warning(idle, self.base.batch, part.size - takers, part.size)
         elif options.sync_batchnorm:
-            logger.warning("--sync-batchnorm: one process has nothing to synchronise with")
+            logger.warning(
+                "--sync-batchnorm: one process has nothing to synchronise with; torchrun starts several"
+            )
 
     def _run_epoch(self, epoch: int, stop: StopRequest) -> None:
         started = time.monotonic()

@@ -52,7 +52,6 @@ def loader(clips: Numbers, workers: int = 2) -> ClipLoader:
         BATCHES,
         collate=collate,
         workers=workers,
-        pin_memory=False,
         prefetch=2,
         prepare_worker=_ignore_sigterm,
     )

@@ -1,11 +1,12 @@
 """Files are whole, whatever interrupts their writing."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data.files import append_whole, remove_leftovers, save_arrays, write_whole
+from data.files import append_whole, flush_to_disk, remove_leftovers, save_arrays, write_whole
 
 
 def test_lines_are_added_below_one_header(tmp_path: Path) -> None:
@@ -55,9 +56,25 @@ def test_the_file_is_named_and_not_the_one_beside_its_place(tmp_path: Path) -> N
     with pytest.raises(FileNotFoundError) as raised:
         write_whole(tmp_path / "nowhere" / "x.json", "{}")
     assert raised.value.filename == str(tmp_path / "nowhere" / "x.json")
+    assert str(raised.value).endswith("x.json'")  # once x.json' -> None
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match=r"Is a directory: .*folder"):
         append_whole(tmp_path / "folder", "", "line\n")
+
+
+def test_folders_that_a_disk_cannot_flush_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network and shared folders refuse it: the first checkpoint, whole and in its place, ended the run."""
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("data.files.os.fsync", refuse)
+    flush_to_disk(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Invalid argument"):
+        flush_to_disk(tmp_path / "file")

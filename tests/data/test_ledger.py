@@ -1,5 +1,6 @@
 """Rows that survive a kill."""
 
+import errno
 import threading
 from pathlib import Path
 
@@ -29,6 +30,18 @@ def test_half_a_row_is_forgotten(tmp_path: Path) -> None:
     assert list(ledger.read()) == ["a/1"]
     ledger.add("a/3", "done", "")
     assert list(ledger.read()) == ["a/1", "a/3"]
+
+
+def test_rows_are_written_where_a_disk_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as Lustre without `flock`: a conversion ended after its first video."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("data.files.fcntl.flock", refuse)
+    ledger = Ledger(tmp_path / "x.csv", COLUMNS)
+    ledger.add("a/1", "done", "")
+    assert list(ledger.read()) == ["a/1"]
 
 
 def test_names_that_are_no_utf_8_are_spelt_out(tmp_path: Path) -> None:

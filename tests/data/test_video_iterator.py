@@ -70,9 +70,7 @@ def test_an_epoch_is_the_same_from_any_number_of_workers(dataset: Dataset, worke
     epochs = []
     for count in (0, workers):
         batches = TrainingBatches(18, seed=5)
-        loader = make_loader(
-            training(dataset, augment="imgaug", flip=True), batches, workers=count, pin_memory=False
-        )
+        loader = make_loader(training(dataset, augment="imgaug", flip=True), batches, workers=count)
         for epoch in (1, 2):  # one loader through all shapes of all epochs
             batches.set_epoch(epoch, shapes)
             epochs.append(list(loader))
@@ -111,7 +109,7 @@ def test_fewer_frames_cover_the_same_time(dataset: Dataset) -> None:
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_validation_is_the_middle_clip_whatever_the_workers(dataset: Dataset, workers: int) -> None:
     clips = ValidationClips(dataset.val, interval=3, short_side=50)
-    loader = make_loader(clips, ValidationBatches(6, BatchShape(4, 5, 50)), workers=workers, pin_memory=False)
+    loader = make_loader(clips, ValidationBatches(6, BatchShape(4, 5, 50)), workers=workers)
     batches = list(loader)
     assert [index for batch in batches for index in batch.indices.tolist()] == list(range(6))
     for batch in batches:
@@ -131,7 +129,7 @@ def damaged(tmp_path: Path) -> Dataset:
 
 
 def load(clips: object, requests: Sequence[ClipRequest], workers: int = 0) -> Batch:
-    (batch,) = make_loader(clips, [list(requests)], workers=workers, pin_memory=False)
+    (batch,) = make_loader(clips, [list(requests)], workers=workers)
     return batch
 
 

@@ -110,7 +110,7 @@ def test_a_loader_gives_each_video_by_itself(tmp_path: Path, workers: int) -> No
     views = VideoViews(videos, interval=1, clips=3, crops=1, short_side=50)
     shape = BatchShape(1, 4, 50)
     settings = {"length": shape.length, "size": shape.size, "workers": workers, "processes": 1}
-    loader = view_loader(views, [3, 2, 0], **settings, pin_memory=False)
+    loader = view_loader(views, [3, 2, 0], **settings)
     first, missing, last = loader
     assert first.clips.shape == (1, 3, 4, 50, 50, 3)
     assert [indices_of(view) for view in first.clips[0].numpy()] == spread_clips(6, 4, 1, 3)
@@ -118,4 +118,4 @@ def test_a_loader_gives_each_video_by_itself(tmp_path: Path, workers: int) -> No
     assert len(missing.labels) == 0
     assert "gone" in missing.bad[0].reason
     assert last.clips.shape[1] == 1
-    assert list(view_loader(views, [], **settings, pin_memory=False)) == []
+    assert list(view_loader(views, [], **settings)) == []

@@ -1,7 +1,7 @@
 """Commands of the pages that need a shell, several processes or large networks: `make soak` runs these tests.
 
 A command runs as it stands there, with more flags where it would take long, beside a copy of the code. Names of
-machines and of a folder that they share are this one's; srun and scontrol are ours.
+machines and of a folder that they share are this one's; srun, scancel and scontrol are ours.
 """
 
 import functools
@@ -270,6 +270,7 @@ def test_job_script_saves_when_its_time_is_up_and_goes_on_when_it_is_queued_agai
     less = f"{SMALL} {LESS_MEMORY} --end-epoch=12 --save-frequency=12"
     script = JOB_SCRIPT.replace("--resume-epoch auto", f"--resume-epoch auto {less}")
     job = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "localhost"}
+    job |= {"SLURM_CPUS_PER_TASK": "32"}
     log = shared_results / "train.log"
     with shell.start(script, **job) as command:
         command.wait_until(lambda: log.exists() and "epoch 1/12 val" in log.read_text())

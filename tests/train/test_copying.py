@@ -15,7 +15,7 @@ def test_what_is_on_the_device_already_is_not_copied() -> None:
 def test_what_computes_waits_for_the_copy_and_memory_is_not_given_away_before() -> None:
     device = torch.device("cuda", 0)
     copier = Copier(device)
-    batches = [torch.full((1 << 26,), value, dtype=torch.uint8).pin_memory() for value in range(4)]
+    batches = [torch.full((1 << 26,), value, dtype=torch.uint8) for value in range(4)]
     sums = []
     for batch in batches:
         (copied,) = copier(batch)

@@ -8,7 +8,15 @@ from contextlib import suppress
 import pytest
 import torch
 
-from train.devices import Replicas, autocast_as_here, choose_gpus, replica_count, shortage_as
+from train.devices import (
+    Replicas,
+    autocast_as_here,
+    choose_device,
+    choose_gpus,
+    replica_count,
+    shortage_as,
+)
+from train.distributed import World
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 4, 8])
@@ -22,6 +30,30 @@ def test_no_replica_gets_a_single_clip(batch: int, gpus: int) -> None:
 
 def test_all_gpus_work_where_the_batch_allows() -> None:
     assert [replica_count(batch, 4) for batch in (8, 32, 5, 3, 1)] == [4, 4, 2, 1, 1]
+
+
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_a_gpu_more_is_used_where_it_gets_eight_clips() -> None:
+    """The first page's batch of 8 went to four GPUs, two clips each, whose norms saw next to nothing."""
+    first = torch.device("cuda", 0)
+    assert [choose_device(None, World(), batch)[1] for batch in (1, 8, 16, 32, 64)] == [1, 1, 2, 4, 4]
+    assert choose_device(4, World(), 8) == (first, 4)  # who says so gets them
+
+
+def test_a_process_that_is_shown_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where SLURM gives each task its own; the number of the process on the machine was taken for a GPU's."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    world = World(rank=3, size=4, local_rank=3, local_size=4, launched=True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(ValueError, match="4 processes were launched here, this machine has 1 GPUs"):
+        choose_device(None, world)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    assert choose_device(None, world) == (torch.device("cuda", 0), 1)
 
 
 def test_small_batches_stay_on_one_device() -> None:
@@ -44,6 +76,8 @@ def test_a_shortage_of_memory_is_told_from_other_errors() -> None:
         torch.empty(2**60)
     with pytest.raises(OSError, match="too much"), shortage_as(OSError, "too much"):
         raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(OSError, match="too much"), shortage_as(OSError, "too much"):
+        raise torch.AcceleratorError("CUDA error: out of memory")  # where somebody else has filled it
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), shortage_as(OSError, "too much"):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
 

@@ -29,7 +29,7 @@ from tests.train.runs import (
     wait_for,
 )
 from train.batch_norm import synchronise
-from train.distributed import Shared, World, join
+from train.distributed import PeerError, Shared, World, join
 from train.multigrid import cycle_shapes, plan_epoch
 
 ODD = ["--batch-size", "5", "--end-epoch", "2", "--save-frequency", "2"]  # 12 training videos as 5, 5 and 2
@@ -166,6 +166,14 @@ def test_one_process_killed_ends_the_other_with_a_message(stores: Path, tmp_path
     assert time.monotonic() - killed_at < 30
     assert "process 0 of 2: stopped, because another process is gone without a word" in together.errors()[0]
     assert "another process is gone" in (folder(tmp_path / "results") / "train.log").read_text()
+
+
+def test_what_nccl_says_is_passed_on() -> None:
+    """It was cut off, and another process called dead."""
+    said = "NCCL error in: NCCLUtils.cpp:94, unhandled system error\nLast error:\n"
+    with pytest.raises(PeerError) as stopped, World().explained():
+        raise torch.distributed.DistBackendError(f"{said}Duplicate GPU detected : rank 1 and rank 0\n")
+    assert str(stopped.value) == "stopped, because NCCL failed: Duplicate GPU detected : rank 1 and rank 0"
 
 
 def test_a_process_that_fails_is_the_one_that_says_why(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Stopping and going on: as if nothing had happened, or not at all."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,19 +167,26 @@ def test_going_back_twice_keeps_both_branches(stores: Path, tmp_path: Path) -> N
 
 def test_best_that_is_left_is_kept_when_a_run_goes_back(stores: Path, tmp_path: Path) -> None:
     """The best of an abandoned branch was set aside, and where nothing better came there was none in the end."""
-    assert train(stores, tmp_path, "--end-epoch", "2") == 0
-    first, second, best = (folder(tmp_path) / f"{NAME}_{name}.pth" for name in ("ep-0001", "ep-0002", "best"))
-    content = torch.load(first, weights_only=True)
+    assert train(stores, tmp_path, "--end-epoch", "4", "--save-frequency", "2") == 0
+    second, fourth, best = (
+        folder(tmp_path) / f"{NAME}_{name}.pth" for name in ("ep-0002", "ep-0004", "best")
+    )
+    table = folder(tmp_path) / "val_results_s0001.csv"
+    header, *lines = table.read_text().splitlines()
+    scores = {"1": "2.0", "2": "1.5", "3": "1.0"}  # the first epoch, the best, has left no checkpoint
+    lines = [",".join([line[0], scores.get(line[0], "0.0"), *line.split(",")[2:]]) for line in lines]
+    table.write_text("\n".join([header, *lines]) + "\n")
+    shutil.copy(fourth, best)
+    assert train(stores, tmp_path, "--end-epoch", "4", "--resume-epoch", "3", "--lr-base", "0.001") == 0
+    assert_same_weights(best, second)
+
+
+def test_where_nothing_is_left_the_next_is_the_best(stores: Path, undisturbed: Path, tmp_path: Path) -> None:
+    content = torch.load(folder(undisturbed) / f"{NAME}_ep-0001.pth", weights_only=True)
     content["metrics"]["best_top1"] = 1.0
-    torch.save(content, first)
-    best.write_bytes(second.read_bytes())
-    assert train(stores, tmp_path, "--end-epoch", "2", "--resume-epoch", "2", "--lr-base", "0.001") == 0
-    assert_same_weights(best, first)
-    first.unlink()  # there is nothing left
-    best.write_bytes(second.read_bytes())
-    after = ["--resume-epoch", "2", "--pretrained-3d", str(tmp_path / "first.pth"), "--lr-base", "0.002"]
     torch.save(content, tmp_path / "first.pth")
-    assert train(stores, tmp_path / "elsewhere", "--end-epoch", "2", *after) == 0
+    words = ["--resume-epoch", "2", "--pretrained-3d", str(tmp_path / "first.pth"), "--end-epoch", "2"]
+    assert train(stores, tmp_path / "elsewhere", *words) == 0
     elsewhere = folder(tmp_path / "elsewhere")
     assert_same_weights(elsewhere / f"{NAME}_best.pth", elsewhere / f"{NAME}_ep-0002.pth")
 

@@ -1,5 +1,6 @@
 """Checkpoints from strangers, and careless users: what once ended in a traceback, a riddle, or two runs in a folder."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -135,6 +136,37 @@ def test_two_runs_do_not_write_to_one_folder(
     other.kill()  # with the process its claim has gone
     other.join()
     assert train(stores, tmp_path, *words) == 0
+
+
+def test_on_a_disk_without_locks_a_run_goes_on_with_a_warning(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as Lustre without `flock`: nothing could be trained there, and no file was named."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("train.results.fcntl.lockf", refuse)
+    assert train(stores, tmp_path, "--end-epoch", "1", "--lr-steps", "1") == 0
+    assert "_gates_False: the disk has no locks, start no second run" in caplog.text
+
+
+def test_a_gpu_that_is_full_already_is_one_line(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was a traceback, and after `--resume-epoch auto` the fault of the checkpoint."""
+    words = ["--resume-epoch", "auto", "--lr-steps", "1", "--end-epoch"]
+    assert train(stores, tmp_path, *words, "1") == 0
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    monkeypatch.setattr(torch.nn.Module, "to", fail)
+    for results in (tmp_path, tmp_path / "new"):
+        fails(
+            capsys, 2, "error: cpu: has too little memory left for the network",
+            run=lambda results=results: train(stores, results, *words, "2"),
+        )  # fmt: skip
 
 
 def test_a_norm_with_one_value_says_which_flags_to_raise(

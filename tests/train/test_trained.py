@@ -37,7 +37,7 @@ def test_it_gives_what_validation_gave(results: Path, stores: Path, trained: Tra
     dataset = open_dataset(stores, OWN, "", labels=None, num_classes=None, max_missing=0)
     clips = ValidationClips(dataset.val, interval=options.val_frame_interval, short_side=options.short_side)
     shape = BatchShape(len(clips), options.clip_length, options.clip_size)
-    (batch,) = make_loader(clips, ValidationBatches(len(clips), shape), workers=0, pin_memory=False)
+    (batch,) = make_loader(clips, ValidationBatches(len(clips), shape), workers=0)
     logits = trained.logits(batch.clips)
     assert logits.dtype == torch.float32
     _, top1, _, loss = rows(results, "val")[-1]
