@@ -24,7 +24,7 @@ from tqdm import tqdm
 from data.command_line import OneLineParser
 from data.fetching import Download, Fetched, Manners, Pace, fetch, load
 from data.ledger import Ledger
-from data.processes import Ended, LostJobError, interrupted_by_signals, run_each
+from data.processes import LONGEST_WAIT, Ended, LostJobError, interrupted_by_signals, run_each
 from data.segments import Segment, read_segments
 from data.staging import remove_abandoned
 
@@ -42,13 +42,13 @@ class TooManyFailuresError(Exception):
 
 
 def find_downloads(segments: Sequence[Segment], videos: Path, url: str) -> list[Download]:
-    """What to fetch for the rows of label files, each once; `{id}` in `url` stands for the video's."""
+    """What to fetch for the rows of label files; `{id}` in `url` stands for the video's."""
     downloads = []
     for segment in segments:
         path = videos.absolute() / segment.label / segment.video_id
         address = url.replace("{id}", quote(segment.source, safe=""))
         downloads.append(Download(address, path.parent, path.name, segment.seconds))
-    return list(dict.fromkeys(downloads))
+    return downloads
 
 
 def sort_out(
@@ -210,6 +210,10 @@ def check(parser: OneLineParser, arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if not value > 0:
             parser.error(f"--{name.replace('_', '-')} {value:g}: must be above 0")
+    for name in ("pause", "back_off", "timeout", "time_limit"):
+        value = getattr(arguments, name)
+        if value > LONGEST_WAIT:
+            parser.error(f"--{name.replace('_', '-')} {value:g}: must be at most {LONGEST_WAIT:g} seconds")
     if "{id}" not in arguments.url:
         parser.error(f"--url {arguments.url}: must have {{id}} in it, where the video's goes")
     if arguments.cookies is not None and not arguments.cookies.is_file():
@@ -219,8 +223,8 @@ def check(parser: OneLineParser, arguments: argparse.Namespace) -> None:
 def download(arguments: argparse.Namespace) -> Counter[str]:
     """All that the command does; counts what became of the videos."""
     videos = arguments.videos
-    segments = [segment for path in arguments.labels for segment in read_segments(path)]
-    todo, before = sort_out(find_downloads(segments, videos, arguments.url), videos, RETRIED[arguments.retry])
+    downloads = find_downloads(read_segments(arguments.labels), videos, arguments.url)
+    todo, before = sort_out(downloads, videos, RETRIED[arguments.retry])
     remove_abandoned(videos)
     manners = Manners(
         height=arguments.height,

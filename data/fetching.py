@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.files import flush_to_disk
+from data.processes import LONGEST_WAIT
 from data.staging import staging_folder
 from data.video_files import ffmpeg_binary
 
@@ -32,6 +33,10 @@ GONE = re.compile(
 )
 # What ffmpeg says where a connection broke and stayed so.
 CUT_OFF = re.compile(r"partial file|File ended prematurely|Error during demuxing|corrupt input packet")
+# What it says where a part cannot be copied into an mp4 file as it is.
+NOT_IN_MP4 = re.compile(
+    r"supported in|Could not find tag for codec|muxing is|Non-monotonic DTS|submitting a packet"
+)
 TOLERANCE = 0.5  # seconds
 LONGEST_PAUSE = 600.0
 
@@ -119,11 +124,26 @@ def _try_repeatedly(download: Download, manners: Manners) -> Path:
         except FetchError:
             if retry == manners.retries:
                 raise
-        time.sleep(manners.back_off * 2**retry * generator.uniform(0.5, 1.5))
+        time.sleep(min(manners.back_off * 2**retry * generator.uniform(0.5, 1.5), LONGEST_WAIT))
     raise AssertionError("the last try returns or raises")
 
 
 def _try(download: Download, manners: Manners) -> Path:
+    try:
+        _ask(download, manners, copied=True)
+    except FetchError as error:
+        if download.seconds is None or not NOT_IN_MP4.search(str(error)):
+            raise
+        _ask(download, manners, copied=False)
+    videos = list(Path().glob("video*"))
+    if len(videos) != 1:
+        raise FetchError(f"{len(videos)} files came of it")
+    _check(videos[0], download.seconds, Path("errors").read_text("utf-8", "replace"))
+    return videos[0]
+
+
+def _ask(download: Download, manners: Manners, *, copied: bool) -> None:
+    """Download to `video.<ext>` in the working folder; what ffmpeg says goes to `errors`."""
     import yt_dlp  # noqa: PLC0415  optional
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor  # noqa: PLC0415
 
@@ -132,21 +152,21 @@ def _try(download: Download, manners: Manners) -> Path:
         leftover.unlink()
     if manners.cookies is not None:
         shutil.copyfile(manners.cookies, "cookies")  # yt-dlp writes to it
-    with _standard_error_in(Path("errors")), yt_dlp.YoutubeDL(_options(download, manners)) as downloader:
+    options = _options(download, manners, copied)
+    with _standard_error_in(Path("errors")), yt_dlp.YoutubeDL(options) as downloader:
         try:
             downloader.extract_info(download.url)
         except Exception as error:  # its extractors raise all kinds; each concerns this video
             said = str(error) or type(error).__name__
             raise judged(Path("errors").read_text("utf-8", "replace"), said) from None
-    videos = list(Path().glob("video*"))
-    if len(videos) != 1:
-        raise FetchError(f"{len(videos)} files came of it")
-    _check(videos[0], download.seconds, Path("errors").read_text("utf-8", "replace"))
-    return videos[0]
 
 
-def _options(download: Download, manners: Manners) -> dict[str, object]:
-    """yt-dlp's: one file without sound where there is a choice, at once, silently, only the seconds wanted."""
+def _options(download: Download, manners: Manners, copied: bool) -> dict[str, object]:
+    """yt-dlp's: one file without sound where there is a choice, at once, silently, only the seconds wanted.
+
+    Those are `copied` into an mp4 file, the one format that can say which of the frames since the last key frame are
+    not to be shown; or encoded once more.
+    """
     from yt_dlp.utils import download_range_func  # noqa: PLC0415  optional
 
     options = {
@@ -170,7 +190,9 @@ def _options(download: Download, manners: Manners) -> dict[str, object]:
     robust += ["-reconnect", "1", "-reconnect_delay_max", str(math.ceil(manners.timeout))]
     return options | {
         "download_ranges": download_range_func(None, [download.seconds]),
-        "external_downloader_args": {"ffmpeg_i": robust},
+        "external_downloader_args": {"ffmpeg_i": robust, "ffmpeg_o": ["-an", "-crf", "18", "-f", "mp4"]},
+        "force_keyframes_at_cuts": not copied,
+        "outtmpl": "video.mp4",
     }
 
 

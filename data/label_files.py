@@ -107,6 +107,10 @@ def read_label_csv(path: Path, timed_ids: bool) -> list[LabelRow]:
                 place = f"{path}, line {reader.line_num}"
                 label, video_id = row["label"] or "", row[id_column] or ""
                 check_stays_inside(label, place)
+                if "/" in label:
+                    raise ValueError(
+                        f"{place}: class {shown(label)!r} has a slash in it; a class is one folder"
+                    )
                 check_stays_inside(video_id, place)
                 if timed_ids:
                     video_id += time_suffix(row.get("time_start"), row.get("time_end"), place)

@@ -71,7 +71,8 @@ def read_hmdb51(folder: Path, split: str) -> Annotations:
             if HMDB51_SPLITS[use] is not None:
                 label, name = path.name.removesuffix(ending), PurePosixPath(video.strip()).stem
                 splits[HMDB51_SPLITS[use]].append(Entry(label, name, "", "", place))
-    return Annotations([path.name.removesuffix(ending) for path in paths], splits)
+    # by name: where a file's name goes on, `sword_exercise` comes before `sword`
+    return Annotations(sorted(path.name.removesuffix(ending) for path in paths), splits)
 
 
 def read_kinetics(folder: Path, variant: str) -> Annotations:

@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Generic, NamedTuple, TypeVar
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LONGEST_WAIT = 1e6  # seconds: the system's calls count milliseconds, in 32 bits
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

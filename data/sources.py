@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data.segments import read_segments
@@ -23,10 +23,9 @@ def find_jobs(videos: Path, dataset: Path) -> tuple[list[Job], int]:
 
     Raises ValueError where two files would become one store, NoVideosError where there is nothing.
     """
-    if not videos.is_dir():
-        raise ValueError(f"{videos}: is not a folder with <class>/<video> in it")
+    _check_folder(videos)
     jobs: dict[Path, Job] = {}
-    files, ignored = _video_files(videos, "*/*")
+    files, ignored = _video_files(_in_classes(videos))
     for path in files:
         folder = dataset / "jpg" / path.parent.name / path.stem
         if folder in jobs:
@@ -43,14 +42,16 @@ def find_trims(videos: Path, dataset: Path, labels: Sequence[Path]) -> tuple[lis
     A source is `videos/<class>/<youtube_id>.<any>` or `videos/<youtube_id>.<any>`. Raises ValueError where a source is
     there twice, NoVideosError where none is there.
     """
+    _check_folder(videos)
     sources: dict[tuple[str, str], Path] = {}
-    for path in (path for pattern in ("*", "*/*") for path in _video_files(videos, pattern)[0]):
+    files, _ = _video_files([*_listed(videos), *_in_classes(videos)])
+    for path in files:
         place = path.parent.relative_to(videos).as_posix(), path.stem
         if place in sources:
             raise ValueError(f"{path} and {sources[place].name} would be one source, {path.stem}")
         sources[place] = path
     jobs, missing = {}, 0
-    for segment in (segment for path in labels for segment in read_segments(path)):
+    for segment in read_segments(labels):
         places = (segment.label, segment.source), (".", segment.source)
         video = next((sources[place] for place in places if place in sources), None)
         if video is None:
@@ -65,13 +66,23 @@ def find_trims(videos: Path, dataset: Path, labels: Sequence[Path]) -> tuple[lis
     return list(jobs.values()), missing
 
 
-def _video_files(videos: Path, pattern: str) -> tuple[list[Path], int]:
-    """The files that may be videos, in order, and the number of those that are none by their ending."""
-    files = [
-        path
-        for path in sorted(videos.glob(pattern))
-        if not any(part.startswith(".") for part in path.relative_to(videos).parts) and path.is_file()
-    ]
+def _check_folder(videos: Path) -> None:
+    if not videos.is_dir():
+        raise ValueError(f"{videos}: is not a folder with <class>/<video> in it")
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What a folder shows, in order. OSError where it cannot be read, which a glob would take for an empty one."""
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+
+
+def _in_classes(videos: Path) -> Iterator[Path]:
+    return (path for folder in _listed(videos) if folder.is_dir() for path in _listed(folder))
+
+
+def _video_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
+    """The files that may be videos, and the number of those that are none by their ending."""
+    files = [path for path in paths if path.is_file()]
     found = [path for path in files if path.suffix.lower() not in NO_VIDEOS]
     return found, len(files) - len(found)
 

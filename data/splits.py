@@ -1,8 +1,9 @@
 """Training and validation for a data set of one's own, and videos put into the folders of their classes."""
 
+import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from data.frame_store import has_store
@@ -82,29 +83,48 @@ def link_videos(source: Path, target: Path, rows: Iterable[LabelRow]) -> Counter
     """Link the video files `<video_id>.<any>` anywhere below `source` as `target/<class>/<video_id>.<any>`.
 
     What lies below `target`, which may be below `source`, is there already. Counts `linked`, `there before` and
-    `missing`. Raises ValueError where a row may mean two files.
+    `missing`. Raises ValueError where a row may mean two files, or where `source` is `target` or below it.
     """
     ours = target.resolve()
-    files: dict[str, list[Path]] = {}
-    for path in sorted(source.rglob("*")):
-        is_video = path.suffix and path.suffix.lower() not in NO_VIDEOS and path.is_file()
-        if is_video and not path.parent.resolve().is_relative_to(ours):
-            files.setdefault(path.stem, []).append(path)
+    if source.resolve().is_relative_to(ours):
+        raise ValueError(f"{source}: is where the links are to be, {target}, or in it")
+    files: dict[str, dict[Path, Path]] = {}
+    for path in _files_below(source, apart_from=ours):
+        if path.suffix and path.suffix.lower() not in NO_VIDEOS and path.is_file():
+            files.setdefault(path.stem, {})[path.resolve()] = path
     counts = Counter({"linked": 0, "there before": 0, "missing": 0})
     for label, video_id in dict.fromkeys(rows):
-        path, *others = files.get(video_id, [None])
+        path, *others = files.get(video_id, {}).values() or [None]
         if others:
             raise ValueError(f"{path} and {others[0]}: which one is {video_id}?")
         link = target / label / f"{video_id}{path.suffix if path else ''}"
         if path is None:
             counts["missing"] += 1
-        elif link.is_symlink() or link.exists():
+        elif link.exists():
             counts["there before"] += 1
         else:
             link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)  # to where the video once was
             link.symlink_to(path.resolve())
             counts["linked"] += 1
     return counts
+
+
+def _files_below(source: Path, *, apart_from: Path) -> Iterator[Path]:
+    """In order, also in folders that are links, each folder once. OSError where one cannot be read."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for top, folders, names in os.walk(source, onerror=stop, followlinks=True):
+        folder = Path(top).resolve()
+        if folder in seen or folder.is_relative_to(apart_from):
+            folders.clear()
+            continue
+        seen.add(folder)
+        folders.sort()
+        yield from (Path(top, name) for name in sorted(names))
 
 
 def class_names(rows: Sequence[LabelRow]) -> list[str]:

@@ -7,6 +7,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -231,24 +232,30 @@ def _check_numbers(numbers: Sequence[int], count: str | None) -> Iterator[Findin
     if not numbers:
         yield Finding(MISSING_FRAME, "all of them")
         return
-    wanted = set(range(1, (int(count) if count is not None else max(numbers)) + 1))
-    missing = sorted(wanted - set(numbers))
-    twice = [number for number, times in Counter(numbers).items() if times > 1]
-    extra = sorted({*twice, *(set(numbers) - wanted)})
+    last = int(count) if count is not None else max(numbers)
+    times = Counter(numbers)
+    there = sorted(number for number in times if 1 <= number <= last)
+    # between those that are there, as `n_frames` may say anything
+    missing = [
+        (before + 1, after - 1) for before, after in pairwise([0, *there, last + 1]) if after > before + 1
+    ]
+    extra = sorted(number for number, count in times.items() if count > 1 or not 1 <= number <= last)
     if missing:
         yield Finding(MISSING_FRAME, _ranges(missing))
     if extra:
-        yield Finding(EXTRA_FRAME, _ranges(extra))
+        yield Finding(EXTRA_FRAME, _ranges(_runs(extra)))
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """1, 2, 3, 7 -> `1 to 3, 7`; the first few of many."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """1, 2, 3, 7 -> (1, 3), (7, 7)."""
+    present = set(numbers)
+    starts = [number for number in numbers if number - 1 not in present]
+    ends = [number for number in numbers if number + 1 not in present]
+    return list(zip(starts, ends, strict=True))
+
+
+def _ranges(runs: Sequence[tuple[int, int]]) -> str:
+    """(1, 3), (7, 7) -> `1 to 3, 7`; the first few of many."""
     shown = [str(first) if first == last else f"{first} to {last}" for first, last in runs[:5]]
     return ", ".join(shown + ["..."] * (len(runs) > 5))
 

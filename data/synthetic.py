@@ -74,14 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     work = functools.partial(
         render_video, seed=arguments.seed, n_frames=arguments.frames, height=arguments.height
     )
+    missing = [path for path in paths if not path.exists()]
     try:
         with ThreadPoolExecutor(usable_cores()) as pool:
-            list(pool.map(work, [path for path in paths if not path.exists()]))
+            list(pool.map(work, missing))
         if arguments.sheet:
             draw_sheet(arguments.sheet, arguments.seed, arguments.frames, arguments.height)
     except OSError as error:
         parser.error(str(error))
-    print(f"{arguments.videos}: {len(paths)} videos of {len(MOTIONS)} motions")
+    before = len(paths) - len(missing)
+    kept = f", {before} of them were there before and stay as they are" if before else ""
+    print(f"{arguments.videos}: {len(paths)} videos of {len(MOTIONS)} motions{kept}")
     return 0
 
 

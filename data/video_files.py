@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import ffmpeg
 
 from data.frame_store import FrameStore, FrameStoreError, write_frame_store
+from data.limits import jpeg_size
 
 # What lies beside videos; anything else is ffmpeg's to judge.
 NO_VIDEOS = frozenset(
@@ -22,6 +23,11 @@ NO_VIDEOS = frozenset(
 # How ffmpeg ends where -xerror made it stop at damage: 1 before version 7, then AVERROR_INVALIDDATA.
 STOPPED_AT_DAMAGE = (1, 183)
 READ_BACK_AT_A_TIME = 64  # frames, to bound memory
+MP4, MATROSKA = b"ftyp", b"\x1a\x45\xdf\xa3"  # how files of these formats begin, the first after four bytes
+LEAD = 1.0  # seconds: of frames before a part, some may be stored after its first
+# Frames may have the same time, or one before that of the frame before, which the encoder of JPEGs refuses.
+RISING = "settb=1/1000000,setpts='if(isnan(PREV_OUTPTS),PTS,max(PTS,PREV_OUTPTS+1))'"
+EVERY_FRAME_ITS_TIME = {"enc_time_base": "1:1000000"}  # else that of the rate that the file states
 
 
 class ConversionError(Exception):
@@ -55,9 +61,23 @@ def convert_video(job: Job, *, short_side: int, quality: int, keep_damaged: bool
 
 
 def check_store(job: Job, *, short_side: int, quality: int) -> None:
-    """ConversionError where a frame of a store does not decode, or where it has more or less of them than its video."""
-    wanted = _decode(job, lambda jpegs: sum(1 for _ in jpegs), short_side, quality, keep_damaged=False).frames
-    read_back(job.folder, wanted)
+    """ConversionError where a frame of a store does not decode, where it has more or less of them than its video, or
+    where they are of another size than such a conversion makes.
+    """
+    first: list[bytes] = []
+
+    def count(jpegs: Iterator[bytes]) -> int:
+        first.append(next(jpegs))
+        return 1 + sum(1 for _ in jpegs)
+
+    read_back(job.folder, _decode(job, count, short_side, quality, keep_damaged=False).frames)
+    height, width = jpeg_size(first[0])
+    stored = jpeg_size(FrameStore(job.folder).fetch([0]).jpegs[0])
+    if stored != (height, width):
+        raise ConversionError(
+            f"{job.folder}: holds frames of {stored[1]}x{stored[0]}, not {width}x{height}; "
+            f"was it converted with another --short-side than {short_side}?"
+        )
 
 
 def read_back(folder: Path, frames: int) -> None:
@@ -77,7 +97,7 @@ def read_back(folder: Path, frames: int) -> None:
 
 def _decode(
     job: Job,
-    take: Callable[[Iterable[bytes]], int],
+    take: Callable[[Iterator[bytes]], int],
     short_side: int,
     quality: int,
     keep_damaged: bool,
@@ -87,6 +107,8 @@ def _decode(
         command = ffmpeg_command(job.video, short_side, quality, job.seconds)
     except UnicodeError:
         raise ConversionError(f"{str(job.video)!a}: its name is not UTF-8, rename it") from None
+    except ValueError as error:
+        raise ConversionError(f"{job.video}: {error}") from None
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
@@ -111,7 +133,7 @@ def _frames_of(
     status, complaint = process.wait(), _first_line(errors)
     if status < 0:
         raise ValueError(f"ffmpeg failed with status {status}")
-    if count == 0 and job.video.stat().st_size == 0:
+    if count == 0 and not _begins_with(job.video):
         raise ValueError("the file is empty")
     if count == 0:
         within = " between {:g} and {:g} s".format(*job.seconds) if job.seconds else ""
@@ -132,10 +154,10 @@ def _is_sound_from_the_start(job: Job, frames: int) -> bool:
     Where decoding begins just before a part, frames that are thrown away may refer to some that were never decoded (an
     open group of pictures), and ffmpeg complains of those.
     """
-    start, end = job.seconds
     command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror", "-protocol_whitelist", "file"]
-    command += ["-threads", "1", "-i", f"file:{job.video}", "-ss", f"{start}", "-t", f"{end - start}", "-an"]
-    command += [word for name, value in keep_every_frame().items() for word in (f"-{name}", value)]
+    command += ["-copyts", "-start_at_zero", "-threads", "1", "-i", f"file:{job.video}", "-an"]
+    options = {"vf": f"{_part(job.seconds)},{RISING}", **EVERY_FRAME_ITS_TIME, **keep_every_frame()}
+    command += [word for name, value in options.items() for word in (f"-{name}", value)]
     done = subprocess.run([*command, "-f", "framecrc", "-"], capture_output=True, check=False)
     counted = sum(not line.startswith(b"#") for line in done.stdout.splitlines())
     return done.returncode == 0 and not done.stderr.strip() and counted == frames
@@ -145,19 +167,53 @@ def ffmpeg_command(
     video: Path, short_side: int, quality: int, seconds: tuple[float, float] | None = None
 ) -> list[str]:
     """Decode every frame as it is, scale, and write JPEGs, each behind a header with its length; stop at damage."""
-    cut = {"ss": seconds[0], "t": seconds[1] - seconds[0]} if seconds else {}
     # No filter graph with a named input: it would be the file's first video stream, not the one that ffmpeg picks. The
     # rotation that the file asks for comes before the filter, so width and height are as seen. JPEGs are BT.601.
     scale = (
         f"scale=w='if(lte(iw,ih),min(iw,{short_side}),-1)':h='if(lte(iw,ih),-1,min(ih,{short_side}))'"
         ":out_range=full:out_color_matrix=bt601:flags=bicubic,format=yuv420p"
     )
-    options = {"vf": scale, "vcodec": "mjpeg", "q:v": quality, "color_range": "pc", "format": "mpjpeg"}
+    filters = ",".join([*([_part(seconds)] if seconds else []), scale, RISING])
+    options = {"vf": filters, "vcodec": "mjpeg", "q:v": quality, "color_range": "pc", "format": "mpjpeg"}
     options["strict"] = "unofficial"  # else it complains of the range where there is no frame to tell it
+    options |= {**EVERY_FRAME_ITS_TIME, **keep_every_frame()}
+    seek = _seek(video, seconds[0]) if seconds else {}
     # what is a playlist by its content may name files alone, not addresses
-    stream = ffmpeg.input(f"file:{video}", threads=1, protocol_whitelist="file", **cut)
-    stream = stream.output("pipe:", threads=1, **options, **keep_every_frame())
-    return [*stream.compile(cmd=[ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror"])]
+    stream = ffmpeg.input(f"file:{video}", threads=1, protocol_whitelist="file", **seek)
+    command = stream.output("pipe:", threads=1, **options).compile(
+        cmd=[ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror", "-copyts", "-start_at_zero"]
+    )
+    return [*command]
+
+
+def _part(seconds: tuple[float, float]) -> str:
+    """The filter that takes the frames from the first that is not before a start to the last that is before an end.
+
+    In microseconds: a time base may be as coarse as a frame. ffmpeg's options for this count from where it happened to
+    begin.
+    """
+    return "settb=1/1000000,trim=start={:.6f}:end={:.6f}".format(*seconds)
+
+
+def _seek(video: Path, start: float) -> dict[str, object]:
+    """Options of an input that is read from somewhere before `start`, where its format says where that is.
+
+    In others ffmpeg takes a later key frame for it, or guesses times anew from there: they are decoded from the
+    beginning.
+    """
+    head = _begins_with(video)
+    if head[4:8] != MP4 and not head.startswith(MATROSKA):
+        return {}
+    return {"ss": max(start - LEAD, 0), "noaccurate_seek": None}
+
+
+def _begins_with(video: Path) -> bytes:
+    """The first bytes; ValueError where it cannot be read any more."""
+    try:
+        with video.open("rb") as file:
+            return file.read(12)
+    except OSError as error:
+        raise ValueError(error.strerror) from None
 
 
 @functools.cache

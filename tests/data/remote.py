@@ -28,7 +28,7 @@ class Script(NamedTuple):
 
 
 class Remote:
-    """Answers `/<id>.mp4` with `body`, or as the id's script says.
+    """Answers `/<id>.mp4`, or with another ending, with `body`, or as the id's script says.
 
     CUT and STALL send the first `share` of what was asked for, SILENCE nothing. `asked`: headers of
     the requests for each id.
@@ -65,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
     remote: Remote
 
     def do_GET(self) -> None:
-        name = self.path.strip("/").removesuffix(".mp4")
+        name, _, ending = self.path.strip("/").rpartition(".")
         answer = self.remote.answer(name, dict(self.headers))
         if isinstance(answer, int):
             self.send_response(answer)
@@ -76,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         first, last = (int(asked[1]), int(asked[2] or len(body) - 1)) if asked else (0, len(body) - 1)
         self.send_response(206 if asked else 200)
-        self.send_header("Content-Type", "video/mp4")
+        self.send_header("Content-Type", f"video/{ending}")
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(last - first + 1))
         if asked:

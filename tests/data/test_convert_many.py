@@ -2,6 +2,8 @@
 
 import csv
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from data.frame_store import FrameStore
 from data.video_files import ffmpeg_binary
 from tests.data.kills import is_alive
 from tests.data.making import make_video, remake
+from tests.data.nobody import as_nobody, forbidden, public_folder
 from tests.painting import indices_of
 
 
@@ -105,6 +108,80 @@ def test_processes_of_a_launcher_share_the_videos(
     ]
     assert sum(counts) == 8
     assert min(counts) > 0
+
+
+def test_a_video_that_fails_does_not_end_the_processes_of_torchrun(tmp_path: Path, painted: Path) -> None:
+    """It ends the others where one ends with another status than 0: what they had in work was never finished."""
+    place(painted, *(tmp_path / f"videos/a/{i}.mp4" for i in range(8)))
+    (tmp_path / "videos/a/empty.mp4").touch()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "data.convert", tmp_path / "videos", tmp_path / "set", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "a/empty.mp4: the file is empty" in done.stderr
+    assert "ends with status 0 though 1 failed, for torchrun not to end the other processes" in done.stderr
+    assert len(list((tmp_path / "set/jpg/a").iterdir())) == 8
+
+
+def test_sources_that_vanish_cost_themselves_alone(
+    tmp_path: Path, painted: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They ended the conversion: before their turn, and where another conversion had deleted them already."""
+    place(painted, *(tmp_path / f"videos/a/{name}.mp4" for name in "xyz"))
+    videos = tmp_path / "videos/a"
+    wrap_ffmpeg(tmp_path, monkeypatch, f'case "$*" in *x.mp4*) rm -f {videos}/x.mp4 {videos}/y.mp4;; esac')
+    assert convert(tmp_path, "--workers", 1) == 1
+    assert [row[1] for row in ledger(tmp_path)] == ["failed", "failed", "converted"]
+    assert caplog.text.count("No such file or directory") == 2
+    labels = write_labels(tmp_path / "labels.csv", "a,z,0,1")
+    monkeypatch.undo()
+    wrap_ffmpeg(tmp_path, monkeypatch, f'"{ffmpeg_binary()}" "$@"; s=$?; rm -f {videos}/z.mp4; exit $s')
+    assert convert(tmp_path, "--trim", labels, "--delete-source") == 0
+    with pytest.raises(SystemExit):
+        convert(tmp_path, "--trim", labels)
+
+
+def test_folder_that_may_not_be_read_is_an_error(painted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its videos were left out without a word."""
+    with public_folder() as root:
+        place(painted, root / "videos/a/x.mp4", root / "videos/b/y.mp4")
+        labels = write_labels(root / "labels.csv", "a,x,0,1")
+        with forbidden(root / "videos/b"), as_nobody():
+            for words in ([], ["--trim", labels]):
+                with pytest.raises(SystemExit):
+                    convert(root, *words)
+                assert "Permission denied: '" in capsys.readouterr().err
+
+
+def test_mistyped_folder_of_sources_is_an_error(
+    tmp_path: Path, painted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With all sources deleted there is nothing to do, but a folder that is not there was never deleted by us."""
+    place(painted, tmp_path / "videos/a/x.mp4")
+    labels = write_labels(tmp_path / "labels.csv", "a,x,0,1")
+    assert convert(tmp_path, "--trim", labels, "--delete-source") == 0
+    assert convert(tmp_path, "--trim", labels, "--delete-source") == 0
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path / "vidoes"), str(tmp_path / "set"), "--trim", str(labels), "--delete-source"])
+    assert stopped.value.code == 2
+    assert "vidoes: is not a folder with <class>/<video> in it" in capsys.readouterr().err
+
+
+def test_source_of_a_store_of_another_size_is_kept(
+    tmp_path: Path, painted: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was deleted after a look at the number of frames alone, and the larger store could not be made any more."""
+    place(painted, tmp_path / "videos/a/x.mp4")
+    assert convert(tmp_path, "--short-side", 40) == 0
+    assert convert(tmp_path, "--short-side", 50, "--delete-source") == 0
+    assert (tmp_path / "videos/a/x.mp4").exists()
+    assert "x.mp4: not deleted" in caplog.text
+    assert (
+        "holds frames of 40x40, not 50x50; was it converted with another --short-side than 50?" in caplog.text
+    )
+    assert convert(tmp_path, "--short-side", 40, "--delete-source") == 0
+    assert not (tmp_path / "videos/a/x.mp4").exists()
+    assert capsys.readouterr().out.splitlines()[1:] == ["sources kept 1", "sources deleted 1, done before 1"]
 
 
 def test_rank_that_cannot_be_is_refused(
@@ -218,6 +295,8 @@ def test_damaged_video_is_kept_or_refused(
     ("options", "message"),
     [
         (["--time-limit", "0"], "--time-limit 0: must be above 0"),
+        (["--time-limit", "inf"], "--time-limit inf: must be above 0, and at most 1e+06 seconds"),
+        (["--time-limit", "1e7"], "--time-limit 1e+07: must be above 0, and at most 1e+06 seconds"),
         (["--damaged", "maybe"], "invalid choice: 'maybe'"),
         (["--trim", "labels.csv"], "videos: holds none of the 1 sources, as a/z.mp4"),
     ],

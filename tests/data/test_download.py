@@ -16,6 +16,7 @@ from data.download import main
 from data.fetching import Fetched, FetchError, GoneError, Pace, judged
 from data.frame_store import FrameStore
 from data.video_files import ffmpeg_binary
+from tests.data.making import remake
 from tests.data.remote import CUT, OK, SILENCE, STALL, Script, serving, streamable_video
 from tests.painting import indices_of
 
@@ -60,6 +61,35 @@ def test_seconds_asked_for_arrive_where_convert_finds_them(
     assert convert([str(tmp_path / "videos"), str(tmp_path / "set")]) == 0
     store = FrameStore(tmp_path / "set/jpg/a b" / names[0])
     assert indices_of(store.read(range(store.n_frames))) == list(range(75, 125))
+
+
+@pytest.mark.parametrize("codec", ["libvpx-vp9", "libvpx"])
+def test_seconds_of_webm_arrive_to_the_frame(tmp_path: Path, video: bytes, codec: str) -> None:
+    """All frames since the last key frame came with them: WebM cannot say which are not to be shown.
+
+    An mp4 file can, but cannot hold VP8: that is encoded once more.
+    """
+    (tmp_path / "video.mp4").write_bytes(video)
+    options = f"-c:v {codec} -deadline realtime -cpu-used 8 -g 100"
+    body = remake(tmp_path / "video.mp4", tmp_path / "video.webm", *options.split()).read_bytes()
+    labels = write_labels(tmp_path / "labels.csv", ["x"], "3.2,5.2")
+    with serving(body) as remote:
+        url = remote.url.replace(".mp4", ".webm")
+        assert main([str(labels), str(tmp_path / "videos"), "--url", url, *QUICKLY]) == 0
+    assert convert([str(tmp_path / "videos"), str(tmp_path / "set")]) == 0
+    store = FrameStore(tmp_path / "set/jpg/a b/x_000003_000005")
+    assert indices_of(store.read(range(store.n_frames))) == list(range(80, 130))
+
+
+@pytest.mark.parametrize("flag", ["--pause", "--back-off", "--timeout", "--time-limit"])
+def test_waits_without_an_end_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    """The system's calls refused them, in a traceback."""
+    for value, said in (("inf", "inf"), ("1e20", "1e+20")):
+        with pytest.raises(SystemExit):
+            main([str(write_labels(tmp_path / "labels.csv", ["x"])), str(tmp_path / "videos"), flag, value])
+        assert f"{flag} {said}: must be at most 1e+06 seconds" in capsys.readouterr().err
 
 
 def test_each_kind_of_trouble_ends_as_it_should(

@@ -300,6 +300,51 @@ def test_videos_in_one_folder_are_linked_into_one_a_class(
     assert "which one is x_000000_000002?" in capsys.readouterr().err
 
 
+def test_links_that_lead_nowhere_are_made_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They counted as there before, and data.convert found nothing."""
+    labels = write(tmp_path / "x.csv", "label,id\na,x\n")
+    write(tmp_path / "flat" / "x.mp4", "video")
+    arguments = [str(tmp_path / "videos"), str(labels)]
+    assert main(["link", str(tmp_path / "flat"), *arguments]) == 0
+    (tmp_path / "flat").rename(tmp_path / "moved")
+    assert main(["link", str(tmp_path / "moved"), *arguments]) == 0
+    assert (tmp_path / "videos" / "a" / "x.mp4").read_text() == "video"
+    assert capsys.readouterr().out.splitlines() == ["linked 1, there before 0, missing 0"] * 2
+
+
+def test_videos_in_folders_that_are_links_are_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where parts of a set lie on several disks; each once, also where a link leads back up."""
+    labels = write(tmp_path / "x.csv", "label,id\na,x\nb,y\n")
+    write(tmp_path / "disk" / "x.mp4", "video")
+    write(tmp_path / "flat" / "y.mp4", "video")
+    (tmp_path / "flat" / "part").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "again").symlink_to(tmp_path / "flat")
+    assert main(["link", str(tmp_path / "flat"), str(tmp_path / "videos"), str(labels)]) == 0
+    assert capsys.readouterr().out == "linked 2, there before 0, missing 0\n"
+
+
+@pytest.mark.parametrize("flat", ["videos", "videos/a"])
+def test_links_into_the_folder_of_the_videos_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flat: str
+) -> None:
+    """All were counted as missing."""
+    labels = write(tmp_path / "x.csv", "label,id\na,x\n")
+    write(tmp_path / "videos" / "a" / "x.mp4", "video")
+    with pytest.raises(SystemExit):
+        main(["link", str(tmp_path / flat), str(tmp_path / "videos"), str(labels)])
+    assert f"{flat}: is where the links are to be" in capsys.readouterr().err
+
+
+def test_class_with_a_slash_is_refused(tmp_path: Path) -> None:
+    """Stores of such a class were read by training, but not found by data.labels, data.convert and data.verify."""
+    with pytest.raises(
+        ValueError, match=r"x.csv, line 2: class 'a/b' has a slash in it; a class is one folder"
+    ):
+        read_label_csv(write(tmp_path / "x.csv", "label,id\na/b,x\n"), timed_ids=False)
+
+
 def test_links_may_lie_below_the_videos_which_may_have_any_ending(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

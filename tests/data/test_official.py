@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.label_files import LabelRow, read_label_csv
+from data.label_files import LabelRow, read_classes, read_label_csv
 from data.labels import main
 from data.official import FORMATS
 from tests.data.test_labels import write
@@ -188,6 +188,16 @@ def test_hmdb51_with_the_names_it_has(tmp_path: Path) -> None:
     for split, names in (("train", odd[::2]), ("val", odd[1::2])):
         rows = read_label_csv(tmp_path / "new" / f"hmdb_split1_{split}.csv", timed_ids=False)
         assert rows == [LabelRow("shake_hands", name) for name in names]
+
+
+def test_classes_of_hmdb51_are_in_the_order_of_their_names(tmp_path: Path) -> None:
+    """They were in that of their files', where `sword_exercise_test` comes before `sword_test`."""
+    for name in ("sword", "sword_exercise", "sit", "situp"):
+        write(tmp_path / f"{name}_test_split1.txt", f"{name}_1.avi 1\n{name}_2.avi 2\n")
+    arguments = [str(tmp_path), str(tmp_path / "new"), "--split", "1", "--num-classes", "4"]
+    assert main(["hmdb51", *arguments]) == 0
+    classes = read_classes(tmp_path / "new" / "hmdb_split1_dictionary.json")
+    assert classes == ["sit", "situp", "sword", "sword_exercise"]
 
 
 def test_kinetics_ids_carry_their_seconds(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ def test_rows_say_what_to_cut_out_of_what(tmp_path: Path) -> None:
     """Folders are named after whole seconds; what is cut is exact."""
     header = "label,youtube_id,time_start,time_end,split"
     rows = ["a b,-x_1,12.5,14.7,train", "c,y,,,train", "a b,-x_1,12.5,14.7,val"]
-    assert read_segments(write(tmp_path / "x.csv", header, *rows)) == [
+    assert read_segments([write(tmp_path / "x.csv", header, *rows)]) == [
         Segment("a b", "-x_1_000012_000014", "-x_1", (12.5, 14.7)),
         Segment("c", "y", "y", None),
     ]
 
 
 def test_label_files_without_times_name_whole_videos(tmp_path: Path) -> None:
-    assert read_segments(write(tmp_path / "x.csv", "label,id", "a,1")) == [Segment("a", "1", "1", None)]
+    assert read_segments([write(tmp_path / "x.csv", "label,id", "a,1")]) == [Segment("a", "1", "1", None)]
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,23 @@ def test_label_files_without_times_name_whole_videos(tmp_path: Path) -> None:
 )
 def test_label_files_that_cannot_be_meant(tmp_path: Path, rows: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_segments(write(tmp_path / "x.csv", *rows))
+        read_segments([write(tmp_path / "x.csv", *rows)])
 
 
 def test_missing_label_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="x.csv: there is no such label file"):
-        read_segments(tmp_path / "x.csv")
+        read_segments([tmp_path / "x.csv"])
+
+
+def test_rows_within_the_same_seconds_are_one_store_of_the_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """data.convert cut out the last, where downloads and training lists had the first."""
+    header = "label,youtube_id,time_start,time_end"
+    train = write(tmp_path / "train.csv", header, "a,x,1.2,3.4", "a,x,1.9,3.1", "b,x,1.9,3.1")
+    val = write(tmp_path / "val.csv", header, "a,x,1.2,3.4", "a,x,1.5,3.1")
+    assert read_segments([train, val]) == [
+        Segment("a", "x_000001_000003", "x", (1.2, 3.4)),
+        Segment("b", "x_000001_000003", "x", (1.9, 3.1)),
+    ]
+    assert "left out 2 rows within the seconds of another one" in caplog.text

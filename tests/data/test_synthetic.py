@@ -34,7 +34,13 @@ def test_real_files_of_the_asked_size_and_the_same_again(
         contents.append(np.stack(frames))
     assert np.array_equal(*contents)
     assert cv2.imread(str(tmp_path / "new" / "sheet.png")).shape == (8 * 48, 6 * 64, 3)
-    assert "16 videos of 8 motions" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "16 videos of 8 motions\n" in out
+    # with other flags they stay as they are, which once nobody was told
+    (tmp_path / "b" / "left" / "00001.mp4").unlink()
+    assert main([str(tmp_path / "b"), "--videos-per-class", "2", "--frames", "9", "--height", "48"]) == 0
+    said = "16 videos of 8 motions, 15 of them were there before and stay as they are\n"
+    assert said in capsys.readouterr().out
 
 
 def test_classes_are_the_eight_motions() -> None:

@@ -7,11 +7,10 @@ import re
 import shutil
 import signal
 import sqlite3
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from data.frame_store import FrameStore, FrameStoreError
 from data.label_files import LabelRow
 from data.store_check import inspect_store, mend_store
 from data.verify import main, verify_stores
+from tests.data.nobody import as_nobody, forbidden, public_folder
 from tests.data.test_frame_store import write_foreign_store
 from tests.data.test_labels import write
 from tests.painting import indices_of, make_stores, painted_jpegs
@@ -94,6 +94,9 @@ FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
      "wrong n_frames (says 9, 12 frames are there); extra frame (10 to 12)"),
     ("more n_frames", lambda f: write(f / "n_frames", "14"),
      "wrong n_frames (says 14, 12 frames are there); missing frame (13 to 14)"),
+    # once a set of as many numbers as it says
+    ("endless n_frames", lambda f: write(f / "n_frames", "9" * 20),
+     f"wrong n_frames (says {'9' * 20}, 12 frames are there); missing frame (13 to {'9' * 20})"),
     ("n_frames is text", lambda f: write(f / "n_frames", "many"), "wrong n_frames ('many' is not a number of frames)"),
 ]  # fmt: skip
 
@@ -118,33 +121,13 @@ def test_fault_is_found_and_named(
     ]
 
 
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Root may read everything: within, this process is somebody else, if it was root."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
-
-
 @pytest.mark.parametrize("name", ["frames.db", "n_frames", "."])
 def test_what_may_not_be_read_is_named(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        root.chmod(0o755)
+    with public_folder() as root:
         make_stores(root, IDS, n_frames=FRAMES)
         write(root / "labels" / "train.csv", f"label,id\n{DAMAGED.replace('/', ',')}\n")
-        forbidden = root / "jpg" / DAMAGED / name
-        forbidden.chmod(0)
-        try:
-            with as_nobody():
-                assert main([folder, "--workers", "1"]) == 1
-        finally:
-            forbidden.chmod(0o755)
+        with forbidden(root / "jpg" / DAMAGED / name), as_nobody():
+            assert main([str(root), "--workers", "1"]) == 1
     file = "n_frames" if name == "n_frames" else "frames.db"
     assert f"{DAMAGED}: unreadable ({file}: Permission denied)" in capsys.readouterr().out
 

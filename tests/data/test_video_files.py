@@ -127,6 +127,51 @@ def test_seconds_of_a_video(tmp_path: Path, seconds: tuple[float, float], expect
     assert indices_of(FrameStore(job.folder).read(range(len(expected)))) == list(expected)
 
 
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [
+        ("avi", "-c:v mpeg4 -q:v 2 -g 30"),
+        ("ts", "-c:v libx264 -g 30 -bf 2"),
+        ("mpg", "-c:v mpeg2video -q:v 2 -g 15 -bf 2"),
+        ("flv", "-c:v libx264 -g 30 -bf 2"),
+        ("mp4", "-c:v libx264 -g 50 -bf 3"),
+        ("mkv", "-c:v libx264 -g 50 -bf 3"),
+        ("webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 60"),
+    ],
+)
+def test_seconds_of_each_format(tmp_path: Path, ending: str, options: str) -> None:
+    """ffmpeg went on from a later key frame in some, and counted the seconds from the first frame that came of it:
+    other frames than were asked for, and one more where none lies at the start.
+    """
+    source = make_video(tmp_path / "source.mp4", n_frames=100, size=60)
+    video = remake(source, tmp_path / f"v.{ending}", *options.split())
+    for number, (start, end, expected) in enumerate(
+        [
+            (0, 1, range(25)),
+            (1.5, 3.4, range(38, 85)),
+            (1.99, 9.0, range(50, 100)),
+            (2.01, 2.99, range(51, 75)),
+        ]
+    ):
+        job = Job(video, tmp_path / f"store_{number}", (start, end))
+        assert convert_video(job, keep_damaged=False, **HOW) == (len(expected), "")
+        assert indices_of(FrameStore(job.folder).read(range(len(expected)))) == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [
+        ("mkv", "-vf settb=1/1000,setpts=floor(N/2)*80+mod(N\\,2) -fps_mode passthrough -c:v libx264"),
+        ("mpg", "-vf setpts=N/30/TB -r 30 -c:v mpeg2video -q:v 2"),
+    ],
+)
+def test_frames_at_any_times(tmp_path: Path, painted: Path, ending: str, options: str) -> None:
+    """They were rounded to the rate that a file states, and two at the same time ended the video."""
+    video = remake(painted, tmp_path / f"v.{ending}", *options.split())
+    assert convert_video(Job(video, tmp_path / "store"), keep_damaged=False, **HOW) == (10, "")
+    assert indices_of(FrameStore(tmp_path / "store").read(range(10))) == list(range(10))
+
+
 def test_seconds_behind_the_end_are_refused(tmp_path: Path, painted: Path) -> None:
     with pytest.raises(ConversionError, match="no frame could be decoded between 7 and 9.5 s"):
         convert_video(Job(painted, tmp_path / "store", (7, 9.5)), **HOW)

@@ -4,7 +4,6 @@ import atexit
 import csv
 import multiprocessing
 import os
-import socket
 import time
 from contextlib import redirect_stderr
 from multiprocessing.context import ForkProcess
@@ -67,12 +66,6 @@ def wait_for(text: str, log: Path, seconds: float = 60) -> None:
     while not (log.exists() and text in log.read_text()):
         assert time.monotonic() < deadline, f"{text!r} was never logged"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 class Together:

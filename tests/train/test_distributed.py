@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.distributed import TCPStore
 
 from data.batching import BatchShape, Part
 from data.labels import main as labels_main
@@ -23,7 +24,6 @@ from tests.train.runs import (
     assert_close_weights,
     damage,
     folder,
-    free_port,
     rows,
     train,
     wait_for,
@@ -116,6 +116,7 @@ def _train_synchronised(rank: int, port: int, path: Path) -> None:
     """Two steps in float64, of five clips and of two, as one of three processes or, at rank -1, alone."""
     if rank >= 0:
         os.environ.update(RANK=str(rank), WORLD_SIZE="3", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     world = join() if rank >= 0 else World()
     torch.manual_seed(1)
     layers = [
@@ -144,15 +145,17 @@ def _train_synchronised(rank: int, port: int, path: Path) -> None:
 
 def test_synchronised_norms_are_those_of_one_process_with_all_clips(tmp_path: Path) -> None:
     """In float64, where rounding does not hide a wrong gradient. In the second step the third process sits out."""
-    port = free_port()
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     paths = {rank: tmp_path / f"{rank}.pth" for rank in (-1, 0, 1, 2)}
     fork = multiprocessing.get_context("fork")
-    started = [fork.Process(target=_train_synchronised, args=(r, port, path)) for r, path in paths.items()]
+    work = [(rank, store.port, path) for rank, path in paths.items()]
+    started = [fork.Process(target=_train_synchronised, args=arguments) for arguments in work]
     for process in started:
         process.start()
     for process in started:
         process.join(60)
         process.kill()
+    assert [process.exitcode for process in started] == [0] * 4
     for rank in (0, 1, 2):
         assert_close_weights(paths[-1], paths[rank], within=1e-12)
 
