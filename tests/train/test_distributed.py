@@ -117,6 +117,7 @@ def _train_synchronised(rank: int, port: int, path: Path) -> None:
     if rank >= 0:
         os.environ.update(RANK=str(rank), WORLD_SIZE="3", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        os.environ["LOCAL_WORLD_SIZE"] = "3"  # two threads never end in a fork of a process that has used two
     world = join() if rank >= 0 else World()
     torch.manual_seed(1)
     layers = [
