@@ -11,6 +11,7 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
+LOST_AND_FOUND = "lost+found"  # at the top of many disks, for root alone
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)  # what file systems without them say
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from data.files import LOST_AND_FOUND
 from data.segments import read_segments
 from data.video_files import NO_VIDEOS, Job
 
@@ -73,7 +74,11 @@ def _check_folder(videos: Path) -> None:
 
 def _listed(folder: Path) -> list[Path]:
     """What a folder shows, in order. OSError where it cannot be read, which a glob would take for an empty one."""
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".") and path.name != LOST_AND_FOUND
+    ]
 
 
 def _in_classes(videos: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from data.files import LOST_AND_FOUND
 from data.frame_store import has_store
 from data.label_files import LabelRow
 from data.video_files import NO_VIDEOS
@@ -123,7 +124,7 @@ def _files_below(source: Path, *, apart_from: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(folder)
-        folders.sort()
+        folders[:] = sorted(set(folders) - {LOST_AND_FOUND})
         yield from (Path(top, name) for name in sorted(names))
 
 

@@ -23,11 +23,12 @@ NO_VIDEOS = frozenset(
 # How ffmpeg ends where -xerror made it stop at damage: 1 before version 7, then AVERROR_INVALIDDATA.
 STOPPED_AT_DAMAGE = (1, 183)
 READ_BACK_AT_A_TIME = 64  # frames, to bound memory
-MP4, MATROSKA = b"ftyp", b"\x1a\x45\xdf\xa3"  # how files of these formats begin, the first after four bytes
+# how files of these formats begin, the first after four bytes, the last after eight
+MP4, MATROSKA, AVI = b"ftyp", b"\x1a\x45\xdf\xa3", b"AVI "
+OWN_TIMES = ("-copyts", "-start_at_zero")  # those of the file, wherever in it ffmpeg begins
 LEAD = 1.0  # seconds: of frames before a part, some may be stored after its first
 # Frames may have the same time, or one before that of the frame before, which the encoder of JPEGs refuses.
 RISING = "settb=1/1000000,setpts='if(isnan(PREV_OUTPTS),PTS,max(PTS,PREV_OUTPTS+1))'"
-EVERY_FRAME_ITS_TIME = {"enc_time_base": "1:1000000"}  # else that of the rate that the file states
 
 
 class ConversionError(Exception):
@@ -136,11 +137,13 @@ def _frames_of(
     if count == 0 and not _begins_with(job.video):
         raise ValueError("the file is empty")
     if count == 0:
-        within = " between {:g} and {:g} s".format(*job.seconds) if job.seconds else ""
-        raise ValueError(complaint or f"no frame could be decoded{within}")
+        if not job.seconds:
+            raise ValueError(complaint or "no frame could be decoded")
+        reason = f", {complaint}" if complaint else ""
+        raise ValueError("no frame could be decoded between {:g} and {:g} s".format(*job.seconds) + reason)
     if count == 1 and _holds_a_cover_alone(job.video):
         raise ValueError("holds sound and a picture, no video")
-    if status == 0 and complaint and job.seconds and _is_sound_from_the_start(job, count):
+    if status == 0 and complaint and _is_sound_from_the_start(job, count):
         errors.truncate(0)
         complaint = ""
     damaged = bool(complaint) and (status == 0 or status in STOPPED_AT_DAMAGE)
@@ -149,14 +152,16 @@ def _frames_of(
 
 
 def _is_sound_from_the_start(job: Job, frames: int) -> bool:
-    """Whether a part has as many frames, and nothing to complain of, where the video is decoded from its beginning.
+    """Whether a part has as many frames, and nothing to complain of, where its video is decoded from the beginning.
 
     Where decoding begins just before a part, frames that are thrown away may refer to some that were never decoded (an
     open group of pictures), and ffmpeg complains of those.
     """
+    if not job.seconds or not _can_be_sought(_begins_with(job.video)):
+        return False
     command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror", "-protocol_whitelist", "file"]
-    command += ["-copyts", "-start_at_zero", "-threads", "1", "-i", f"file:{job.video}", "-an"]
-    options = {"vf": f"{_part(job.seconds)},{RISING}", **EVERY_FRAME_ITS_TIME, **keep_every_frame()}
+    command += [*OWN_TIMES, "-threads", "1", "-i", f"file:{job.video}", "-an"]
+    options = {"vf": f"{_part(b'', job.seconds)},{RISING}", **keep_every_frame()}
     command += [word for name, value in options.items() for word in (f"-{name}", value)]
     done = subprocess.run([*command, "-f", "framecrc", "-"], capture_output=True, check=False)
     counted = sum(not line.startswith(b"#") for line in done.stdout.splitlines())
@@ -173,38 +178,43 @@ def ffmpeg_command(
         f"scale=w='if(lte(iw,ih),min(iw,{short_side}),-1)':h='if(lte(iw,ih),-1,min(ih,{short_side}))'"
         ":out_range=full:out_color_matrix=bt601:flags=bicubic,format=yuv420p"
     )
-    filters = ",".join([*([_part(seconds)] if seconds else []), scale, RISING])
-    options = {"vf": filters, "vcodec": "mjpeg", "q:v": quality, "color_range": "pc", "format": "mpjpeg"}
+    head = _begins_with(video) if seconds else b""
+    filters = [*([_part(head, seconds)] if seconds else []), scale, RISING]
+    options = {
+        "vf": ",".join(filters),
+        "vcodec": "mjpeg",
+        "q:v": quality,
+        "color_range": "pc",
+        "format": "mpjpeg",
+    }
     options["strict"] = "unofficial"  # else it complains of the range where there is no frame to tell it
-    options |= {**EVERY_FRAME_ITS_TIME, **keep_every_frame()}
-    seek = _seek(video, seconds[0]) if seconds else {}
+    program = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror"]
+    seek = {}
+    if _can_be_sought(head):
+        seek = {"ss": max(seconds[0] - LEAD, 0), "noaccurate_seek": None}
+        program += OWN_TIMES
     # what is a playlist by its content may name files alone, not addresses
     stream = ffmpeg.input(f"file:{video}", threads=1, protocol_whitelist="file", **seek)
-    command = stream.output("pipe:", threads=1, **options).compile(
-        cmd=[ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror", "-copyts", "-start_at_zero"]
-    )
-    return [*command]
+    stream = stream.output("pipe:", threads=1, **options, **keep_every_frame())
+    return [*stream.compile(cmd=program)]
 
 
-def _part(seconds: tuple[float, float]) -> str:
+def _part(head: bytes, seconds: tuple[float, float]) -> str:
     """The filter that takes the frames from the first that is not before a start to the last that is before an end.
 
     In microseconds: a time base may be as coarse as a frame. ffmpeg's options for this count from where it happened to
     begin.
     """
-    return "settb=1/1000000,trim=start={:.6f}:end={:.6f}".format(*seconds)
+    # AVI has no times: ffmpeg counts in the order in which frames are stored, where the first is not the first to show
+    zero = "setpts=PTS-STARTPTS," if head.endswith(AVI) else ""
+    return f"settb=1/1000000,{zero}trim=start={seconds[0]:.6f}:end={seconds[1]:.6f}"
 
 
-def _seek(video: Path, start: float) -> dict[str, object]:
-    """Options of an input that is read from somewhere before `start`, where its format says where that is.
-
-    In others ffmpeg takes a later key frame for it, or guesses times anew from there: they are decoded from the
-    beginning.
+def _can_be_sought(head: bytes) -> bool:
+    """Whether a file's format says where a time is to be found. In others ffmpeg goes on from a later key frame, or
+    guesses times anew: they are decoded from the beginning, which takes long for a late part.
     """
-    head = _begins_with(video)
-    if head[4:8] != MP4 and not head.startswith(MATROSKA):
-        return {}
-    return {"ss": max(start - LEAD, 0), "noaccurate_seek": None}
+    return head[4:8] == MP4 or head.startswith(MATROSKA)
 
 
 def _begins_with(video: Path) -> bytes:
@@ -229,14 +239,15 @@ def ffmpeg_binary() -> str:
 
 @functools.cache
 def keep_every_frame() -> dict[str, str]:
-    """ffmpeg's default repeats and drops frames to make a constant rate. The option's name changed with 5.1.
+    """ffmpeg's default repeats and drops frames to make a constant rate, and rounds their times to it. The name of the
+    first option changed with 5.1.
 
     Asks ffmpeg for its version, once; so ask before processes part.
     """
     text = subprocess.run([ffmpeg_binary(), "-version"], capture_output=True, text=True, check=True).stdout
     version = re.match(r"ffmpeg version n?(\d+)\.(\d+)", text)
     old = version is not None and (int(version[1]), int(version[2])) < (5, 1)
-    return {"vsync" if old else "fps_mode": "passthrough"}
+    return {"vsync" if old else "fps_mode": "passthrough", "enc_time_base": "1:1000000"}
 
 
 def _holds_a_cover_alone(video: Path) -> bool:

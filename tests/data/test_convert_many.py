@@ -10,6 +10,9 @@ import pytest
 
 from data.convert import main
 from data.frame_store import FrameStore
+from data.label_files import LabelRow
+from data.sources import find_jobs
+from data.splits import link_videos
 from data.video_files import ffmpeg_binary
 from tests.data.kills import is_alive
 from tests.data.making import make_video, remake
@@ -151,6 +154,12 @@ def test_folder_that_may_not_be_read_is_an_error(painted: Path, capsys: pytest.C
                 with pytest.raises(SystemExit):
                     convert(root, *words)
                 assert "Permission denied: '" in capsys.readouterr().err
+        (root / "videos/b").rename(root / "videos/lost+found")  # which is root's on many disks
+        root.chmod(0o777)
+        with forbidden(root / "videos/lost+found"), as_nobody():
+            jobs, _ = find_jobs(root / "videos", root / "set")
+            assert [job.video.name for job in jobs] == ["x.mp4"]
+            assert link_videos(root / "videos", root / "links", [LabelRow("a", "x")])["linked"] == 1
 
 
 def test_mistyped_folder_of_sources_is_an_error(

@@ -127,14 +127,28 @@ def test_seconds_of_a_video(tmp_path: Path, seconds: tuple[float, float], expect
     assert indices_of(FrameStore(job.folder).read(range(len(expected)))) == list(expected)
 
 
+OPEN_GROUPS = "open-gop=1:keyint=10:min-keyint=10:bframes=6:b-adapt=0:scenecut=0"
+PARTS = [
+    (0, 1, range(25)),
+    (0.36, 0.8, range(9, 20)),
+    (1.5, 3.4, range(38, 85)),
+    (1.99, 9, range(50, 100)),
+    (2.01, 2.99, range(51, 75)),
+]
+
+
 @pytest.mark.parametrize(
     ("ending", "options"),
     [
-        ("avi", "-c:v mpeg4 -q:v 2 -g 30"),
+        ("avi", "-c:v mpeg4 -q:v 2 -g 30 -bf 2"),  # whose frames came two late
         ("ts", "-c:v libx264 -g 30 -bf 2"),
         ("mpg", "-c:v mpeg2video -q:v 2 -g 15 -bf 2"),
         ("flv", "-c:v libx264 -g 30 -bf 2"),
         ("mp4", "-c:v libx264 -g 50 -bf 3"),
+        (
+            "mp4",
+            f"-c:v libx264 -x264-params {OPEN_GROUPS}",
+        ),  # whose frames may be stored behind a later key frame
         ("mkv", "-c:v libx264 -g 50 -bf 3"),
         ("webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 60"),
     ],
@@ -145,17 +159,40 @@ def test_seconds_of_each_format(tmp_path: Path, ending: str, options: str) -> No
     """
     source = make_video(tmp_path / "source.mp4", n_frames=100, size=60)
     video = remake(source, tmp_path / f"v.{ending}", *options.split())
-    for number, (start, end, expected) in enumerate(
-        [
-            (0, 1, range(25)),
-            (1.5, 3.4, range(38, 85)),
-            (1.99, 9.0, range(50, 100)),
-            (2.01, 2.99, range(51, 75)),
-        ]
-    ):
+    for number, (start, end, expected) in enumerate(PARTS):
         job = Job(video, tmp_path / f"store_{number}", (start, end))
         assert convert_video(job, keep_damaged=False, **HOW) == (len(expected), "")
         assert indices_of(FrameStore(job.folder).read(range(len(expected)))) == list(expected)
+
+
+def test_seconds_of_joined_files_are_counted_through(tmp_path: Path) -> None:
+    """In the second of two MPEG files one behind the other times begin anew."""
+    source = make_video(tmp_path / "source.mp4", n_frames=100, size=60)
+    halves = [
+        remake(source, tmp_path / f"{start}.mpg", "-ss", start, "-t", "2", "-c:v", "mpeg2video", "-q:v", "2")
+        for start in ("0", "2")
+    ]
+    (tmp_path / "v.mpg").write_bytes(b"".join(half.read_bytes() for half in halves))
+    for start, end in ((1.52, 2.52), (2, 3), (2.52, 3.4)):
+        job = Job(tmp_path / "v.mpg", tmp_path / f"store_{start}", (start, end))
+        first, last = round(start * 25), round(end * 25)
+        assert convert_video(job, keep_damaged=False, **HOW) == (last - first, "")
+        assert indices_of(FrameStore(job.folder).read(range(last - first))) == list(range(first, last))
+
+
+def test_seconds_behind_a_damage(tmp_path: Path) -> None:
+    """MP4 says where they are; of a file that is decoded from its beginning there are none, and that is said."""
+    source = make_video(tmp_path / "source.mp4", n_frames=100, size=60)
+    for ending, codec in (("mp4", "libx264"), ("mpg", "mpeg2video")):
+        whole = remake(source, tmp_path / f"whole.{ending}", "-c:v", codec, "-g", "10")
+        data = bytearray(whole.read_bytes())
+        data[len(data) // 4 : len(data) // 4 + 300] = b"\xff" * 300
+        (tmp_path / f"v.{ending}").write_bytes(data)
+    assert convert_video(Job(tmp_path / "v.mp4", tmp_path / "store", (3, 4)), **HOW) == (25, "")
+    assert indices_of(FrameStore(tmp_path / "store").read(range(25))) == list(range(75, 100))
+    with pytest.raises(ConversionError, match=r"v\.mpg: no frame could be decoded between 3 and 4 s, \w+"):
+        convert_video(Job(tmp_path / "v.mpg", tmp_path / "none", (3, 4)), **HOW)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
