@@ -44,6 +44,8 @@ def test_a_spell_is_of_the_demo(tmp_path: Path) -> None:
 def test_a_little_noise_is_no_growth() -> None:
     said = judge([Sample(i, 400 + i % 7, 100 + i % 3, 5) for i in range(100)], minutes=1)
     assert said.startswith("100 epochs in 1 minutes; ")
+    # one batch more or less waits: a median that was higher by one was taken for growth
+    judge([Sample(i, 2000, 50 + (3 * i) % 8 + (i > 60), 3) for i in range(100)], minutes=1)
 
 
 def test_a_process_that_is_left_behind_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
