@@ -14,6 +14,7 @@ from data.video_streams import written_video
 from data.video_transforms import ClipDraw
 
 STRIP = 8  # frames of a clip that are shown
+TALLEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels that the formats allow
 MARGIN, GAP, ROW_GAP, TITLE, HEADING, LINE, TEXT_WIDTH = 16, 2, 10, 34, 30, 18, 340  # pixels
 PAPER, INK, FAINT = (250, 250, 248), (30, 30, 30), (120, 120, 120)
 SECONDS = 6  # of the video at least: clips are repeated
@@ -78,6 +79,12 @@ def draw_sheet(path: Path, clips: Sequence[ShownClip], title: str, *, tile: int)
     above = [None, *(clip.label for clip in clips[:-1])]
     headings = sum(clip.label != label for clip, label in zip(clips, above, strict=True))
     height = 2 * MARGIN + TITLE + HEADING * headings + sum(heights)
+    tallest = TALLEST.get(path.suffix.lower(), height)
+    if height > tallest:
+        raise ValueError(
+            f"{path}: would be {height} pixels high, such pictures may be {tallest}; "
+            "--max-classes, --clips and --tile make it smaller, and PNG may be higher"
+        )
     sheet = Image.new("RGB", (3 * MARGIN + strip + TEXT_WIDTH, height), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN - 4), title, INK, heading)

@@ -28,7 +28,7 @@ from data.staging import staging_folder
 DATABASE = "frames.db"
 COUNT = "n_frames"
 ROW_ID_IS_FRAME = 1  # PRAGMA user_version of our stores; those of others have 0
-FRAME_NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
+FRAME_NUMBER = re.compile(r"(\d+)(?:\.[A-Za-z]\w*)?$")
 
 
 class FrameStoreError(ValueError):
@@ -100,15 +100,19 @@ class FrameStore:
         """Row ids by index. One pass over the names; the images are not read.
 
         An index is its frame's number less 1; where there is no `n_frames` to say how many there should be, its rank,
-        so that gaps close.
+        so that gaps close. A frame may stand twice, but not two of one number: they are of different videos.
         """
-        numbered = {}
+        numbered: dict[int, int] = {}
+        names: dict[int, str] = {}
         for row_id, name in connection.execute("SELECT rowid, ObjId FROM Images"):
             number = _number_of(name)
             if number is None:
                 raise FrameStoreError(
                     f"{self.path}: {str(name)[-80:]!r} does not end with the number of a frame"
                 )
+            if names.setdefault(number, name) != name:
+                first, second = (str(one)[-80:] for one in (names[number], name))
+                raise FrameStoreError(f"{self.path}: {first!r} and {second!r} are both frame {number}")
             numbered[number] = row_id
         if self._counted:
             return dict(enumerate(row_id for _, row_id in sorted(numbered.items())))

@@ -132,11 +132,15 @@ def fuse(
     """
     size = out.shape[1]
     top, left, side = window
-    painters = list(painters)
-    maps = _fixed_point_map(list(warps), side, clip_size, size)
+    painters, warps = list(painters), list(warps)
     method = resize_method(side, size)
+    # a warp takes the mean of four pixels: where the window has more for one of the output, it is shrunk before
+    shrunk = bool(warps) and method == cv2.INTER_AREA
+    maps = _fixed_point_map(warps, size if shrunk else side, clip_size, size)
     for places, frame in frames:
         crop = frame[top : top + side, left : left + side]
+        if shrunk:
+            crop = cv2.resize(crop, (size, size), interpolation=method)
         target = out[places[0]]
         if maps is not None:
             cv2.remap(crop, *maps, cv2.INTER_LINEAR, dst=target, borderMode=cv2.BORDER_CONSTANT)

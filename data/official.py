@@ -147,8 +147,12 @@ def read_mit(folder: Path, _: str) -> Annotations:
 
 
 def read_diving48(folder: Path, _: str) -> Annotations:
-    vocabulary = _json_list(_needed(folder, "Diving48_vocab.json"))
-    classes = ["_".join([words] if isinstance(words, str) else words) for words in vocabulary]
+    vocabulary = _needed(folder, "Diving48_vocab.json")
+    try:
+        named = ["_".join([words] if isinstance(words, str) else words) for words in _json_list(vocabulary)]
+    except TypeError:
+        raise ValueError(f"{vocabulary}: is not a list of classes, a word or a list of words each") from None
+    classes = _in_order(vocabulary, ((name, str(number)) for number, name in enumerate(named)), first=0)
     splits: dict[str, list[Entry]] = {}
     for split, file in (("train", "Diving48_V2_train.json"), ("val", "Diving48_V2_test.json")):
         path = _needed(folder, file)

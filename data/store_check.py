@@ -179,19 +179,20 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _check_table(connection: sqlite3.Connection) -> set[str]:
-    """The names of the table's columns."""
-    columns = {row[1] for row in connection.execute("PRAGMA table_info(Images)")}
+    """The names of the table's columns, in lower case."""
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(Images)")]
     if not columns:
         raise _FaultError(NO_TABLE, "there is no table Images")
-    if not {"ObjId", "frames"} <= columns:
+    names = {column.lower() for column in columns}  # as SQL reads them
+    if not {"objid", "frames"} <= names:
         raise _FaultError(NO_TABLE, f"table Images has the columns {', '.join(sorted(columns))}")
-    return columns
+    return names
 
 
 def _has_key(connection: sqlite3.Connection) -> bool:
     for _, name, unique, *_ in connection.execute("PRAGMA index_list(Images)"):
         columns = [row[2] for row in connection.execute("SELECT * FROM pragma_index_info(?)", (name,))]
-        if unique and columns == ["ObjId"]:
+        if unique and [column and column.lower() for column in columns] == ["objid"]:
             return True
     return False
 
@@ -290,7 +291,7 @@ def _check_pictures(
                 finding = Finding(
                     WRONG_SIZE, f"frame {row.number} is {width}x{height}, the first {first[1]}x{first[0]}"
                 )
-            elif stated is not None and stated != width:
+            elif stated is not None and str(stated) != str(width):
                 finding = Finding(WRONG_SIZE, f"frame {row.number} is {width} wide, its row says {stated}")
         if finding is not None and finding.kind not in kinds:
             kinds.add(finding.kind)

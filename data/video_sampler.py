@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 START_DISTRIBUTIONS = ("uniform", "normal")
 
@@ -75,8 +76,28 @@ def random_clip(
     return clip_indices(n_frames, length, interval, start)
 
 
+class WorkerStream:
+    """A stream of random numbers; in each worker of a torch DataLoader another one, and in each epoch.
+
+    Workers are copies of one process, so they would all draw the same (the original's did).
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._worker: int | None = None
+        self._generator = np.random.default_rng(seed)
+
+    def generator(self) -> np.random.Generator:
+        """The one of this process, always the same."""
+        worker = get_worker_info()
+        if worker is not None and worker.seed != self._worker:
+            self._worker = worker.seed
+            self._generator = np.random.default_rng((self.seed, worker.seed))
+        return self._generator
+
+
 class RandomSampling:
-    """Random clips of `num` frames; calls draw from one stream seeded by `seed`.
+    """Random clips of `num` frames; calls draw from one stream seeded by `seed`, in a loader's worker from its own.
 
     `interval` is a number or several to choose from; each is multiplied by a number drawn uniformly from `speed`.
     """
@@ -92,7 +113,7 @@ class RandomSampling:
         if not 0 < speed[0] <= speed[1]:
             raise ValueError(f"speed {speed}: must be two positive numbers, the lower one first")
         self.speed = speed
-        self.generator = np.random.default_rng(seed)
+        self.stream = WorkerStream(seed)
         self.set_num(num)
 
     def set_num(self, num: int) -> None:
@@ -102,7 +123,7 @@ class RandomSampling:
     def sampling(self, range_max: int, v_id: Hashable = None, prev_failed: bool = False) -> list[int]:
         """`num` indices below `range_max`, the number of frames. A clip after a failed one is drawn like any other."""
         _check_range(range_max, v_id)
-        return random_clip(range_max, self.num, self.intervals, self.generator, speed=self.speed)
+        return random_clip(range_max, self.num, self.intervals, self.stream.generator(), speed=self.speed)
 
 
 class SequentialSampling:
@@ -124,7 +145,7 @@ class SequentialSampling:
         self.intervals = _positive_intervals(interval)
         self.shuffle = shuffle
         self.fix_cursor = fix_cursor
-        self.generator = np.random.default_rng(seed)
+        self.stream = WorkerStream(seed)
         self.set_num(num)
 
     def set_num(self, num: int) -> None:
@@ -145,13 +166,14 @@ class SequentialSampling:
         return list(clips[cursor % len(clips)])
 
     def _clips(self, n_frames: int) -> list[list[int]]:
-        interval = int(self.generator.choice(self.intervals))
+        generator = self.stream.generator()
+        interval = int(generator.choice(self.intervals))
         span = clip_span(self.num, interval)
         starts = list(range(0, n_frames - span + 1, span))
         if len(starts) < 2:
             return [center_clip(n_frames, self.num, interval)]
         if self.shuffle:
-            self.generator.shuffle(starts)
+            generator.shuffle(starts)
         return [clip_indices(n_frames, self.num, interval, start) for start in starts]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from data import fused
 from data.frame_store import EncodedFrames
@@ -286,7 +287,8 @@ def validation_clip(frames: np.ndarray, *, size: int, short_side: int) -> np.nda
 
 
 class Compose:
-    """An imgaug augmenter on whole clips: every frame gets the same augmentation, each clip another.
+    """An imgaug augmenter on whole clips: every frame gets the same augmentation, each clip another. In a loader's
+    worker the augmenter is seeded with the worker's seed.
 
     `transforms` is any imgaug augmenter. `normalise` is `[means, deviations]`, a number a channel, applied after
     division by 255. Called as `(frames, end_size)`: uint8 `(T, H, W, 3)` and `(anything, H, W)` -> float32 `(3, T, H,
@@ -297,6 +299,7 @@ class Compose:
         if not isinstance(transforms, iaa().Augmenter):
             raise ValueError(f"transforms must be an imgaug augmenter, was given {type(transforms).__name__}")
         self.transforms = transforms
+        self._worker: int | None = None
         self.normalise = (
             None if normalise is None else np.asarray(normalise, np.float32).reshape(2, 3, 1, 1, 1)
         )
@@ -305,6 +308,12 @@ class Compose:
         frames = np.asarray(frames)
         if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
             raise ValueError(f"frames must be uint8 (T, H, W, 3), were {frames.dtype} {frames.shape}")
+        worker = get_worker_info()
+        if (
+            worker is not None and worker.seed != self._worker
+        ):  # they are copies, which would all draw the same
+            self._worker = worker.seed
+            self.transforms.seed_(worker.seed % 2**31)
         _, height, width = end_size
         frames = resize(_augment_alike(frames, self.transforms), height, width)
         clip = frames.transpose(3, 0, 1, 2).astype(np.float32) / 255

@@ -178,6 +178,15 @@ def test_what_is_asked_for_wrongly(
     assert message in capsys.readouterr().err
 
 
+def test_picture_that_its_format_cannot_hold_is_refused(
+    motions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was Pillow's word, without the file."""
+    with pytest.raises(SystemExit):
+        main([str(motions), *SMALL, "--tile", "17000", "--clips", "1", "-o", str(tmp_path / "clips.webp")])
+    assert "clips.webp: would be " in capsys.readouterr().err
+
+
 def test_class_without_training_videos_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As some of Diving48 are."""
     make_stores(tmp_path, {"a": ["v0", "v1"]}, n_frames=6)

@@ -246,3 +246,23 @@ def test_nothing_is_ever_replaced(tmp_path: Path) -> None:
         write_frame_store(tmp_path / "video", painted_jpegs(9))
     assert FrameStore(tmp_path / "video").n_frames == 3
     assert [path.name for path in tmp_path.iterdir()] == ["video"]
+
+
+def test_frames_of_two_videos_in_one_store_are_an_error(tmp_path: Path) -> None:
+    """The second video's were given for the first's."""
+    jpegs = painted_jpegs(3)
+    write_foreign_store(tmp_path / "a", jpegs)
+    with closing(sqlite3.connect(tmp_path / "a" / "frames.db")) as connection, connection:
+        connection.execute("INSERT INTO Images VALUES ('b/frame_00002', ?, 50)", (jpegs[0],))
+    with pytest.raises(
+        FrameStoreError, match="'a/frame_00002' and 'b/frame_00002' are both frame 2|'b/.*' and 'a/"
+    ):
+        FrameStore(tmp_path / "a").read([0])
+
+
+def test_a_number_behind_a_dot_is_the_frames(tmp_path: Path) -> None:
+    """It was taken for a file's ending, and the number before it for the frame's."""
+    write_foreign_store(tmp_path / "a", painted_jpegs(4))
+    with closing(sqlite3.connect(tmp_path / "a" / "frames.db")) as connection, connection:
+        connection.execute("UPDATE Images SET ObjId = replace(ObjId, 'a/frame_', 'v.2.')")
+    assert indices_of(FrameStore(tmp_path / "a").read(range(4))) == list(range(4))

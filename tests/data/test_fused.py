@@ -130,6 +130,19 @@ def _by_hand(frames: np.ndarray, size: int, generator: np.random.Generator) -> n
     return resize(crop, size, size)
 
 
+def test_a_warp_of_a_much_larger_window_does_not_alias() -> None:
+    """It took the mean of four pixels where one of the output covers eighty: 21 dB."""
+    generator = np.random.default_rng(0)
+    spectrum = np.fft.rfft2(generator.normal(size=(720, 720, 3)), axes=(0, 1))
+    distance = np.hypot(np.fft.fftfreq(720)[:, None], np.fft.rfftfreq(720)[None])
+    picture = np.fft.irfft2(spectrum / np.maximum(distance, 1 / 720)[:, :, None], axes=(0, 1))
+    frame = np.clip(128 + 50 * picture / picture.std(), 0, 255).astype(np.uint8)
+    rotation = next(operation for operation in AUGMENTATIONS if operation.name == "rotation")
+    turned = cv2.warpPerspective(frame, rotation.warp(5, clip_size=720), (720, 720), flags=cv2.INTER_LINEAR)
+    wanted = cv2.resize(turned, (80, 80), interpolation=cv2.INTER_AREA)
+    assert psnr(fuse(frame[None], [(rotation, (5,))], size=80)[0], wanted) > 28
+
+
 def test_warps_come_before_the_mirror_and_compose() -> None:
     """Two rotations by 5 degrees are one by 10."""
     frames = detailed(1)[:, :SIZE, :SIZE].copy()

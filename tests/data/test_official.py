@@ -357,6 +357,8 @@ BAD = [
     ("diving48", DIVING | {"Diving48_V2_train.json": '[{"vid_name": "x", "label": 2}]'},
      "Diving48_V2_train.json, video 1: label 2 is not one of the 2 classes"),
     ("diving48", DIVING | {"Diving48_V2_train.json": "[{}]"}, "Diving48_V2_train.json, video 1: has no vid_name and"),
+    ("diving48", DIVING | {"Diving48_vocab.json": '["a", "a"]'}, "vocab.json: its 2 classes must each have a name"),
+    ("diving48", DIVING | {"Diving48_vocab.json": '[["a", 15]]'}, "vocab.json: is not a list of classes, a word or a"),
     ("diving48", DIVING | {"Diving48_V2_train.json": "{}"}, "Diving48_V2_train.json: is not a JSON list"),
     ("diving48", DIVING | {"Diving48_V2_train.json": "["}, "Diving48_V2_train.json: is not JSON"),
 ]  # fmt: skip

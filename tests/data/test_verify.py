@@ -411,3 +411,16 @@ def test_what_is_asked_for_wrongly(
         main([argument.format(root=dataset) for argument in arguments])
     assert stopped.value.code == 2
     assert message.format(root=dataset) in capsys.readouterr().err
+
+
+def test_what_reading_takes_is_sound(tmp_path: Path) -> None:
+    """Names of columns in another case, and widths that are text."""
+    make_stores(tmp_path, {"run": ["a"]}, n_frames=FRAMES)
+    folder = tmp_path / "jpg" / "run" / "a"
+    jpegs = painted_jpegs(FRAMES)
+    (folder / "frames.db").unlink()
+    sql(folder, "CREATE TABLE Images (objid STRING, FRAMES BLOB, size TEXT)")
+    for number, jpeg in enumerate(jpegs, start=1):
+        sql(folder, "INSERT INTO Images VALUES (?, ?, '50')", f"a/frame_{number:05d}", jpeg)
+    assert indices_of(FrameStore(folder).read(range(FRAMES))) == list(range(FRAMES))
+    assert inspect_store(folder, seed=1, full=True).wrong == []

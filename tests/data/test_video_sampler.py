@@ -5,6 +5,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from data.video_sampler import (
     RandomSampling,
@@ -100,6 +102,27 @@ def test_equal_seeds_equal_clips_and_another_seed_others() -> None:
     first, again, other = ([sampler.sampling(100) for _ in range(20)] for sampler in streams)
     assert first == again
     assert first != other
+
+
+class _Drawing(Dataset):
+    def __init__(self) -> None:
+        self.random, self.sequential = RandomSampling(1), SequentialSampling(1, shuffle=True)
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self.random.sampling(10**6)[0], self.sequential.sampling(10**4, v_id=index)[0]
+
+
+def test_workers_of_a_loader_draw_clips_of_their_own_and_others_each_epoch() -> None:
+    """They are copies of one process: all drew the same, and the same again in the next epoch."""
+    torch.manual_seed(0)
+    loader = DataLoader(_Drawing(), batch_size=None, num_workers=2)
+    drawn = [clip for _ in range(2) for clip in loader]
+    assert [len({int(clip[kind]) for clip in drawn}) for kind in (0, 1)] == [16, 16]
+    torch.manual_seed(0)
+    assert [clip for _ in range(2) for clip in loader] == drawn
 
 
 def test_random_sampling_changes_length() -> None:

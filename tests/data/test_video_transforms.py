@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from data import video_transforms
 from data.resizing import resize
@@ -188,6 +189,23 @@ def test_compose_gives_one_augmentation_to_all_frames_and_another_to_the_next_cl
     assert first.dtype == torch.float32
     assert all(torch.equal(first[:, 0], first[:, t]) for t in range(4))
     assert not torch.equal(first, second)
+
+
+class _Composed(Dataset):
+    compose = Compose(iaa.Add((-100, 100)))
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> float:
+        return float(self.compose(np.full((1, 8, 8, 3), 128, np.uint8), (1, 8, 8)).mean())
+
+
+def test_compose_draws_differently_in_each_worker_of_a_loader_and_in_each_epoch() -> None:
+    """All workers gave their first clips the same augmentations."""
+    torch.manual_seed(0)
+    loader = DataLoader(_Composed(), batch_size=None, num_workers=2)
+    assert len({value for _ in range(2) for value in loader}) == 8
 
 
 def test_compose_normalises_after_division_by_255() -> None:
