@@ -26,9 +26,11 @@ def output_file(text: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{shown(text)}: {error.strerror}, {error.filename}") from None
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{shown(text)}: is no file, and would be replaced by one")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{shown(text)}: cannot be written there")
-    return path
+    return path.resolve() if path.is_symlink() else path
 
 
 def number(kind: type, rule: str, allowed: Callable[[float], bool]) -> Parser:

@@ -56,8 +56,9 @@ class VideoFile:
     def rate(self) -> float:
         command = [ffmpeg_binary(), "-nostdin", "-hide_banner", "-i", f"file:{self.path}"]
         text = subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace")
-        found = re.search(r"Video:.* (\d+(?:\.\d+)?) fps", text)
-        return float(found[1]) if found and float(found[1]) > 0 else UNKNOWN_RATE
+        found = re.search(r"Video:.* (\d+(?:\.\d+)?)(k?) fps", text)
+        rate = float(found[1]) * (1000 if found[2] else 1) if found else 0
+        return rate if rate > 0 else UNKNOWN_RATE
 
     def frames(self, short_side: int | None = None) -> Iterator[np.ndarray]:
         try:
@@ -106,14 +107,18 @@ def find_videos(paths: Sequence[Path]) -> list[Video]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path}: there is no such video")
-        found = list(_videos_in(path)) if path.is_dir() else [VideoFile(path)]
+        found = list(_videos_in(path, set())) if path.is_dir() else [VideoFile(path)]
         if not found:
             raise FileNotFoundError(f"{path}: holds no videos")
         videos += found
     return videos
 
 
-def _videos_in(folder: Path) -> Iterator[Video]:
+def _videos_in(folder: Path, seen: set[Path]) -> Iterator[Video]:
+    """Each folder once, as links may lead back to it."""
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
     if has_store(folder):
         yield StoredVideo(folder)
         return
@@ -121,7 +126,7 @@ def _videos_in(folder: Path) -> Iterator[Video]:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from _videos_in(path)
+            yield from _videos_in(path, seen)
         elif path.suffix.lower() not in NO_VIDEOS:
             yield VideoFile(path)
 

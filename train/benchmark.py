@@ -234,7 +234,7 @@ def _loading(options: Options, arguments: argparse.Namespace) -> list[dict[str, 
         options = replace(options, model_dir=Path(folder) / "results", resume_epoch=None)
         if options.dataset == SMALL.dataset:
             root = Path(folder) / "motions"
-            per_class = -(-arguments.loader_clips * 5 // (4 * len(MOTIONS)))
+            per_class = max(5, -(-arguments.loader_clips * 5 // (4 * len(MOTIONS))))  # one for validation
             length = options.val_frame_interval * options.clip_length
             write_motion_set(root, per_class, length, options.short_side, options.random_seed)
             options = replace(options, dataset=root)

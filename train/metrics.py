@@ -25,10 +25,11 @@ def zero_sums(device: torch.device) -> Tensor:
 def batch_sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
     """The sums of one batch: `logits` `(B, classes)`, `labels` `(B,)`, `loss` the mean over the batch -> `(4,)`.
 
-    With fewer than five classes, top-5 looks at all of them.
+    With fewer than five classes, top-5 looks at all of them. A clip whose logits are not all finite is no hit: `topk`
+    puts NaN first, which would make the first classes right.
     """
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    hits = best == labels[:, None]
+    hits = (best == labels[:, None]) & logits.isfinite().all(dim=1, keepdim=True)
     clips = logits.new_full((), len(labels), dtype=torch.float64)
     return torch.stack([clips, hits[:, 0].sum(), hits.sum(), loss.double() * clips])
 

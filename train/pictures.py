@@ -68,6 +68,8 @@ def pyplot() -> Any:
 
 def save_picture(figure: Any, path: Path) -> None:
     """PNG, SVG or PDF, by its ending; ValueError with all there are for any other."""
+    if not path.suffix:  # matplotlib would add one
+        raise ValueError(f"{path}: must end with .png, .svg or .pdf")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         figure.savefig(path, dpi=DPI)

@@ -7,6 +7,7 @@ the cycles of one run have planned, from the moment it started.
 
 import csv
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from train.options import Options
 from train.pictures import Curve, History, Progress, draw_curves, draw_schedule
 from train.plan import operations_of
 from train.schedule import Schedule
+from train.tables import TABLES
 
 Row = dict[str, str]
 SCORES = ("Top1", "Top5", "Loss")
@@ -32,7 +34,7 @@ def read_rows(folder: Path, split: str) -> list[Row]:
 
     FileNotFoundError where there is no such file, ValueError for a bad row and where there is none.
     """
-    paths = sorted(folder.glob(f"{split}_results_s*.csv"))
+    paths = sorted(folder.glob(f"{split}_{TABLES}"))
     if not paths:
         raise FileNotFoundError(f"{folder}: holds no {split}_results_s*.csv")
     rows = []
@@ -98,8 +100,9 @@ def read_schedule(folder: Path) -> tuple[Schedule, LearningRate]:
 
 
 def best_epoch(val: Curve) -> int:
-    """The place of the highest top-1, the first of several."""
-    return max(range(len(val.epochs)), key=val.top1.__getitem__)
+    """The place of the highest top-1, the first of several; NaN, where no video could be read, is the lowest."""
+    scores = [-1.0 if math.isnan(score) else score for score in val.top1]
+    return scores.index(max(scores))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

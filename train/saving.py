@@ -1,6 +1,7 @@
 """When a run writes which checkpoint."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class Saver:
             top1 = -1.0  # whatever comes is better than nothing
             scored = validation_scores(self.folder).items()
             kept = [(score, epoch_path(self.folder, network, epoch)) for epoch, score in scored]
-            kept = [(score, path) for score, path in kept if path.exists()]
+            kept = [(score, path) for score, path in kept if not math.isnan(score) and path.exists()]
             if kept:
                 score, path = max(kept, key=itemgetter(0))
                 with self.disk.met():

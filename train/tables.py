@@ -9,6 +9,10 @@ from typing import Any
 from data.files import append_whole, write_whole
 from data.limits import shown
 
+TABLES = (
+    "results_s[0-9]*.csv"  # one a start, with the epochs done before; whatever else lies there is not ours
+)
+
 
 class Table:
     """A CSV file that grows by whole rows. Those that could not be written wait for the next `write`."""
@@ -35,7 +39,7 @@ def _csv_line(values: Iterable[Any]) -> str:
 
 def cut_results(folder: Path, first_epoch: int) -> None:
     """Drop the rows from `first_epoch` on of all runs before, so that no epoch stands twice; atomic for each file."""
-    for path in folder.glob("*_results_s*.csv"):
+    for path in (path for split in ("train", "val") for path in folder.glob(f"{split}_{TABLES}")):
         with path.open(newline="") as file:
             header, *rows = file.read().splitlines(keepends=True) or [""]
         kept = [row for row in rows if row.endswith("\n") and _epoch_of(row, path) < first_epoch]
@@ -48,7 +52,7 @@ def cut_results(folder: Path, first_epoch: int) -> None:
 def validation_scores(folder: Path) -> dict[int, float]:
     """Epoch -> top-1, of the rows of all runs before."""
     scores: dict[int, float] = {}
-    for path in folder.glob("val_results_s*.csv"):
+    for path in folder.glob(f"val_{TABLES}"):
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 try:

@@ -8,6 +8,7 @@ import pytest
 from data.convert import main as convert
 from data.frame_store import FrameStore
 from data.video_streams import StoredVideo, VideoFile, VideoStreamError, find_videos, written_video
+from tests.data.making import run_maker
 from tests.painting import indices_of, make_stores, paint
 
 
@@ -82,6 +83,20 @@ def test_videos_are_found(tmp_path: Path) -> None:
         find_videos([tmp_path / "empty"])
     with pytest.raises(FileNotFoundError, match="gone.mp4: there is no such video"):
         find_videos([tmp_path / "gone.mp4"])
+
+
+def test_each_folder_is_looked_into_once(tmp_path: Path) -> None:
+    """Where a link leads back up videos were found again and again."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.avi").touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert [video.path.name for video in find_videos([tmp_path])] == ["x.avi"]
+
+
+def test_rate_of_a_fast_video(tmp_path: Path) -> None:
+    """Of 1,000 frames a second ffmpeg says `1k`: it was taken for unknown."""
+    run_maker("-f", "lavfi", "-i", "testsrc=rate=1000:duration=0.1:size=64x48", tmp_path / "v.mp4")
+    assert VideoFile(tmp_path / "v.mp4").rate == 1000
 
 
 def test_half_a_video_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,3 +34,10 @@ def test_three_classes_have_a_top5() -> None:
 
 def test_nothing_counted_is_no_number() -> None:
     assert all(math.isnan(value) for value in averages(zero_sums(torch.device("cpu"))))
+
+
+def test_answers_that_are_no_numbers_are_no_hits() -> None:
+    """They counted for the first classes, and a network that had nothing but those could be the best of a run."""
+    logits = torch.tensor([[float("nan")] * 8, [9.0, *[0.0] * 7], [float("inf"), *[0.0] * 7]])
+    sums = batch_sums(logits, torch.zeros(3, dtype=torch.long), torch.tensor(0.0))
+    assert averages(sums).top1 == averages(sums).top5 == 1 / 3

@@ -15,9 +15,10 @@ from train.callbacks import EpochReport, ResultsTable
 from train.command_line import parse_options
 from train.metrics import Averages
 from train.options import Options
-from train.pictures import draw_confusion, shares_of_clips
-from train.plot import main, read_history, read_schedule
+from train.pictures import Curve, draw_confusion, shares_of_clips
+from train.plot import best_epoch, main, read_history, read_schedule
 from train.results import write_run_file
+from train.tables import cut_results
 
 
 def make_run(folder: Path, first: int, last: int, gate_names: Sequence[str] = ()) -> Path:
@@ -48,6 +49,22 @@ def test_resumed_run_is_one_curve(tmp_path: Path) -> None:
     train, val, _ = read_history(tmp_path)
     assert train.epochs == val.epochs == [1, 2, 3, 4, 5]
     assert val.loss == [2.0, 1.0, 2 / 3, 0.5, 0.4]
+
+
+def test_tables_of_ones_own_are_not_the_runs(tmp_path: Path) -> None:
+    """They were drawn, and their rows cut when a run went back."""
+    make_run(tmp_path, 1, 3)
+    copy = tmp_path / "val_results_sorted.csv"
+    copy.write_bytes((tmp_path / "val_results_s0001.csv").read_bytes())
+    assert read_history(tmp_path)[1].epochs == [1, 2, 3]
+    before = copy.read_bytes()
+    cut_results(tmp_path, 2)
+    assert copy.read_bytes() == before
+    assert read_history(tmp_path)[1].epochs == [1]
+
+
+def test_best_epoch_is_one_with_a_score() -> None:
+    assert best_epoch(Curve([1, 2, 3], [float("nan"), 0.2, 0.2], [0.0] * 3, [0.0] * 3)) == 1
 
 
 def test_what_training_wrote_down_is_read_back(tmp_path: Path) -> None:
@@ -161,6 +178,9 @@ def test_picture_of_an_unknown_kind_says_which_there_are(
     error = capsys.readouterr().err
     assert "curves.doc: " in error
     assert "svg" in error
+    with pytest.raises(SystemExit):  # a picture of another name was written, and this one named
+        main([str(tmp_path), "-o", str(tmp_path / "curves")])
+    assert "curves: must end with .png, .svg or .pdf" in capsys.readouterr().err
 
 
 def test_runs_whose_folders_have_one_name_stay_two(

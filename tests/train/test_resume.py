@@ -181,6 +181,20 @@ def test_best_that_is_left_is_kept_when_a_run_goes_back(stores: Path, tmp_path: 
     assert_same_weights(best, second)
 
 
+def test_an_epoch_without_a_score_is_not_the_best_that_is_left(stores: Path, tmp_path: Path) -> None:
+    """Where no video could be read: nothing was above NaN, so it stayed the best for good."""
+    assert train(stores, tmp_path, "--end-epoch", "3") == 0
+    table = folder(tmp_path) / "val_results_s0001.csv"
+    header, *lines = table.read_text().splitlines()
+    lines = [",".join([line[0], {"1": "nan"}.get(line[0], "0.0"), *line.split(",")[2:]]) for line in lines]
+    table.write_text("\n".join([header, *lines]) + "\n")
+    (folder(tmp_path) / f"{NAME}_best.pth").unlink()
+    assert train(stores, tmp_path, "--end-epoch", "3", "--resume-epoch", "3") == 0
+    content = torch.load(folder(tmp_path) / f"{NAME}_best.pth", weights_only=True)
+    assert content["epoch"] >= 2
+    assert content["metrics"]["best_top1"] >= 0
+
+
 def test_where_nothing_is_left_the_next_is_the_best(stores: Path, undisturbed: Path, tmp_path: Path) -> None:
     content = torch.load(folder(undisturbed) / f"{NAME}_ep-0001.pth", weights_only=True)
     content["metrics"]["best_top1"] = 1.0
