@@ -26,6 +26,8 @@ def output_file(text: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{shown(text)}: {error.strerror}, {error.filename}") from None
+    except RecursionError:  # pathlib makes one folder within the other by calling itself
+        raise argparse.ArgumentTypeError(f"{shown(text)}: lies too many folders deep") from None
     if path.exists() and not path.is_file() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{shown(text)}: is no file, and would be replaced by one")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):

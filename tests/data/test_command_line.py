@@ -18,3 +18,11 @@ def test_links_are_written_through_and_what_is_no_file_is_refused(tmp_path: Path
         output_file(str(tmp_path / "pipe"))
     with pytest.raises(argparse.ArgumentTypeError, match="null: is no file"):
         output_file("/dev/null")
+
+
+def test_a_place_a_thousand_folders_deep_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a traceback."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(argparse.ArgumentTypeError, match="lies too many folders deep"):
+        output_file("a/" * 1500 + "x")
+    assert list(tmp_path.iterdir()) == []
