@@ -124,7 +124,10 @@ def _try_repeatedly(download: Download, manners: Manners) -> Path:
         except FetchError:
             if retry == manners.retries:
                 raise
-        time.sleep(min(manners.back_off * 2**retry * generator.uniform(0.5, 1.5), LONGEST_WAIT))
+        doubled = manners.back_off * 2 ** min(
+            retry, 30
+        )  # which is above the longest wait already, and a float still
+        time.sleep(min(doubled * generator.uniform(0.5, 1.5), LONGEST_WAIT))
     raise AssertionError("the last try returns or raises")
 
 

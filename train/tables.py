@@ -9,9 +9,7 @@ from typing import Any
 from data.files import append_whole, write_whole
 from data.limits import shown
 
-TABLES = (
-    "results_s[0-9]*.csv"  # one a start, with the epochs done before; whatever else lies there is not ours
-)
+TABLES = "results_s[0-9]*.csv"  # one a start, named after its first epoch; other files are not the run's
 
 
 class Table:

@@ -81,6 +81,20 @@ def test_seconds_of_webm_arrive_to_the_frame(tmp_path: Path, video: bytes, codec
     assert indices_of(store.read(range(store.n_frames))) == list(range(80, 130))
 
 
+def test_retries_may_be_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The doubled wait was no float any more after 1,024 of them, whatever it began with: a traceback."""
+
+    def fail(*_: object) -> None:
+        raise FetchError("not today")
+
+    monkeypatch.setattr("data.fetching._try", fail)
+    words = [str(write_labels(tmp_path / "labels.csv", ["x"])), str(tmp_path / "videos")]
+    assert main([*words, "--retries", "1100", "--back-off", "0"]) == 1
+    assert capsys.readouterr().out == "failed 1\n"
+
+
 @pytest.mark.parametrize("flag", ["--pause", "--back-off", "--timeout", "--time-limit"])
 def test_waits_without_an_end_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
