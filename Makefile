@@ -49,17 +49,17 @@ demo-full: demo
 	$(BIN)/python -m data.synthetic $(DEMO)/unseen --videos-per-class 1 --height 192 --seed 2
 	$(BIN)/python -m train.predict $(BEST) $(DEMO)/unseen --top 3 --stride 4 --json $(DEMO)/answers.json \
 	    --overlay $(DEMO)/overlay --attention $(DEMO)/attention --features $(DEMO)/features.npz
-	$(BIN)/python docs/filmstrip.py $(SHOWN:%=$(DEMO)/attention/%_00000.mp4) -o $(DEMO)/attention.jpg
+	$(BIN)/python tools/docs/filmstrip.py $(SHOWN:%=$(DEMO)/attention/%_00000.mp4) -o $(DEMO)/attention.jpg
 
 test: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 soak: setup
-	$(BIN)/python -m tests.train.kills --kills $(KILLS)
-	$(BIN)/python -m tests.data.kills --kills $(KILLS)
-	$(BIN)/python -m tests.machines --faults $(FAULTS)
-	$(BIN)/python -m tests.machines --spell $(SPELL_MINUTES)
-	$(BIN)/python -m tests.attack --minutes $(ATTACK_MINUTES)
+	$(BIN)/python -m tests.train.crash_recovery --kills $(KILLS)
+	$(BIN)/python -m tests.data.crash_recovery --kills $(KILLS)
+	$(BIN)/python -m tests.fault_injection --faults $(FAULTS)
+	$(BIN)/python -m tests.fault_injection --spell $(SPELL_MINUTES)
+	$(BIN)/python -m tests.fuzz --minutes $(ATTACK_MINUTES)
 	$(BIN)/python -m pytest -m slow
 
 lint: setup

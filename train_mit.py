@@ -3,8 +3,8 @@
 import sys
 
 from data.datasets import MIT
+from train.main import main
 from train.options import Options
-from train.run import main
 
 DEFAULTS = Options(
     clip_size=284,

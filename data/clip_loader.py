@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import multiprocessing.util
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Listener, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -24,13 +26,57 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
-from data.shared_memory import SHARED_MEMORY_FOLDER
+from data.batch_sampler import BatchShape
 
 logger = logging.getLogger(__name__)
+SHARED_MEMORY_FOLDER = Path("/dev/shm")
+BUDGET = 2 * 10**9  # bytes of it that a loader takes at most
+PREFETCH = 2  # batches a worker holds ready, where they fit
+
+
+def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int, prefetch: int = PREFETCH) -> int:
+    """What batches in flight hold of /dev/shm at most: a worker its prefetched ones, and the consumer one."""
+    largest = max(shape.batch * shape.length * shape.size**2 * 3 for shape in shapes)
+    return (workers * prefetch + 1) * largest if workers else 0
+
+
+def fitting_prefetch(
+    shapes: Sequence[BatchShape],
+    workers: int,
+    *,
+    processes: int = 1,
+    free: int | None = None,
+    flags: str = "--workers or --batch-size",
+) -> int:
+    """How many batches a worker may hold ready: as many as fit, with those of all `processes` on this machine.
+
+    At most PREFETCH, within BUDGET, and within the `free` bytes of /dev/shm: with a warning where the machine
+    has too little, and a ValueError, with the `flags` that lower it, where it has not enough for one batch a worker.
+    """
+    if free is None:
+        folder = SHARED_MEMORY_FOLDER
+        free = shutil.disk_usage(folder).free if folder.is_dir() else BUDGET  # Linux, or another
+
+    def needed(prefetch: int) -> int:
+        return processes * shared_memory_bytes(shapes, workers, prefetch)
+
+    if needed(1) > free:
+        raise ValueError(
+            f"{workers} workers need {needed(1) / 1e6:.0f} MB of {SHARED_MEMORY_FOLDER}, which has "
+            f"{free / 1e6:.0f} MB free: lower {flags}, or make it larger (docker run --shm-size)"
+        )
+    wanted = max((count for count in range(1, PREFETCH + 1) if needed(count) <= BUDGET), default=1)
+    prefetch = max(count for count in range(1, wanted + 1) if needed(count) <= free)
+    if prefetch < wanted:
+        logger.warning(
+            "%s has %.0f MB free: workers hold %d batches ready, not %d",
+            *(SHARED_MEMORY_FOLDER, free / 1e6, prefetch, wanted),
+        )
+    return prefetch
+
 
 MAX_DEATHS = 5  # of workers, one after the other, while no batch comes
 PATIENCE = 60.0  # seconds without a batch, after which the log says so
-
 Request = TypeVar("Request")
 Batch = TypeVar("Batch", bound=tuple[Any, ...])  # a named one
 

@@ -20,10 +20,67 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from data.database import DatabaseError, opened
-from data.files import flush_to_disk
-from data.limits import jpeg_size, open_without_waiting
-from data.staging import staging_folder
+from data.common.atomic_io import flush_to_disk, open_without_waiting
+from data.common.cli import shown
+from data.common.staging import staging_folder
+
+LONGEST_VALUE = 2**25  # bytes of a JPEG, or of its name
+LARGEST_FRAME = 2**25  # pixels: 8K
+LONGEST_SIDE = 32  # times the other one, as frames are scaled to a short side
+MOST_SCANS = 64  # of a progressive JPEG, which has ten or so; each goes over the whole frame
+START_OF_SCAN = b"\xff\xda"
+
+
+def jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    """Height and width of a frame. ValueError for what is no JPEG, or takes more than a frame may."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+    if height * width > LARGEST_FRAME or max(height, width) > LONGEST_SIDE * min(height, width):
+        raise ValueError(
+            f"it has {width} x {height} pixels, may have {LARGEST_FRAME}, one side up to {LONGEST_SIDE} times the other"
+        )
+    if jpeg.count(START_OF_SCAN) > MOST_SCANS:
+        raise ValueError(f"it has more than {MOST_SCANS} scans")
+    return height, width
+
+
+STEPS_OF_A_BYTE = 1
+REASONS = {
+    "SQLITE_AUTH": "Images is not a plain table",
+    "SQLITE_INTERRUPT": "has more rows than its size allows, its pages go in circles",
+}
+
+
+class DatabaseError(ValueError):
+    """A file that SQLite cannot read, or may not go on reading; the message is the reason alone."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Read-only and immutable, so that nothing is locked or written, also on read-only disks.
+
+    Raises DatabaseError, also for what is done within.
+    """
+    try:
+        # as_uri escapes what a URI cannot hold: ids with #, ? and % are found
+        with closing(
+            sqlite3.connect(path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True)
+        ) as connection:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+            connection.set_authorizer(_allow)
+            # honest databases are gone over in far fewer steps of SQLite's machine than they have bytes
+            steps = STEPS_OF_A_BYTE * path.stat().st_size + 100_000
+            connection.set_progress_handler(lambda: True, min(steps, 2**31 - 1))
+            yield connection
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where its message has bytes of the file
+        reason = REASONS.get(getattr(error, "sqlite_errorname", ""), shown(error))
+        raise DatabaseError(reason) from error
+
+
+def _allow(action: int, first: str | None, second: str | None, database: str | None, view: str | None) -> int:
+    """SQLite's question while it compiles a query: whatever a view asks for, and recursion, is denied."""
+    denied = view is not None or action == sqlite3.SQLITE_RECURSIVE
+    return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
+
 
 DATABASE = "frames.db"
 COUNT = "n_frames"

@@ -2,7 +2,7 @@
 
 Follow a clip: the batch sampler's ClipRequest arrives at `TrainingClips.__getitem__`; frames are chosen, read,
 transformed, and stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalisation and layout are the device's work
-(train/loop.py).
+(train/engine.py).
 """
 
 import signal
@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
-from data.batching import ClipRequest
-from data.clip_loader import ClipLoader, is_no_shared_memory, sent
+from data.batch_sampler import ClipRequest
+from data.clip_loader import PREFETCH, ClipLoader, is_no_shared_memory, sent
 from data.frame_store import EncodedFrames, FrameStore, FrameStoreError
-from data.shared_memory import PREFETCH
+from data.video_list import VideoList
 from data.video_sampler import center_clip, random_clip
 from data.video_transforms import ClipDraw, draw_clip, training_clip, validation_clip
-from data.videos import VideoList
 
 MAX_REPLACEMENTS = 100  # unreadable videos in a row before a clip is given up
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from data import fused
+from data import augmentation as fused
+from data.augmentation import resize, scale_short_side
 from data.frame_store import EncodedFrames
-from data.resizing import resize, scale_short_side
 
 
 def _restore_numpy_names() -> None:
@@ -57,7 +57,7 @@ Values = tuple[float, ...]
 class Operation:
     """An augmentation: `draw` its values once for a clip, and its forms for those values in both engines.
 
-    `augmenter` builds imgaug's. Of the fused engine (data/fused.py) `warp` moves pixels, `painter` changes colours.
+    `augmenter` builds imgaug's. Of the fused engine (data/augmentation.py) `warp` moves pixels, `painter` changes colours.
     """
 
     name: str

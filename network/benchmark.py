@@ -20,7 +20,7 @@ from typing import NamedTuple, NoReturn
 import torch
 from torch import Tensor, nn
 
-from network.operations import count_operations, count_parameters
+from network.flops import count_operations, count_parameters
 from network.registry import create_network, list_networks
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.datasets import DIVING48, HACS, HMDB51, KINETICS, MIT, UCF101
-from tests.painting import make_stores
+from tests.synthetic_frames import make_stores
 
 FLAGS = [
     "--network",

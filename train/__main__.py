@@ -3,8 +3,8 @@
 import sys
 
 from data.datasets import OWN
+from train.main import main
 from train.options import Options
-from train.run import main
 
 if __name__ == "__main__":
     sys.exit(main(OWN, Options(), prog="python -m train"))

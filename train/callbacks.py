@@ -10,13 +10,13 @@ import torch
 from humanfriendly.terminal import ansi_wrap
 from tqdm import tqdm
 
-from data.batching import BatchShape
+from data.batch_sampler import BatchShape
 from data.video_iterator import BadSample
-from train.distributed import World
-from train.loop import StepReport, describe
+from train.csv_log import Table
+from train.engine import StepReport, describe
 from train.metrics import Averages, averages, zero_sums
-from train.tables import Table
-from train.timing import Times
+from train.parallel.distributed import World
+from train.parallel.step_timer import Times
 
 logger = logging.getLogger(__name__)
 

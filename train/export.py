@@ -18,11 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.command_line import OneLineParser
+from data.common.cli import OneLineParser
 from network import create_network
-from network.weights import load_weights, write_safetensors
+from network.pretrained import load_weights, write_safetensors
+from train.inference import Trained, load_trained
 from train.options import network_choices
-from train.trained import Trained, load_trained
 
 BATCHES = (1, 2, 5)  # that are compared; the one that is exported with is another
 EXPORTED_BATCH = 3

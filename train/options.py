@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.command_line import Parser, boolean, choice, not_negative, number, positive
-from data.cores import own_cores
+from data.common.cli import Parser, boolean, choice, not_negative, number, positive
+from data.common.cpus import own_cores
 from data.datasets import DatasetSpec
 from data.video_sampler import START_DISTRIBUTIONS
-from network.layouts import LAYOUTS
-from train.lr_scheduler import SCHEDULES
-from train.multigrid import BATCH_RULES
-from train.optimiser import OPTIMISERS
-from train.schedule import SPANS
+from network.pretrained_formats import LAYOUTS
+from train.lr_schedule import SCHEDULES
+from train.multigrid import BATCH_RULES, SPANS
+from train.optimizer import OPTIMISERS
 
 PLACES = ("start", "top", "mid", "end", "skip", "final")
 PRECISIONS = ("fp32", "fp16", "bf16")

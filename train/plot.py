@@ -13,17 +13,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.batching import BatchShape
-from data.command_line import OneLineParser
-from data.limits import shown
-from train.build import make_learning_rate, make_schedule
+from data.batch_sampler import BatchShape
+from data.common.cli import OneLineParser, shown
+from train.builders import make_learning_rate, make_schedule
 from train.callbacks import GATES_COLUMN, SPEED_COLUMNS
-from train.lr_scheduler import LearningRate
+from train.csv_log import TABLES
+from train.dry_run import operations_of
+from train.figures import Curve, History, Progress, draw_curves, draw_schedule
+from train.lr_schedule import LearningRate
+from train.multigrid import Schedule
 from train.options import Options
-from train.pictures import Curve, History, Progress, draw_curves, draw_schedule
-from train.plan import operations_of
-from train.schedule import Schedule
-from train.tables import TABLES
 
 Row = dict[str, str]
 SCORES = ("Top1", "Top5", "Loss")

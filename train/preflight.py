@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from data.batching import BatchShape, ClipRequest
+from data.batch_sampler import BatchShape, ClipRequest
 from data.video_iterator import Sample, TrainingClips, ValidationClips
-from data.videos import Dataset
-from train.distributed import World
-from train.loop import unreadable_in_validation
+from data.video_list import Dataset
+from train.engine import unreadable_in_validation
+from train.parallel.distributed import World
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from network.weights import load_weights
-from train.average import WeightAverage
-from train.checkpoint import naming_what_fails
+from network.pretrained import load_weights
+from train.checkpointing.checkpoint import naming_what_fails
+from train.ema import WeightAverage
+from train.input_norm import Normalisation
 from train.metrics import zero_sums
-from train.normalisation import Normalisation
-from train.optimiser import make_optimiser, parameter_roles, restore_optimiser, saved_roles
+from train.optimizer import make_optimiser, parameter_roles, restore_optimiser, saved_roles
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class TrainingState:
         self.sums = torch.zeros_like(self.sums)
 
     def content(self, sums: Tensor) -> dict[str, Any]:
-        """This state's part of a checkpoint, plain values and tensors (see train.checkpoint.KEYS); `sums` over all."""
+        """This state's part of a checkpoint, plain values and tensors (see train.checkpointing.checkpoint.KEYS); `sums` over all."""
         return {
             **self.average.content(),
             "epoch": self.epochs_done,

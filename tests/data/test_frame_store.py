@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data.frame_store import FrameStore, FrameStoreError, write_frame_store
-from tests.painting import indices_of, painted_jpegs, read_paint
+from tests.synthetic_frames import indices_of, painted_jpegs, read_paint
 
 ODD_IDS = [
     "#1 take?",

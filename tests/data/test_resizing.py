@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.resizing import resize, scale_short_side
+from data.augmentation import resize, scale_short_side
 
 
 def noise(length: int, height: int, width: int) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.batching import BatchShape
-from data.shared_memory import fitting_prefetch, shared_memory_bytes
+from data.batch_sampler import BatchShape
+from data.clip_loader import fitting_prefetch, shared_memory_bytes
 
 
 def test_clips_cost_their_own_pixels_of_shared_memory() -> None:

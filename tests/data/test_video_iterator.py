@@ -7,18 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from data.batching import BatchShape, ClipRequest, TrainingBatches, ValidationBatches
+from data.batch_sampler import BatchShape, ClipRequest, TrainingBatches, ValidationBatches
 from data.datasets import OWN
 from data.frame_store import FrameStore
-from data.labels import main
-from data.video_iterator import (
-    Batch,
-    TrainingClips,
-    ValidationClips,
-    make_loader,
-)
-from data.videos import Dataset, open_dataset
-from tests.painting import make_stores, read_paint
+from data.video_iterator import Batch, TrainingClips, ValidationClips, make_loader
+from data.video_list import Dataset, open_dataset
+from tests.commands import main_of
+from tests.synthetic_frames import make_stores, read_paint
+
+main = main_of("data.labels")
 
 IDS = {name: [f"{name}{i}" for i in range(8)] for name in ("a", "b", "c")}
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data import video_transforms
-from data.resizing import resize
+from data.augmentation import resize
 from data.video_transforms import (
     AUGMENTATIONS,
     Compose,

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from network import create_network
-from network.benchmark import main, measure_latency
-from network.operations import count_operations, count_parameters
+from network.benchmark import measure_latency
+from network.flops import count_operations, count_parameters
+from tests.commands import main_of
+
+main = main_of("network.benchmark")
 
 
 @pytest.mark.parametrize(("name", "gflops"), [("r3d_50", 53.16), ("r3d_101", 78.52), ("r2plus1d_50", 50.04)])

@@ -7,8 +7,8 @@ import torch
 
 from data.datasets import OWN
 from network import create_network
-from train.checkpoint import KEYS, save_checkpoint
-from train.normalisation import Normalisation
+from train.checkpointing.checkpoint import KEYS, save_checkpoint
+from train.input_norm import Normalisation
 from train.options import Options, network_choices
 
 

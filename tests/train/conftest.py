@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from data.labels import main as labels_main
-from tests.painting import make_stores
-from tests.train.runs import UNDISTURBED, train
+from tests.commands import main_of
+from tests.synthetic_frames import make_stores
+from tests.train.helpers import UNDISTURBED, train
+
+labels_main = main_of("data.labels")
 
 
 @pytest.fixture(scope="session")

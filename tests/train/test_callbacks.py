@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.batching import BatchShape
+from data.batch_sampler import BatchShape
 from data.video_iterator import BadSample
 from train.callbacks import (
     AccuracyMonitor,
@@ -19,11 +19,11 @@ from train.callbacks import (
     ShapeMonitor,
     SpeedMonitor,
 )
-from train.distributed import World
-from train.loop import StepReport
+from train.csv_log import cut_results
+from train.engine import StepReport
 from train.metrics import Averages
-from train.tables import cut_results
-from train.timing import Times
+from train.parallel.distributed import World
+from train.parallel.step_timer import Times
 
 CPU = torch.device("cpu")
 

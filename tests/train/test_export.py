@@ -11,13 +11,16 @@ from safetensors import safe_open
 from network import create_network, registry, srtg_resnet
 from network.blocks import BasicBlock
 from network.layers import DepthwiseConv3D
-from network.weights import load_weights
+from network.pretrained import load_weights
+from tests.commands import main_of
 from tests.train.checkpoints import make_checkpoint
 from train import export
-from train.export import main, notes_of
-from train.normalisation import Normalisation
+from train.export import notes_of
+from train.inference import Trained, load_trained
+from train.input_norm import Normalisation
 from train.options import Options
-from train.trained import Trained, load_trained
+
+main = main_of("train.export")
 
 SMALL = {"clip_length": 4, "clip_size": 32, "short_side": 36}
 CPU = torch.device("cpu")

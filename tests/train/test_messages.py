@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.labels import main as labels_main
-from tests.painting import make_stores
-from tests.train.runs import damage, fails, folder, rows, train
-from train.loop import Trainer
+from tests.commands import main_of
+from tests.synthetic_frames import make_stores
+from tests.train.helpers import damage, fails, folder, rows, train
+from train.engine import Trainer
+
+labels_main = main_of("data.labels")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_too_little_memory_is_one_line_that_says_at_which_shape(
     def forward(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
 
-    monkeypatch.setattr("train.loop.Trainer._forward", forward)
+    monkeypatch.setattr("train.engine.Trainer._forward", forward)
     fails(
         capsys, 1, "epoch 1, step 1, batch 4x4x32x32", "out of memory; --accumulate 2",
         run=lambda: train(stores, tmp_path),

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from data.batching import BatchShape
+from data.batch_sampler import BatchShape
 from train.multigrid import cycle_shapes, even_size, long_shapes, plan_epoch, short_shape
 
 BASE = BatchShape(48, 16, 224)

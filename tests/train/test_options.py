@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.datasets import HACS, HMDB51, KINETICS, OWN
-from train.command_line import make_parser, parse_options
+from train.cli import make_parser, parse_options
 from train.options import Options, network_choices
 
 DATASET = ["--dataset", "somewhere"]

@@ -9,16 +9,19 @@ import cv2
 import numpy as np
 import pytest
 
-from data.batching import BatchShape
+from data.batch_sampler import BatchShape
 from data.datasets import OWN
+from tests.commands import main_of
 from train.callbacks import EpochReport, ResultsTable
-from train.command_line import parse_options
+from train.cli import parse_options
+from train.csv_log import cut_results
+from train.figures import Curve, draw_confusion, shares_of_clips
 from train.metrics import Averages
 from train.options import Options
-from train.pictures import Curve, draw_confusion, shares_of_clips
-from train.plot import best_epoch, main, read_history, read_schedule
-from train.results import write_run_file
-from train.tables import cut_results
+from train.plot import best_epoch, read_history, read_schedule
+from train.run_folder import write_run_file
+
+main = main_of("train.plot")
 
 
 def make_run(folder: Path, first: int, last: int, gate_names: Sequence[str] = ()) -> Path:

@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.labels import main as labels_main
-from data.videos import Dataset, VideoList
+from data.video_list import Dataset, VideoList
 from network import create_network
-from tests.painting import make_stores
-from tests.train.runs import NAME, damage, fails, folder, train
-from train.checkpoint import epoch_path
+from tests.commands import main_of
+from tests.synthetic_frames import make_stores
+from tests.train.helpers import NAME, damage, fails, folder, train
+from train.checkpointing.checkpoint import epoch_path
 from train.preflight import check_disk, check_labels, checkpoint_bytes
+
+labels_main = main_of("data.labels")
 
 
 @pytest.fixture

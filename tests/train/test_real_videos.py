@@ -4,12 +4,14 @@ import csv
 import subprocess
 from pathlib import Path
 
-from data.convert import main as convert
 from data.datasets import OWN
-from data.labels import main as labels
-from data.video_files import ffmpeg_binary
+from data.ffmpeg import ffmpeg_binary
+from tests.commands import main_of
+from train.main import main as train
 from train.options import Options
-from train.run import main as train
+
+convert = main_of("data.convert")
+labels = main_of("data.labels")
 
 CLIPS = ("apply_eye_makeup.avi", "arm_wrestling.mp4", "cleaning_pool.mp4", "flipping_a_pancake.mkv")
 

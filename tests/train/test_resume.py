@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from data.datasets import UCF101
-from data.labels import main as labels_main
-from tests.data.test_official import WRITERS
-from tests.painting import make_stores
-from tests.train.runs import (
+from tests.commands import main_of
+from tests.data.labels.test_official import WRITERS
+from tests.synthetic_frames import make_stores
+from tests.train.helpers import (
     NAME,
     SMALL,
     assert_same_weights,
@@ -27,9 +27,11 @@ from tests.train.runs import (
     wait_for,
     weights,
 )
-from train.interrupt import StoppedError, StopRequest
+from train.main import main
 from train.options import Options
-from train.run import main
+from train.signals import StoppedError, StopRequest
+
+labels_main = main_of("data.labels")
 
 
 @pytest.mark.parametrize("after", [1, 2])
@@ -243,7 +245,7 @@ def test_without_tensorboard_nothing_is_touched(
 ) -> None:
     """It was noticed after later checkpoints were renamed and rows were cut."""
     assert train(stores, tmp_path, "--end-epoch", "2") == 0
-    monkeypatch.setattr("train.wiring.find_spec", lambda name: None)
+    monkeypatch.setattr("train.run.find_spec", lambda name: None)
     before = {path.name: path.read_bytes() for path in folder(tmp_path).iterdir()}
     fails(
         capsys, 2, "--tensorboard: needs the package tensorboard",

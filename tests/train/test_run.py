@@ -9,9 +9,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.labels import main as labels_main
-from tests.painting import make_stores
-from tests.train.runs import NAME, folder, rows, train, weights
+from tests.commands import main_of
+from tests.synthetic_frames import make_stores
+from tests.train.helpers import NAME, folder, rows, train, weights
+
+labels_main = main_of("data.labels")
 
 
 def test_what_a_run_leaves(undisturbed: Path, stores: Path) -> None:

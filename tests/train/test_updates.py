@@ -11,21 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.batching import BatchShape
+from data.batch_sampler import BatchShape
 from data.datasets import OWN
 from data.video_iterator import Batch
-from tests.train.runs import NAME, assert_same_weights, fails, folder, rows, train, weights
-from train.build import make_network
+from tests.train.helpers import NAME, assert_same_weights, fails, folder, rows, train, weights
+from train.builders import make_network
 from train.callbacks import SpeedMonitor
-from train.command_line import parse_options
-from train.distributed import World
-from train.loop import StepReport, Trainer
-from train.lr_scheduler import LearningRate
+from train.cli import parse_options
+from train.engine import StepReport, Trainer
+from train.input_norm import Normalisation
+from train.lr_schedule import LearningRate
+from train.mixup import Regularisation
 from train.multigrid import Step
-from train.normalisation import Normalisation
-from train.optimiser import make_optimiser, parameter_roles
+from train.optimizer import make_optimiser, parameter_roles
 from train.options import Options
-from train.regularisation import Regularisation
+from train.parallel.distributed import World
 
 
 @contextmanager

@@ -1,0 +1,5 @@
+"""Benchmark of reading clips and converting videos; `reader` is what a training worker does for one clip."""
+
+from data.benchmark.reading import reader
+
+__all__ = ["reader"]
