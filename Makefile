@@ -32,7 +32,7 @@ demo: setup
 	$(BIN)/python -m data.labels folders $(DEMO)/motions --overwrite
 	$(BIN)/python -m train --dataset $(DEMO)/motions --network srtg_r3d_18 --short-cycles \
 	    --clip-length 8 --clip-size 64 --short-side 72 --train-frame-interval 4 --val-frame-interval 4 \
-	    --batch-size 8 --workers 1 --augment none --flip False --clip-gradient 5 \
+	    --batch-size 8 --workers 1 --augment none --flip False --clip-grad-norm 5 \
 	    --lr-base 0.01 --lr-schedule cosine --warmup-epochs 1 --end-epoch 8 --save-frequency 8 --tensorboard --model-dir $(DEMO)/results
 	$(BIN)/python -m train.plot $(RUN) -o $(DEMO)/curves.png
 
@@ -48,7 +48,7 @@ demo-full: demo
 	$(BIN)/python -m train.export $(BEST) -o $(DEMO)/model.onnx
 	$(BIN)/python -m data.synthetic $(DEMO)/unseen --videos-per-class 1 --height 192 --seed 2
 	$(BIN)/python -m train.predict $(BEST) $(DEMO)/unseen --top 3 --stride 4 --json $(DEMO)/answers.json \
-	    --overlay $(DEMO)/overlay --attention $(DEMO)/attention --features $(DEMO)/features.npz
+	    --overlay $(DEMO)/overlay --gradcam $(DEMO)/attention --features $(DEMO)/features.npz
 	$(BIN)/python tools/docs/filmstrip.py $(SHOWN:%=$(DEMO)/attention/%_00000.mp4) -o $(DEMO)/attention.jpg
 
 test: setup

@@ -35,16 +35,16 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized
 
 
-Painter = Callable[[np.ndarray], np.ndarray]  # changes its argument in place, and returns it
+PixelOp = Callable[[np.ndarray], np.ndarray]  # changes its argument in place, and returns it
 Window = tuple[int, int, int]  # top, left, side: a square of the source
 WEIGHTS = (0.114, 0.587, 0.299)  # of blue, green and red in a grey value (ITU-R 601)
 
 
-def no_painter(*values: float, size: int, shrink: float) -> None:
+def identity(*values: float, size: int, shrink: float) -> None:
     """Gaussian blur of sigma up to 0.3: its kernel, (0.004, 0.992, 0.004), leaves 8-bit pictures as they are."""
 
 
-def added(*per_channel: float, size: int, shrink: float) -> Painter:
+def added(*per_channel: float, size: int, shrink: float) -> PixelOp:
     """Add a number to each channel."""
     # apart, because a sum with negative numbers is taken in 16 bits
     more = (*(max(0.0, float(value)) for value in per_channel), 0.0)
@@ -57,7 +57,7 @@ def added(*per_channel: float, size: int, shrink: float) -> Painter:
     return paint
 
 
-def noise(scale: float, seed: float, *, size: int, shrink: float) -> Painter:
+def noise(scale: float, seed: float, *, size: int, shrink: float) -> PixelOp:
     """Gaussian noise, the same in all channels and frames; a mean of several pixels has less of it."""
     field = np.empty((size, size), np.float32)
     cv2.setRNGSeed(int(seed))  # five times as fast as NumPy's
@@ -66,7 +66,7 @@ def noise(scale: float, seed: float, *, size: int, shrink: float) -> Painter:
     return lambda frame: cv2.subtract(cv2.add(frame, more, dst=frame), less, dst=frame)
 
 
-def coloured(factor: float, *, size: int, shrink: float) -> Painter:
+def colored(factor: float, *, size: int, shrink: float) -> PixelOp:
     """Away from grey by `factor`, as Pillow's ImageEnhance.Color, which rounds down."""
     matrix = np.empty((3, 4), np.float32)
     matrix[:, :3] = factor * np.eye(3) + (1 - factor) * np.array(WEIGHTS)
@@ -76,7 +76,7 @@ def coloured(factor: float, *, size: int, shrink: float) -> Painter:
 
 def motion_blurred(
     kernel: float, angle: float, direction: float, *, size: int, shrink: float
-) -> Painter | None:
+) -> PixelOp | None:
     """Blur along a line through a square of `kernel` pixels, turned by `angle` degrees, heavier at one of its ends."""
     side = 2 * round((int(kernel) / shrink - 1) / 2) + 1  # odd
     if side < 3:
@@ -98,7 +98,7 @@ def motion_kernel(side: int, angle: float, direction: float) -> np.ndarray:
     return turned / turned.sum()
 
 
-def hue_shifted(value: float, *, size: int, shrink: float) -> Painter:
+def hue_shifted(value: float, *, size: int, shrink: float) -> PixelOp:
     """Add to hue, of 255 around the circle, and to saturation."""
     turn = int(value / 255 * 180)
     # seen with red and blue exchanged hue runs the other way round: adding turns it back
@@ -106,18 +106,18 @@ def hue_shifted(value: float, *, size: int, shrink: float) -> Painter:
         (cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR) if turn >= 0 else (cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB)
     )
     more, less = (abs(turn), max(0.0, float(value)), 0.0, 0.0), (0.0, max(0.0, float(-value)), 0.0, 0.0)
-    colours = np.empty((size, size, 3), np.uint8)  # for all frames: touching new memory costs more
+    colors = np.empty((size, size, 3), np.uint8)  # for all frames: touching new memory costs more
 
     def paint(frame: np.ndarray) -> np.ndarray:
-        cv2.cvtColor(frame, towards, dst=colours)
-        cv2.add(colours, more, dst=colours)  # hues over 180 go on around the circle
-        cv2.subtract(colours, less, dst=colours)
-        return cv2.cvtColor(colours, back, dst=frame)
+        cv2.cvtColor(frame, towards, dst=colors)
+        cv2.add(colors, more, dst=colors)  # hues over 180 go on around the circle
+        cv2.subtract(colors, less, dst=colors)
+        return cv2.cvtColor(colors, back, dst=frame)
 
     return paint
 
 
-def contrasted(alpha: float, *, size: int, shrink: float) -> Painter:
+def contrasted(alpha: float, *, size: int, shrink: float) -> PixelOp:
     """Away from 127 by `alpha`, rounded down."""
     rest = 127 * (1 - alpha) - 0.499  # which makes down of nearest, and leaves 127
     return lambda frame: cv2.addWeighted(frame, alpha, frame, 0, rest, dst=frame)
@@ -144,7 +144,7 @@ def fuse(
     window: Window,
     warps: Iterable[np.ndarray],
     clip_size: int,
-    painters: Iterable[Painter],
+    painters: Iterable[PixelOp],
     mirrored: bool,
 ) -> None:
     """Fill `out` `(T, size, size, 3)` from (places, frame) pairs: the window of each, warped, painted and mirrored.

@@ -12,14 +12,17 @@ from torch.utils.data import Sampler
 
 
 class BatchShape(NamedTuple):
-    """`batch` clips of `length` frames of `size` x `size` pixels."""
+    """`batch` clips of `length` frames of `size` x `size` pixels; `str` gives `48x16x224x224`."""
 
     batch: int
     length: int
     size: int
 
+    def __str__(self) -> str:
+        return f"{self.batch}x{self.length}x{self.size}x{self.size}"
 
-class ClipRequest(NamedTuple):
+
+class ClipSpec(NamedTuple):
     """One clip: of the video number `index` of its split, `length` frames of `size` pixels, drawn with `seed`."""
 
     index: int
@@ -39,22 +42,22 @@ class Part(NamedTuple):
     size: int = 1
     least: int = 1
 
-    def takers(self, clips: int) -> int:
+    def num_participants(self, clips: int) -> int:
         """How many processes share a batch of so many clips: those of the lowest ranks."""
         return max(1, min(self.size, clips // self.least))
 
     def of(self, clips: int) -> slice:
         """The clips of a batch that are this process's; empty where it sits out."""
-        takers = self.takers(clips)
-        if self.rank >= takers:
+        num_participants = self.num_participants(clips)
+        if self.rank >= num_participants:
             return slice(clips, clips)
-        smaller, rest = divmod(clips, takers)
+        smaller, rest = divmod(clips, num_participants)
         first = self.rank * smaller + min(self.rank, rest)
         return slice(first, first + smaller + (self.rank < rest))
 
     def largest(self, clips: int) -> int:
         """The clips of the largest part."""
-        return -(-clips // self.takers(clips))
+        return -(-clips // self.num_participants(clips))
 
 
 WHOLE = Part()
@@ -70,7 +73,7 @@ def epoch_order(n_videos: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(n_videos)
 
 
-class TrainingBatches(Sampler[list[ClipRequest]]):
+class TrainBatchSampler(Sampler[list[ClipSpec]]):
     """This process's part of the batches of one epoch, each of its own shape; every video is drawn once by one process.
 
     The batches do not depend on the number of processes. `set_epoch` says which epoch, its shapes (their batches sum to
@@ -91,7 +94,7 @@ class TrainingBatches(Sampler[list[ClipRequest]]):
     def __len__(self) -> int:
         return len(self.shapes) - self.first_step
 
-    def __iter__(self) -> Iterator[list[ClipRequest]]:
+    def __iter__(self) -> Iterator[list[ClipSpec]]:
         order = epoch_order(self.n_videos, self.seed, self.epoch)
         drawn = 0
         for step, shape in enumerate(self.shapes):
@@ -99,12 +102,12 @@ class TrainingBatches(Sampler[list[ClipRequest]]):
             drawn += shape.batch
             if step >= self.first_step:
                 yield [
-                    ClipRequest(int(i), shape.length, shape.size, clip_seed(self.seed, self.epoch, int(i)))
+                    ClipSpec(int(i), shape.length, shape.size, clip_seed(self.seed, self.epoch, int(i)))
                     for i in indices[self.part.of(len(indices))]
                 ]
 
 
-class ValidationBatches(Sampler[list[ClipRequest]]):
+class ValBatchSampler(Sampler[list[ClipSpec]]):
     """This process's part of batches that hold every video once, in order, at one shape."""
 
     def __init__(self, n_videos: int, shape: BatchShape, part: Part = WHOLE) -> None:
@@ -115,8 +118,8 @@ class ValidationBatches(Sampler[list[ClipRequest]]):
     def __len__(self) -> int:
         return -(-self.n_videos // self.shape.batch)
 
-    def __iter__(self) -> Iterator[list[ClipRequest]]:
+    def __iter__(self) -> Iterator[list[ClipSpec]]:
         batch, length, size = self.shape
         for first in range(0, self.n_videos, batch):
             videos = range(first, min(first + batch, self.n_videos))
-            yield [ClipRequest(index, length, size, seed=0) for index in videos[self.part.of(len(videos))]]
+            yield [ClipSpec(index, length, size, seed=0) for index in videos[self.part.of(len(videos))]]

@@ -40,7 +40,7 @@ def shared_memory_bytes(shapes: Sequence[BatchShape], workers: int, prefetch: in
     return (workers * prefetch + 1) * largest if workers else 0
 
 
-def fitting_prefetch(
+def choose_prefetch_factor(
     shapes: Sequence[BatchShape],
     workers: int,
     *,

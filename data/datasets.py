@@ -87,7 +87,7 @@ DIVING48 = DatasetSpec(
 
 
 # A data set of one's own: its label files say what the classes are.
-OWN = DatasetSpec(
+CUSTOM = DatasetSpec(
     name="a data set of your own",
     results_name="{dataset}",
     train_csv="train.csv",
@@ -96,4 +96,6 @@ OWN = DatasetSpec(
 )
 
 # by the name that checkpoints have
-SPECS = MappingProxyType({spec.name: spec for spec in (HACS, KINETICS, MIT, UCF101, HMDB51, DIVING48, OWN)})
+SPECS = MappingProxyType(
+    {spec.name: spec for spec in (HACS, KINETICS, MIT, UCF101, HMDB51, DIVING48, CUSTOM)}
+)

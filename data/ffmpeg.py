@@ -59,7 +59,7 @@ def ffmpeg_command(
         program += OWN_TIMES
     # what is a playlist by its content may name files alone, not addresses
     stream = ffmpeg.input(f"file:{video}", threads=1, protocol_whitelist="file", **seek)
-    stream = stream.output("pipe:", threads=1, **options, **keep_every_frame())
+    stream = stream.output("pipe:", threads=1, **options, **passthrough_fps_args())
     return [*stream.compile(cmd=program)]
 
 
@@ -102,7 +102,7 @@ def ffmpeg_binary() -> str:
 
 
 @functools.cache
-def keep_every_frame() -> dict[str, str]:
+def passthrough_fps_args() -> dict[str, str]:
     """ffmpeg's default repeats and drops frames to make a constant rate, and rounds their times to it. The name of the
     first option changed with 5.1.
 
@@ -270,7 +270,7 @@ def written_video(
 ) -> Iterator[VideoWriter]:
     """A writer within; the file is there as a whole when it ends well, and else not at all.
 
-    H.264 at `rate` frames a second; odd sizes need colours at full resolution, which not every player shows. `threads`:
+    H.264 at `rate` frames a second; odd sizes need colors at full resolution, which not every player shows. `threads`:
     0 is as many as ffmpeg likes. VideoStreamError with ffmpeg's reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

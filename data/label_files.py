@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TextIO
 
-from data.common.atomic_io import open_without_waiting, write_whole
+from data.common.atomic_io import atomic_write, open_without_waiting
 from data.common.cli import shown
 from data.datasets import SPECS, DatasetSpec
 from data.frame_store import LONGEST_VALUE
@@ -21,7 +21,7 @@ from data.frame_store import LONGEST_VALUE
 logger = logging.getLogger(__name__)
 
 
-class LabelRow(NamedTuple):
+class Annotation(NamedTuple):
     """A row of a label file: the class, and the video's folder below `jpg/<class>/`."""
 
     label: str
@@ -46,7 +46,7 @@ def find_label_folder(root: Path, train_csv: str, labels: Path | None) -> Path:
     raise FileNotFoundError(f"label file {train_csv}: not found in {places}; --labels names its folder")
 
 
-class LabelSet(NamedTuple):
+class AnnotationSet(NamedTuple):
     """The label files of a variant of a data set, and their folder."""
 
     spec: DatasetSpec
@@ -61,10 +61,10 @@ class LabelSet(NamedTuple):
         return {"train": train, "val": val, "test": self.folder / f"{prefix}test{ending}"}
 
 
-def _label_sets(folder: Path) -> list[LabelSet]:
+def _label_sets(folder: Path) -> list[AnnotationSet]:
     """All that a folder may hold."""
     return [
-        LabelSet(spec, variant, folder)
+        AnnotationSet(spec, variant, folder)
         for spec in SPECS.values()
         for variant in (spec.num_classes or {"": None})
     ]
@@ -76,7 +76,7 @@ def has_timed_ids(path: Path) -> bool:
     return next((found.spec.timed_ids for found in own), True)
 
 
-def find_label_sets(root: Path, labels: Path | None) -> list[LabelSet]:
+def find_label_sets(root: Path, labels: Path | None) -> list[AnnotationSet]:
     """The data sets whose training label file is in the first of `label_folders` that has any."""
     for folder in label_folders(root, labels):
         found = [files for files in _label_sets(folder) if files.paths()["train"].is_file()]
@@ -85,7 +85,7 @@ def find_label_sets(root: Path, labels: Path | None) -> list[LabelSet]:
     return []
 
 
-def read_label_csv(path: Path, timed_ids: bool) -> list[LabelRow]:
+def read_label_csv(path: Path, timed_ids: bool) -> list[Annotation]:
     """The rows of a label file. ValueError with file and line for one that cannot be meant.
 
     With `timed_ids` a row with times is the folder `<id>_<start>_<end>`, seconds as `%06d`; one without is `<id>`.
@@ -115,7 +115,7 @@ def read_label_csv(path: Path, timed_ids: bool) -> list[LabelRow]:
                 check_stays_inside(video_id, place)
                 if timed_ids:
                     video_id += time_suffix(row.get("time_start"), row.get("time_end"), place)
-                rows.append(LabelRow(label, video_id))
+                rows.append(Annotation(label, video_id))
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not a CSV in UTF-8, {shown(error)}") from error
     if not rows:
@@ -137,7 +137,7 @@ def dictionary_path(train_csv: Path) -> Path:
     return train_csv.with_name(f"{prefix}dictionary.json")
 
 
-def read_or_write_classes(train_csv: Path, rows: Sequence[LabelRow]) -> list[str]:
+def read_or_write_classes(train_csv: Path, rows: Sequence[Annotation]) -> list[str]:
     """Class names in the order of their numbers. The dictionary maps each name to its number, from 0 without a gap."""
     path = dictionary_path(train_csv)
     if path.exists():
@@ -171,10 +171,10 @@ def read_classes(path: Path) -> list[str]:
 
 def write_classes(path: Path, classes: Sequence[str]) -> None:
     numbers = {name: number for number, name in enumerate(classes)}
-    write_whole(path, json.dumps(numbers, indent=1, ensure_ascii=False))
+    atomic_write(path, json.dumps(numbers, indent=1, ensure_ascii=False))
 
 
-def write_label_csv(path: Path, rows: Sequence[LabelRow], split: str) -> None:
+def write_label_csv(path: Path, rows: Sequence[Annotation], split: str) -> None:
     write_csv(path, ("label", "id", "split"), ((*row, split) for row in rows))
 
 
@@ -185,7 +185,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str | 
     writer.writerow(columns)
     writer.writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.getvalue())
+    atomic_write(path, text.getvalue())
 
 
 def time_suffix(start: str | None, end: str | None, place: str) -> str:

@@ -12,12 +12,12 @@ import torch
 from torch.utils.data import Dataset
 
 from data.augmentation import scale_short_side
-from data.batch_sampler import BatchShape, ClipRequest
-from data.clip_loader import ClipLoader, fitting_prefetch
+from data.batch_sampler import BatchShape, ClipSpec
+from data.clip_loader import ClipLoader, choose_prefetch_factor
 from data.frame_store import FrameStore, FrameStoreError
 from data.video_iterator import BadSample, Batch, Sample, make_loader
-from data.video_list import VideoList
-from data.video_sampler import spread_clips
+from data.video_list import VideoIndex
+from data.video_sampler import uniform_clips
 
 CROPS = (1, 3, 10)
 
@@ -63,7 +63,7 @@ def read_views(
     the store in `folder` cannot be read.
     """
     store = FrameStore(folder)
-    along_time = spread_clips(store.n_frames, length, interval, clips)
+    along_time = uniform_clips(store.n_frames, length, interval, clips)
     needed = sorted({index for clip in along_time for index in clip})
     scaled = {}
     for (place,), frame in store.fetch(needed).decode_each(halved=False):
@@ -79,17 +79,17 @@ def read_views(
     return views
 
 
-class VideoViews(Dataset[Sample]):
+class MultiViewDataset(Dataset[Sample]):
     """All views of each video as one sample, its clip being `(V, T, H, W, 3)`. One that cannot be read has none."""
 
-    def __init__(self, videos: VideoList, *, interval: int, clips: int, crops: int, short_side: int) -> None:
+    def __init__(self, videos: VideoIndex, *, interval: int, clips: int, crops: int, short_side: int) -> None:
         self.videos = videos
         self.interval = interval
         self.clips = clips
         self.crops = crops
         self.short_side = short_side
 
-    def __getitem__(self, request: ClipRequest) -> Sample:
+    def __getitem__(self, request: ClipSpec) -> Sample:
         folder, label = self.videos.folder(request.index), int(self.videos.labels[request.index])
         try:
             views = read_views(
@@ -107,7 +107,7 @@ class VideoViews(Dataset[Sample]):
 
 
 def view_loader(
-    views: VideoViews,
+    views: MultiViewDataset,
     indices: Sequence[int],
     *,
     length: int,
@@ -119,8 +119,8 @@ def view_loader(
 
     `processes`: how many on this machine do the same at the same time, for the memory that they share.
     """
-    requests = [[ClipRequest(index, length, size, seed=0)] for index in indices]
+    requests = [[ClipSpec(index, length, size, seed=0)] for index in indices]
     shape = BatchShape(views.clips * views.crops, length, size)
     flags = "--workers, --clips or --crops"
-    prefetch = fitting_prefetch([shape], workers, processes=processes, flags=flags)
+    prefetch = choose_prefetch_factor([shape], workers, processes=processes, flags=flags)
     return make_loader(views, requests, workers=workers, prefetch=prefetch)

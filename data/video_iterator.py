@@ -1,7 +1,7 @@
 """From a request to a clip and its label, and the loader whose workers do it.
 
-Follow a clip: the batch sampler's ClipRequest arrives at `TrainingClips.__getitem__`; frames are chosen, read,
-transformed, and stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalisation and layout are the device's work
+Follow a clip: the batch sampler's ClipSpec arrives at `TrainDataset.__getitem__`; frames are chosen, read,
+transformed, and stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalization and layout are the device's work
 (train/engine.py).
 """
 
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
-from data.batch_sampler import ClipRequest
+from data.batch_sampler import ClipSpec
 from data.clip_loader import PREFETCH, ClipLoader, is_no_shared_memory, sent
 from data.frame_store import EncodedFrames, FrameStore, FrameStoreError
-from data.video_list import VideoList
+from data.video_list import VideoIndex
 from data.video_sampler import center_clip, random_clip
-from data.video_transforms import ClipDraw, draw_clip, training_clip, validation_clip
+from data.video_transforms import ClipParams, sample_clip_params, training_clip, validation_clip
 
 MAX_REPLACEMENTS = 100  # unreadable videos in a row before a clip is given up
 
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
     bad: list[BadSample]
 
 
-class TrainingClips(Dataset[Sample]):
+class TrainDataset(Dataset[Sample]):
     """Random clips, augmented; a function of the request alone.
 
     With fewer frames than `base_length`, intervals grow at random up to the factor by which the frames shrank, so that
@@ -60,7 +60,7 @@ class TrainingClips(Dataset[Sample]):
 
     def __init__(
         self,
-        videos: VideoList,
+        videos: VideoIndex,
         *,
         intervals: Sequence[int],
         base_length: int,
@@ -82,7 +82,7 @@ class TrainingClips(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, request: ClipRequest) -> Sample:
+    def __getitem__(self, request: ClipSpec) -> Sample:
         bad = []
         replacements = np.random.default_rng((request.seed, 1))
         index = request.index
@@ -94,7 +94,7 @@ class TrainingClips(Dataset[Sample]):
                 index = int(replacements.integers(len(self.videos)))
         return Sample(None, -1, request.index, bad)
 
-    def drawn(self, request: ClipRequest) -> tuple[list[int], ClipDraw]:
+    def drawn(self, request: ClipSpec) -> tuple[list[int], ClipParams]:
         """The frames that `self[request]` shows, and what is done to them; for people to look at.
 
         Raises FrameStoreError where the video of the request cannot be read.
@@ -107,7 +107,7 @@ class TrainingClips(Dataset[Sample]):
             intervals=self.intervals,
             frame_sampling=self.frame_sampling,
         )
-        draw = draw_clip(
+        draw = sample_clip_params(
             frames.height,
             frames.width,
             size=request.size,
@@ -119,7 +119,7 @@ class TrainingClips(Dataset[Sample]):
         )
         return list(frames.indices), draw
 
-    def _clip(self, index: int, request: ClipRequest) -> torch.Tensor:
+    def _clip(self, index: int, request: ClipSpec) -> torch.Tensor:
         clip = read_training_clip(
             self.videos.folder(index),
             length=request.length,
@@ -190,10 +190,10 @@ def _random_frames(
     return store.fetch(indices), generator
 
 
-class ValidationClips(Dataset[Sample]):
+class ValDataset(Dataset[Sample]):
     """The middle clip of each video, its centre, nothing random. One that cannot be read is not replaced."""
 
-    def __init__(self, videos: VideoList, *, interval: int, short_side: int) -> None:
+    def __init__(self, videos: VideoIndex, *, interval: int, short_side: int) -> None:
         self.videos = videos
         self.interval = interval
         self.short_side = short_side
@@ -201,7 +201,7 @@ class ValidationClips(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, request: ClipRequest) -> Sample:
+    def __getitem__(self, request: ClipSpec) -> Sample:
         label = int(self.videos.labels[request.index])
         try:
             store = FrameStore(self.videos.folder(request.index))
@@ -237,7 +237,7 @@ def _stacked(clips: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def make_loader(
     clips: Dataset[Sample],
-    batches: Sampler[list[ClipRequest]] | Sequence[list[ClipRequest]],
+    batches: Sampler[list[ClipSpec]] | Sequence[list[ClipSpec]],
     *,
     workers: int,
     prefetch: int = PREFETCH,

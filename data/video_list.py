@@ -16,7 +16,7 @@ import numpy as np
 from data.common.cli import shown
 from data.datasets import DatasetSpec
 from data.frame_store import DATABASE, has_store
-from data.label_files import LabelRow, find_label_folder, read_label_csv, read_or_write_classes
+from data.label_files import Annotation, find_label_folder, read_label_csv, read_or_write_classes
 
 logger = logging.getLogger(__name__)
 # what says that there is no file of a name, and can be none
@@ -24,7 +24,7 @@ NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True)
-class VideoList:
+class VideoIndex:
     """The videos of a split that are there. Arrays, not lists: workers share them without copying.
 
     `folders`: `(N,)` paths relative to `jpg/`, as bytes; `labels`: `(N,)` class numbers; `sizes`: `(N,)` bytes of each
@@ -49,8 +49,8 @@ class Dataset:
     """What training and validation see of a data set. `classes` are names in the order of their numbers."""
 
     classes: tuple[str, ...]
-    train: VideoList
-    val: VideoList
+    train: VideoIndex
+    val: VideoIndex
 
     def summary(self) -> dict[str, Any]:
         """Counts of what is there and what is missing, and the fingerprint; plain values."""
@@ -75,7 +75,7 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def open_dataset(
+def load_dataset(
     root: Path,
     spec: DatasetSpec,
     variant: str,
@@ -113,11 +113,11 @@ def open_dataset(
 def find_videos(
     root: Path,
     path: Path,
-    rows: Sequence[LabelRow],
+    rows: Sequence[Annotation],
     classes: Sequence[str],
     max_missing: float,
     whose: str = "of the training set; if its dictionary.json is older than the label files, remove it",
-) -> VideoList:
+) -> VideoIndex:
     """The rows whose store is below `root`; the others are counted, and logged per class.
 
     `whose` classes these are is said where a row is of none.
@@ -144,7 +144,7 @@ def find_videos(
             f"{path}: {missing.total()} of {len(rows)} videos have no store, "
             f"more than --max-missing {max_missing:g} allows"
         )
-    return VideoList(
+    return VideoIndex(
         root=root,
         folders=np.array([os.fsencode(os.path.join(row.label, row.video_id)) for row in found]),
         labels=np.array([numbers[row.label] for row in found], dtype=np.int64),
@@ -164,10 +164,10 @@ def _store_bytes(folder: Path) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def find_stores(root: Path) -> list[LabelRow]:
+def find_stores(root: Path) -> list[Annotation]:
     """All stores `<class>/<video_id>` below `root`, in order."""
     return [
-        LabelRow(folder.name, path.name)
+        Annotation(folder.name, path.name)
         for folder in sorted(root.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
         for path in sorted(folder.iterdir())

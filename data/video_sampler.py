@@ -34,7 +34,7 @@ def center_clip(n_frames: int, length: int, interval: int) -> list[int]:
     return clip_indices(n_frames, length, interval, start)
 
 
-def spread_clips(n_frames: int, length: int, interval: int, count: int) -> list[list[int]]:
+def uniform_clips(n_frames: int, length: int, interval: int, count: int) -> list[list[int]]:
     """`count` clips, evenly from the video's first frame to its last; one alone is the middle one.
 
     9 frames, length 3, interval 1, count 3: 012 345 678. They leave no gap where `count` spans are as long as the

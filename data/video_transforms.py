@@ -57,13 +57,13 @@ Values = tuple[float, ...]
 class Operation:
     """An augmentation: `draw` its values once for a clip, and its forms for those values in both engines.
 
-    `augmenter` builds imgaug's. Of the fused engine (data/augmentation.py) `warp` moves pixels, `painter` changes colours.
+    `augmenter` builds imgaug's. Of the fused engine (data/augmentation.py) `warp` moves pixels, `painter` changes colors.
     """
 
     name: str
     draw: Callable[[np.random.Generator], Values]
     augmenter: Callable[..., Augmenter]
-    painter: Callable[..., fused.Painter | None] = fused.no_painter
+    painter: Callable[..., fused.PixelOp | None] = fused.identity
     warp: Callable[..., np.ndarray] | None = None
 
 
@@ -116,12 +116,12 @@ AUGMENTATIONS = (
         painter=fused.noise,
     ),
     Operation(
-        "colour",
+        "color",
         draw=lambda g: (g.uniform(1.2, 1.6),),
         augmenter=lambda factor: iaa().WithColorspace(
             "RGB", from_colorspace="BGR", children=iaa().pillike.EnhanceColor(factor)
         ),
-        painter=fused.coloured,
+        painter=fused.colored,
     ),
     Operation(
         "motion_blur",
@@ -160,7 +160,7 @@ AUGMENTATIONS = (
 Drawn = Sequence[tuple[Operation, Values]]
 
 
-def draw_augmentations(generator: np.random.Generator) -> Drawn:
+def sample_augmentations(generator: np.random.Generator) -> Drawn:
     """The operations a clip gets, with their values, in order."""
     if generator.random() >= CLIP_PROBABILITY:
         return []
@@ -197,7 +197,7 @@ def training_clip(
     engine: "fused", which decodes and resamples no more than `size` needs, "imgaug", or "none", which keeps the crop
     and the mirror. With the same generator all of them see the same square.
     """
-    draw = draw_clip(
+    draw = sample_clip_params(
         frames.height,
         frames.width,
         size=size,
@@ -213,7 +213,7 @@ def training_clip(
 
 
 @dataclass(frozen=True)
-class ClipDraw:
+class ClipParams:
     """What is random in a clip's pictures: the square of the source, the operations with their values, the mirror."""
 
     window: fused.Window
@@ -221,7 +221,7 @@ class ClipDraw:
     mirrored: bool
 
 
-def draw_clip(
+def sample_clip_params(
     height: int,
     width: int,
     *,
@@ -231,11 +231,11 @@ def draw_clip(
     augment: str,
     flip: bool,
     generator: np.random.Generator,
-) -> ClipDraw:
+) -> ClipParams:
     """What `training_clip` draws with the same generator for frames of that size."""
     window = _draw_window(height, width, size, clip_size, max(short_side, clip_size), generator)
     mirrored = flip and bool(generator.random() < FLIP_PROBABILITY)
-    return ClipDraw(window, draw_augmentations(generator) if augment != "none" else [], mirrored)
+    return ClipParams(window, sample_augmentations(generator) if augment != "none" else [], mirrored)
 
 
 def _draw_window(

@@ -20,7 +20,7 @@ from typing import NamedTuple, NoReturn
 import torch
 from torch import Tensor, nn
 
-from network.flops import count_operations, count_parameters
+from network.flops import count_flops, count_parameters
 from network.registry import create_network, list_networks
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -120,7 +120,7 @@ def benchmark(name: str, arguments: argparse.Namespace) -> Row:
     return Row(
         network=name,
         million_parameters=count_parameters(name, arguments.num_classes) / 1e6,
-        gflops=count_operations(name, arguments.num_classes, arguments.length, arguments.size) / 1e9,
+        gflops=count_flops(name, arguments.num_classes, arguments.length, arguments.size) / 1e9,
         forward=forward,
         backward=backward,
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from network.layers import factorised_channels
+from network.layers import factorized_channels
 from network.recursion import SqueezeRecursion
 
 Convolution = Callable[
@@ -17,7 +17,7 @@ Convolution = Callable[
 Recursion = Callable[[int], SqueezeRecursion]  # channels -> module
 
 
-def make_shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
+def make_downsample(in_channels: int, channels: int, stride: int) -> nn.Module:
     """The skip connection: a strided 1 x 1 x 1 convolution where the shape changes, else the identity."""
     if stride == 1 and in_channels == channels:
         return nn.Identity()
@@ -66,12 +66,12 @@ class BasicBlock(Block):
     ) -> None:
         super().__init__()
         inner = width * channels
-        middle = factorised_channels(in_channels, channels, width, groups)
+        middle = factorized_channels(in_channels, channels, width, groups)
         self.conv1 = nn.Sequential(
             conv(in_channels, inner, middle, stride, groups), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
         )
         self.conv2 = nn.Sequential(conv(inner, channels, middle, 1, groups), nn.BatchNorm3d(channels))
-        self.downsample = make_shortcut(in_channels, channels, stride)
+        self.downsample = make_downsample(in_channels, channels, stride)
         self.relu = nn.ReLU(inplace=True)
         self.add_recursion(
             recursion, place, {"top": inner, "mid": channels, "skip": channels, "final": channels}
@@ -110,7 +110,7 @@ class Bottleneck(Block):
     ) -> None:
         super().__init__()
         inner = width * channels
-        middle = factorised_channels(in_channels, channels, width, groups)
+        middle = factorized_channels(in_channels, channels, width, groups)
         self.conv1 = nn.Sequential(
             nn.Conv3d(in_channels, inner, 1, bias=False), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
         )
@@ -118,7 +118,7 @@ class Bottleneck(Block):
             conv(inner, inner, middle, stride, groups), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
         )
         self.conv3 = nn.Sequential(nn.Conv3d(inner, channels, 1, bias=False), nn.BatchNorm3d(channels))
-        self.downsample = make_shortcut(in_channels, channels, stride)
+        self.downsample = make_downsample(in_channels, channels, stride)
         self.relu = nn.ReLU(inplace=True)
         outside = {"end": channels, "skip": channels, "final": channels}
         self.add_recursion(recursion, place, {"start": in_channels, "top": inner, "mid": inner, **outside})

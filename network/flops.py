@@ -16,7 +16,7 @@ def count_parameters(name: str, num_classes: int) -> int:
 
 
 @functools.cache
-def count_operations(name: str, num_classes: int, length: int, size: int, **options: bool | str) -> int:
+def count_flops(name: str, num_classes: int, length: int, size: int, **options: bool | str) -> int:
     """Floating-point operations of one clip's forward pass, a multiply-add as two.
 
     Convolutions, recurrent cells and linear layers count.

@@ -18,7 +18,7 @@ def check_clips(clips: Tensor) -> None:
         raise ValueError(f"expected clips of shape (B, 3, T, H, W), got {tuple(clips.shape)}")
 
 
-def start_weights(network: nn.Module) -> None:
+def init_weights(network: nn.Module) -> None:
     """Initial weights of convolutions (He et al., 2015) and of the head `fc`.
 
     Norms keep PyTorch's (scale 1, offset 0), recurrent cells their own.
@@ -30,7 +30,7 @@ def start_weights(network: nn.Module) -> None:
     nn.init.zeros_(network.fc.bias)
 
 
-def factorised_channels(in_channels: int, out_channels: int, width: int = 1, groups: int = 1) -> int:
+def factorized_channels(in_channels: int, out_channels: int, width: int = 1, groups: int = 1) -> int:
     """Channels between the two halves of a block's (2+1)D convolutions: 64, 64 -> 144.
 
     As many as give both halves the parameters of one 3 x 3 x 3 convolution from a block's input to its output

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from network.layers import SoftPool3d, Stem3D, check_clips, start_weights
+from network.layers import SoftPool3d, Stem3D, check_clips, init_weights
 from network.recursion import SqueezeRecursion
 from network.registry import Builder, register
 
@@ -24,7 +24,7 @@ def short_channels(channels: int) -> int:
     return int(channels * SHORT_SHARE)
 
 
-def most_static_frames(x: Tensor) -> Tensor | None:
+def select_static_frames(x: Tensor) -> Tensor | None:
     """Which half of the frames to keep: `(B, C, T, H, W)` -> indices `(B, T // 2)`, rising.
 
     Those that are most like both of their neighbours: the likeness of two neighbours is the squared cosine similarity
@@ -43,7 +43,7 @@ def most_static_frames(x: Tensor) -> Tensor | None:
         return of_frames.topk(length // 2, dim=1).indices.sort(dim=1).values + 1
 
 
-def take_frames(x: Tensor, frames: Tensor | None) -> Tensor:
+def gather_frames(x: Tensor, frames: Tensor | None) -> Tensor:
     """The frames `(B, T')` of clips `(B, C, T, H, W)` -> `(B, C, T', H, W)`, its memory laid out as before."""
     if frames is None:
         return x
@@ -57,7 +57,7 @@ def resized(x: Tensor, size: torch.Size) -> Tensor:
     return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="trilinear")
 
 
-class HalvePixels(nn.Module):
+class SpatialPool2x(nn.Module):
     """Pool 2 x 2 pixels into one, by mean or SoftPool; a side of one pixel stays, an odd one loses its last."""
 
     def __init__(self, pool: str) -> None:
@@ -111,7 +111,7 @@ class MTConv(nn.Module):
         self.conv_long = conv(long_in, long_out, groups=long_groups)
         self.lateral = lateral
         if lateral:
-            self.pool = HalvePixels(pool)
+            self.pool = SpatialPool2x(pool)
             self.conv_short2long = nn.Conv3d(short_out, long_out, 1, bias=False)
         self.norm_short = nn.GroupNorm(short_groups, short_out) if groups > 1 else nn.BatchNorm3d(short_out)
         self.norm_long = nn.GroupNorm(long_groups, long_out) if groups > 1 else nn.BatchNorm3d(long_out)
@@ -122,7 +122,7 @@ class MTConv(nn.Module):
         normed = self.norm_long(long)
         if self.lateral:
             halved = self.pool(short)
-            halved = take_frames(halved, most_static_frames(halved))
+            halved = gather_frames(halved, select_static_frames(halved))
             normed = normed + self.norm_long(self.conv_short2long(resized(halved, long.shape[2:])))
         return self.norm_short(short), normed
 
@@ -217,7 +217,7 @@ class MTNet(nn.Module):
         pool_class = nn.MaxPool3d if pool == "max" else SoftPool3d
         self.stem = Stem3D()
         self.pool = pool_class(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-        self.halve = HalvePixels(pool)
+        self.halve = SpatialPool2x(pool)
         options = {"groups": groups, "pool": pool, "recursion_init": recursion_init}
         in_channels = 64
         for number, depth in enumerate(depths):
@@ -231,7 +231,7 @@ class MTNet(nn.Module):
             self.add_module(f"layer{number + 1}", nn.Sequential(first, *rest))
             in_channels = channels
         self.fc = nn.Linear(512, num_classes)
-        start_weights(self)
+        init_weights(self)
         if zero_init_residual:
             for norm in (
                 n for module in self.modules() if isinstance(module, MTBlock) for n in module.last_norms
@@ -252,10 +252,10 @@ class MTNet(nn.Module):
         if height % 2 or width % 2:  # the original repeats the first row and column of odd maps
             x = F.pad(x, (width % 2, 0, height % 2, 0, 0, 0), mode="replicate")
         x = self.pool(x)
-        frames = most_static_frames(x)
-        short, long = (take_frames(branch, frames) for branch in x.split([56, 8], dim=1))
+        frames = select_static_frames(x)
+        short, long = (gather_frames(branch, frames) for branch in x.split([56, 8], dim=1))
         long = self.halve(long)
-        return short, take_frames(long, most_static_frames(long))
+        return short, gather_frames(long, select_static_frames(long))
 
 
 def define(name: str, depths: tuple[int, int, int, int], groups: int = 1) -> Builder:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from network.pretrained_formats import LAYOUTS, Layout, recognise
+from network.pretrained_formats import CHECKPOINT_FORMATS, Layout, detect_format
 
 WRAPPER_PREFIX = "module."  # DataParallel's, in weights published for the original
 
@@ -30,27 +30,27 @@ class Unloaded(NamedTuple):
     in_network: tuple[int, ...] | None
 
 
-class LoadReport(NamedTuple):
+class IncompatibleKeys(NamedTuple):
     """What became of each tensor, by the network's names, and what the weights were trained on.
 
-    `normalisation` is that of their clips: `means`, `deviations` and `channel_order`; None where the file does not say.
+    `normalization` is that of their clips: `means`, `deviations` and `channel_order`; None where the file does not say.
     As text: a table of what was not loaded.
     """
 
     path: Path
     layout: str
     loaded: Sequence[str]
-    other_shape: Sequence[Unloaded]
+    shape_mismatch: Sequence[Unloaded]
     missing: Sequence[Unloaded]
     unexpected: Sequence[Unloaded]
-    normalisation: Mapping[str, Any] | None
+    normalization: Mapping[str, Any] | None
 
     def __str__(self) -> str:
         counts = (
-            f"{self.path}: {len(self.loaded)} tensors loaded, {len(self.other_shape)} of another shape, "
+            f"{self.path}: {len(self.loaded)} tensors loaded, {len(self.shape_mismatch)} of another shape, "
             f"{len(self.missing)} not in the file, {len(self.unexpected)} not in the network (layout: {self.layout})"
         )
-        rows = [*self.other_shape, *self.missing, *self.unexpected]
+        rows = [*self.shape_mismatch, *self.missing, *self.unexpected]
         if not rows:
             return counts
         titles = ("not loaded", "in the file", "in the network")
@@ -66,21 +66,21 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return "-" if shape is None else "x".join(map(str, shape)) or "one number"
 
 
-def load_weights(network: nn.Module, path: Path, layout: str = "auto") -> LoadReport:
+def load_weights(network: nn.Module, path: Path, layout: str = "auto") -> IncompatibleKeys:
     """Load the tensors of a file whose name and shape are the network's: `.safetensors`, or what `torch.save` wrote.
 
     The rest of the network keeps its values. Wrapped in `state_dict` or not, with `module.` before the names or not,
-    saved on a GPU or not. `layout` is one of `LAYOUTS`, or "auto": what the names and shapes say.
+    saved on a GPU or not. `layout` is one of `CHECKPOINT_FORMATS`, or "auto": what the names and shapes say.
 
     Raises FileNotFoundError, and ValueError where the file is damaged, needs code to load, or has no tensor that fits.
     """
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors_file(path)
     weights = state_dict_of(content, path)
     own = network.state_dict()
-    chosen = recognise(weights, content) if layout == "auto" else LAYOUTS[layout]
+    chosen = detect_format(weights, content) if layout == "auto" else CHECKPOINT_FORMATS[layout]
     report = _load_matching(network, chosen.convert(weights, own), path, chosen)
-    recorded = content.get("normalisation") if isinstance(content, Mapping) else None
-    return report._replace(normalisation=recorded) if isinstance(recorded, Mapping) else report
+    recorded = content.get("normalization") if isinstance(content, Mapping) else None
+    return report._replace(normalization=recorded) if isinstance(recorded, Mapping) else report
 
 
 def read_tensors_file(path: Path) -> Any:
@@ -115,7 +115,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    """Weights by name; in `state_dict`, beside their `normalisation`, where `write_safetensors` has noted one."""
+    """Weights by name; in `state_dict`, beside their `normalization`, where `write_safetensors` has noted one."""
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only for who has such files
 
     _check_is_file(path)
@@ -123,15 +123,15 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - is no dictionary
             notes = file.metadata() or {}
-        if "normalisation" not in notes:
+        if "normalization" not in notes:
             return weights
-        return {"state_dict": weights, "normalisation": json.loads(notes["normalisation"])}
+        return {"state_dict": weights, "normalization": json.loads(notes["normalization"])}
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 
 def write_safetensors(network: nn.Module, path: Path, notes: Mapping[str, str]) -> None:
-    """A network's weights as `.safetensors`, with notes as its metadata; `normalisation` is one in JSON."""
+    """A network's weights as `.safetensors`, with notes as its metadata; `normalization` is one in JSON."""
     from safetensors.torch import save  # noqa: PLC0415 - only for who wants such files
 
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
@@ -173,7 +173,7 @@ def _is_plain(name: Any, value: Tensor) -> bool:
 
 def _load_matching(
     network: nn.Module, weights: Mapping[str, Tensor], path: Path, layout: Layout
-) -> LoadReport:
+) -> IncompatibleKeys:
     own = network.state_dict()
     fitting = {
         name: value for name, value in weights.items() if name in own and value.shape == own[name].shape
@@ -193,12 +193,12 @@ def _load_matching(
         ]
 
     network.load_state_dict(fitting, strict=False)
-    return LoadReport(
+    return IncompatibleKeys(
         path=path,
         layout=layout.name,
         loaded=list(fitting),
-        other_shape=unloaded([name for name in weights if name in own and name not in fitting]),
+        shape_mismatch=unloaded([name for name in weights if name in own and name not in fitting]),
         missing=unloaded([name for name in own if name not in weights]),
         unexpected=unloaded([name for name in weights if name not in own]),
-        normalisation=layout.normalisation,
+        normalization=layout.normalization,
     )

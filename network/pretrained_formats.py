@@ -13,12 +13,12 @@ StateDict = Mapping[str, Tensor]
 class Layout(NamedTuple):
     """`convert` turns weights into our names and shapes, given the network's own `state_dict`.
 
-    `normalisation` is what such networks were trained with, None where that varies.
+    `normalization` is what such networks were trained with, None where that varies.
     """
 
     name: str
     convert: Callable[[StateDict, StateDict], StateDict]
-    normalisation: Mapping[str, Any] | None
+    normalization: Mapping[str, Any] | None
 
 
 def _unchanged(weights: StateDict, own: StateDict) -> StateDict:
@@ -65,7 +65,7 @@ def _name_in_3d(name: str, own: StateDict) -> str:
     return cube if cube in own else f"{place}.conv{number}.0.{what}"
 
 
-LAYOUTS = {
+CHECKPOINT_FORMATS = {
     layout.name: layout
     for layout in (
         Layout("own", _unchanged, None),
@@ -87,22 +87,22 @@ LAYOUTS = {
 }
 
 
-def recognise(weights: StateDict, content: Any) -> Layout:
+def detect_format(weights: StateDict, content: Any) -> Layout:
     """The layout that a file's weights have, from their names and shapes.
 
     Names alone do not tell torchvision's r2plus1d_18 from ours: a plain network's bare weights for 400 classes are
     taken for torchvision's, as ours are wrapped with what they were trained on.
     """
     if _dimensions(weights, "conv1.weight") == 4:
-        return LAYOUTS["imagenet"]
+        return CHECKPOINT_FORMATS["imagenet"]
     cube = weights.get("layer1.0.conv1.0.weight")
     if cube is not None and cube.shape[2:] == torch.Size((3, 3, 3)):
-        return LAYOUTS["torchvision"]
+        return CHECKPOINT_FORMATS["torchvision"]
     bare = content.keys() == weights.keys()
     factorised = _dimensions(weights, "stem.3.weight") == 5 and "layer1.2.conv1.1.weight" not in weights
     kinetics = "fc.weight" in weights and weights["fc.weight"].shape[:1] == (400,)
     recurrent = any(".sar." in name for name in weights)
-    return LAYOUTS["torchvision" if bare and factorised and kinetics and not recurrent else "own"]
+    return CHECKPOINT_FORMATS["torchvision" if bare and factorised and kinetics and not recurrent else "own"]
 
 
 def _dimensions(weights: StateDict, name: str) -> int | None:

@@ -105,7 +105,7 @@ class SqueezeRecursion(nn.Module):
         self.cell_name, cell_class, biases = _CELLS[cell]
         self.add_module(self.cell_name, cell_class(channels, channels, num_layers=2))
         if init == "identity":
-            self._start_near_one(biases)
+            self._init_identity(biases)
 
     @property
     def cell(self) -> nn.RNNBase:
@@ -113,7 +113,7 @@ class SqueezeRecursion(nn.Module):
         return getattr(self, self.cell_name)
 
     @torch.no_grad()
-    def _start_near_one(self, biases: Sequence[float]) -> None:
+    def _init_identity(self, biases: Sequence[float]) -> None:
         for part, bias in zip(self.cell.bias_ih_l1.chunk(len(biases)), biases, strict=True):
             part.fill_(bias)
         self.cell.bias_hh_l1.zero_()

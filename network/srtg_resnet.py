@@ -22,7 +22,7 @@ from network.layers import (
     Stem2Plus1D,
     Stem3D,
     check_clips,
-    start_weights,
+    init_weights,
 )
 from network.recursion import SqueezeRecursion
 from network.registry import Builder, register
@@ -84,7 +84,7 @@ class VideoResNet(nn.Module):
             for name, module in self.named_modules()
             if isinstance(module, SqueezeRecursion) and module.gates
         ]
-        start_weights(self)
+        init_weights(self)
         if zero_init_residual:
             for module in self.modules():
                 if isinstance(module, BasicBlock | Bottleneck):

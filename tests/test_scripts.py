@@ -70,7 +70,7 @@ def make_data(root: Path, spec: object, variant: str) -> Path:
 
 
 def assert_an_epoch(folder: Path) -> None:
-    """Trained, validated and saved, in the results folder under `folder`."""
+    """InferenceModel, validated and saved, in the results folder under `folder`."""
     results = folder / "ir_csn_50_gates_False_try"
     assert (results / "ir_csn_50_ep-0001.pth").exists()
     for split in ("train", "val"):

@@ -7,7 +7,7 @@ squeeze and recursion, and what the authors published for it on HACS.
 import sys
 from collections.abc import Sequence
 
-from network.flops import count_operations, count_parameters
+from network.flops import count_flops, count_parameters
 from network.registry import list_networks, networks_in_order
 
 CLASSES, LENGTH, SIZE = 400, 16, 224
@@ -50,7 +50,7 @@ def table_row(name: str) -> str:
 
 def _figures(name: str) -> tuple[str, str]:
     parameters = count_parameters(name, CLASSES) / 1e6
-    return f"{parameters:.2f}", f"{count_operations(name, CLASSES, LENGTH, SIZE) / 1e9:.2f}"
+    return f"{parameters:.2f}", f"{count_flops(name, CLASSES, LENGTH, SIZE) / 1e9:.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,9 +2,9 @@
 
 import sys
 
-from data.datasets import OWN
+from data.datasets import CUSTOM
 from train.main import main
 from train.options import Options
 
 if __name__ == "__main__":
-    sys.exit(main(OWN, Options(), prog="python -m train"))
+    sys.exit(main(CUSTOM, Options(), prog="python -m train"))

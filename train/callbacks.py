@@ -13,9 +13,9 @@ from tqdm import tqdm
 from data.batch_sampler import BatchShape
 from data.video_iterator import BadSample
 from train.csv_log import Table
-from train.engine import StepReport, describe
-from train.metrics import Averages, averages, zero_sums
-from train.parallel.distributed import World
+from train.engine import StepReport
+from train.metrics import Averages, averages, zero_metric_sums
+from train.parallel.distributed import DistContext
 from train.parallel.step_timer import Times
 
 logger = logging.getLogger(__name__)
@@ -74,15 +74,15 @@ class Monitor:
 class AccuracyMonitor(Monitor):
     """Loss, top-1 and top-5, over clips."""
 
-    def __init__(self, device: torch.device, world: World) -> None:
-        self.sums = zero_sums(device)
-        self.world = world
+    def __init__(self, device: torch.device, dist: DistContext) -> None:
+        self.sums = zero_metric_sums(device)
+        self.dist = dist
 
     def on_step(self, report: StepReport) -> None:
         self.sums += report.sums
 
     def describe(self) -> str:
-        result = averages(self.world.sum(self.sums))
+        result = averages(self.dist.sum(self.sums))
         self.sums = torch.zeros_like(self.sums)
         return f"loss {result.loss:.4f}  top-1 {result.top1:.3f}  top-5 {result.top5:.3f}"
 
@@ -91,14 +91,14 @@ class SpeedMonitor(Monitor):
     """Clips a second of reading (the loop's waiting for them), forward and backward passes (with the update).
 
     Passes are those that the device has done, each over its own clips; nothing waits for the others.
-    In colour, red below the first limit, green from the second on, yellow between:
+    In color, red below the first limit, green from the second on, yellow between:
     reading 100, 3000; forward 50, 300; backward 20, 200.
     """
 
     LIMITS = {"r": (100, 3000), "f": (50, 300), "b": (20, 200)}
 
-    def __init__(self, coloured: bool = False) -> None:
-        self.coloured = coloured
+    def __init__(self, colored: bool = False) -> None:
+        self.colored = colored
         self._start_again()
 
     def _start_again(self) -> None:
@@ -124,8 +124,8 @@ class SpeedMonitor(Monitor):
 
     def _paint(self, name: str, rate: float) -> str:
         red, green = self.LIMITS[name]
-        colour = "red" if rate < red else "yellow" if rate < green else "green"
-        return ansi_wrap(f"{rate:.2e}", color=colour) if self.coloured else f"{rate:.2e}"
+        color = "red" if rate < red else "yellow" if rate < green else "green"
+        return ansi_wrap(f"{rate:.2e}", color=color) if self.colored else f"{rate:.2e}"
 
 
 class ShapeMonitor(Monitor):
@@ -135,7 +135,7 @@ class ShapeMonitor(Monitor):
         self.shape, self.learning_rate = report.shape, report.learning_rate
 
     def describe(self) -> str:
-        return f"batch {describe(self.shape)}  lr {self.learning_rate:.3g}"
+        return f"batch {self.shape}  lr {self.learning_rate:.3g}"
 
 
 def stages_of(gate_names: Sequence[str]) -> list[str]:
@@ -146,10 +146,10 @@ def stages_of(gate_names: Sequence[str]) -> list[str]:
 class GateMonitor(Monitor):
     """The share of open gates, or their mean opening if they are soft, for each stage of the network."""
 
-    def __init__(self, gate_names: Sequence[str], device: torch.device, world: World) -> None:
+    def __init__(self, gate_names: Sequence[str], device: torch.device, dist: DistContext) -> None:
         self.stages = stages_of(gate_names)
         self.sums = torch.zeros(1 + len(gate_names), dtype=torch.float64, device=device)  # clips, openings
-        self.world = world
+        self.dist = dist
 
     def on_step(self, report: StepReport) -> None:
         self.sums += torch.cat([report.sums[:1], report.openings])
@@ -159,7 +159,7 @@ class GateMonitor(Monitor):
 
     def means(self) -> dict[str, float]:
         """By stage, since the last call; empty where there was no step."""
-        clips, *openings = self.world.sum(self.sums).tolist()
+        clips, *openings = self.dist.sum(self.sums).tolist()
         self.sums = torch.zeros_like(self.sums)
         by_stage: dict[str, list[float]] = {}
         for stage, opening in zip(self.stages, openings, strict=True):
@@ -167,7 +167,7 @@ class GateMonitor(Monitor):
         return {stage: sum(v) / len(v) for stage, v in by_stage.items()} if clips else {}
 
 
-class ProgressLog(Callback):
+class ProgressLogger(Callback):
     """A line each `interval` steps and at an epoch's end; a bar on a terminal."""
 
     def __init__(self, monitors: Sequence[Monitor], interval: int, end_epoch: int) -> None:
@@ -211,7 +211,7 @@ class ProgressLog(Callback):
             self.bar = None
 
 
-class ResultsTable(Callback):
+class CSVLogger(Callback):
     """`train_results_s0001.csv` and `val_results_s0001.csv`: a row an epoch, flushed; s is the first epoch.
 
     Training's also has the speeds (clips a second), `Batches` (`12*8x16x112x112`: so many steps of that shape, and so
@@ -224,7 +224,7 @@ class ResultsTable(Callback):
         self.train, self.val = (Table(folder / name) for name in names)
 
     def on_epoch(self, report: EpochReport) -> None:
-        extra = {"LearningRate": report.learning_rate, "Seconds": round(report.train_seconds, 2)}
+        extra = {"LRSchedule": report.learning_rate, "Seconds": round(report.train_seconds, 2)}
         for column, name in SPEED_COLUMNS.items():
             extra[column] = f"{report.speeds[name]:.4g}" if report.speeds else ""
         extra["Batches"] = describe_batches(report.batches)
@@ -245,14 +245,14 @@ GATES_COLUMN = "Gates "  # and the stage
 
 def describe_batches(batches: Mapping[BatchShape, int]) -> str:
     """`12*8x16x112x112 11*16x16x80x80`: steps of each shape."""
-    return " ".join(f"{steps}*{describe(shape)}" for shape, steps in batches.items())
+    return " ".join(f"{steps}*{shape}" for shape, steps in batches.items())
 
 
 def _row(epoch: int, result: Averages) -> dict[str, float]:
     return {"Epoch": epoch, "Top1": result.top1, "Top5": result.top5, "Loss": result.loss}
 
 
-class TensorBoardLog(Callback):
+class TensorBoardLogger(Callback):
     """What an epoch came to, for TensorBoard: scalars, and as text the shapes of its batches."""
 
     def __init__(self, folder: Path) -> None:
@@ -277,7 +277,7 @@ class TensorBoardLog(Callback):
         self.writer.close()
 
 
-class BadSampleLog(Callback):
+class CorruptSampleLogger(Callback):
     """`bad_samples.csv`: the clips that could not be read and why, where there are any."""
 
     def __init__(self, path: Path) -> None:

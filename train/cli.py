@@ -83,27 +83,29 @@ def _contradiction(options: Options, defaults: Options) -> str | None:
         "argument --lr-factor: has no effect with --lr-schedule cosine": (
             options.lr_schedule == "cosine" and options.lr_factor != defaults.lr_factor
         ),
-        "argument --pretrained-layout: needs the weights to start from, --pretrained-3d FILE": (
-            options.pretrained_layout != "auto" and options.pretrained_3d is None
+        "argument --pretrained-format: needs the weights to start from, --pretrained-3d FILE": (
+            options.pretrained_format != "auto" and options.pretrained_3d is None
         ),
         f"argument --task-name: {options.task_name!r} must be part of a folder's name, without /": (
             "/" in options.task_name or "\0" in options.task_name
         ),
-        "argument --long-cycle-span: stage needs --long-cycles": (
-            options.long_cycle_span == "stage" and not options.long_cycles
+        "argument --long-cycle-period: stage needs --long-cycles": (
+            options.long_cycle_period == "stage" and not options.long_cycles
         ),
-        "argument --batch-rule: flops needs --long-cycles or --short-cycles": (
-            options.batch_rule == "flops" and not cycles
+        "argument --batch-scaling: flops needs --long-cycles or --short-cycles": (
+            options.batch_scaling == "flops" and not cycles
         ),
-        "argument --compile: does not work with --checkpoint-activations, leave one of them out": (
-            options.compile and options.checkpoint_activations
+        "argument --compile: does not work with --activation-checkpointing, leave one of them out": (
+            options.compile and options.activation_checkpointing
         ),
-        "argument --bn-group: there is nothing to group with --freeze-batchnorm": (
-            options.bn_group is not None and options.freeze_batchnorm
+        "argument --sub-bn-size: there is nothing to group with --freeze-batchnorm": (
+            options.sub_bn_size is not None and options.freeze_batchnorm
         ),
-        "argument --sync-batchnorm: works without --bn-group, --accumulate and --checkpoint-activations": (
+        "argument --sync-batchnorm: works without --sub-bn-size, --accumulate and --activation-checkpointing": (
             options.sync_batchnorm
-            and (options.bn_group is not None or options.accumulate > 1 or options.checkpoint_activations)
+            and (
+                options.sub_bn_size is not None or options.accumulate > 1 or options.activation_checkpointing
+            )
         ),
         "argument --sync-batchnorm: there is nothing to synchronise with --freeze-batchnorm": (
             options.sync_batchnorm and options.freeze_batchnorm

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.common.atomic_io import append_whole, write_whole
+from data.common.atomic_io import atomic_append, atomic_write
 from data.common.cli import shown
 
 TABLES = "results_s[0-9]*.csv"  # one a start, named after its first epoch; other files are not the run's
@@ -25,7 +25,7 @@ class Table:
 
     def write(self) -> None:
         if self.waiting:
-            append_whole(self.path, self.header, self.waiting)
+            atomic_append(self.path, self.header, self.waiting)
             self.waiting = ""
 
 
@@ -44,7 +44,7 @@ def cut_results(folder: Path, first_epoch: int) -> None:
         if not header.endswith("\n"):  # a kill left half of it
             path.unlink()
         elif len(kept) < len(rows):
-            write_whole(path, "".join([header, *kept]))
+            atomic_write(path, "".join([header, *kept]))
 
 
 def validation_scores(folder: Path) -> dict[int, float]:

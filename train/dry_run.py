@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from data.batch_sampler import BatchShape
-from network.flops import count_operations
-from train.engine import describe
-from train.lr_schedule import LearningRate
+from network.flops import count_flops
+from train.lr_schedule import LRSchedule
 from train.multigrid import Phases, Schedule, Step
-from train.options import Options, network_choices
+from train.options import Options, network_kwargs
 
 MIN_SIZE = 16  # pixels; below that, maps vanish within a network
 
 Operations = Callable[[int, int], int]  # (length, size) -> those of one clip's forward pass
 
 
-def operations_of(options: Options, num_classes: int) -> Operations:
+def flops_of(options: Options, num_classes: int) -> Operations:
     """Those of the network that is trained."""
-    choices = network_choices(options)
+    choices = network_kwargs(options)
 
     def operations(length: int, size: int) -> int:
-        return count_operations(options.network, num_classes, length, size, **choices)
+        return count_flops(options.network, num_classes, length, size, **choices)
 
     return operations
 
@@ -37,7 +36,7 @@ def check_sizes(shapes: Iterable[BatchShape]) -> None:
         )
 
 
-def describe_steps(steps: Sequence[Step], epoch: int, learning_rate: LearningRate) -> list[dict[str, Any]]:
+def describe_steps(steps: Sequence[Step], epoch: int, learning_rate: LRSchedule) -> list[dict[str, Any]]:
     """The steps of an epoch, in order, counted from 1."""
     return [
         {
@@ -61,7 +60,7 @@ class PhaseRow:
     operations: int = 0
 
 
-def phase_rows(schedule: Schedule, learning_rate: LearningRate, operations: Operations) -> list[PhaseRow]:
+def phase_rows(schedule: Schedule, learning_rate: LRSchedule, operations: Operations) -> list[PhaseRow]:
     """The whole run, a row a phase and learning-rate stage, in order."""
     rows: dict[tuple[int, int], PhaseRow] = {}
     stages = learning_rate.stages()
@@ -105,7 +104,7 @@ def describe_rows(rows: Sequence[PhaseRow], phases: Phases) -> list[str]:
     for row in rows:
         epochs = "-".join(str(epoch) for epoch in dict.fromkeys(row.epochs))
         rates = " to ".join(dict.fromkeys(f"{rate:.3g}" for rate in row.rates))
-        batches = ", ".join(describe(shape) for shape in phases[row.phase])
+        batches = ", ".join(str(shape) for shape in phases[row.phase])
         share = row.operations / total
         lines.append(f"{epochs:>9} {row.steps:7} {rates:>18} {share:8.1%}  {batches}")
     return lines

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from data.batch_sampler import BatchShape
 from data.video_iterator import BadSample, Batch
-from train.input_norm import Normalisation
-from train.lr_schedule import LearningRate
-from train.metrics import batch_sums, zero_sums
-from train.mixup import Regularisation, mixed_sums
+from train.input_norm import ClipNormalizer
+from train.lr_schedule import LRSchedule
+from train.metrics import batch_metric_sums, zero_metric_sums
+from train.mixup import MixupCutmix, mixed_sums
 from train.multigrid import Step
 from train.optimizer import set_learning_rate
 from train.parallel.batch_norm import freeze
-from train.parallel.devices import replica_count, shortage_as
-from train.parallel.prefetcher import Copier
+from train.parallel.devices import num_replicas, oom_as
+from train.parallel.prefetcher import DevicePrefetcher
 from train.parallel.step_timer import StepTimer, Times, clock_of
 
 logger = logging.getLogger(__name__)
@@ -33,16 +33,18 @@ class TrainingError(RuntimeError):
     """A run that cannot go on; the message says where it stopped and why."""
 
 
-class MemoryShortError(TrainingError):
+class StepOutOfMemoryError(TrainingError):
     """A step takes more memory than there is."""
 
 
-class UnreadableError(TrainingError):
+class UnreadableClipsError(TrainingError):
     """It is the clips that cannot be read: the state is the one after the last step, and as good as any."""
 
 
-def unreadable_in_validation(sample: BadSample) -> UnreadableError:
-    return UnreadableError(f"validation: {sample.reason}; --skip-bad-samples goes on without such videos")
+def unreadable_in_validation(sample: BadSample) -> UnreadableClipsError:
+    return UnreadableClipsError(
+        f"validation: {sample.reason}; --skip-bad-samples goes on without such videos"
+    )
 
 
 class StepReport(NamedTuple):
@@ -77,24 +79,24 @@ class Trainer:
 
     network: nn.Module
     validated: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    learning_rate: LearningRate
-    normalisation: Normalisation
-    regularisation: Regularisation
+    learning_rate: LRSchedule
+    normalization: ClipNormalizer
+    regularisation: MixupCutmix
     device: torch.device
     precision: str
     accumulate: int
-    clip_gradient: float | None
-    watch_gates: bool
+    clip_grad_norm: float | None
+    log_gates: bool
     freeze_batchnorm: bool = False
     processes: int = 1
-    copier: Copier = field(init=False)
+    copier: DevicePrefetcher = field(init=False)
     timer: StepTimer = field(init=False)
     unchecked: list[tuple[str, Tensor]] = field(default_factory=list)  # steps whose loss nobody has looked at
 
     def __post_init__(self) -> None:
-        self.copier = Copier(self.device)
+        self.copier = DevicePrefetcher(self.device)
         self.timer = StepTimer(clock_of(self.device))
 
     def train_epoch(
@@ -109,15 +111,17 @@ class Trainer:
             waited = time.perf_counter() - asked
             phase, shape = steps[step]
             if batch.bad and len(batch.labels) == 0:
-                raise UnreadableError(
+                raise UnreadableClipsError(
                     f"epoch {epoch}, step {step + 1}: no clip could be read, {batch.bad[-1].reason}"
                 )
             rate = self.learning_rate.at(epoch, step, len(steps), phase)
-            set_learning_rate(self.optimiser, rate)
-            place = f"epoch {epoch}, step {step + 1}, batch {describe(shape)}, learning rate {rate:.4g}"
-            short = "out of memory; --accumulate 2, --checkpoint-activations or a lower --batch-size may help"
+            set_learning_rate(self.optimizer, rate)
+            place = f"epoch {epoch}, step {step + 1}, batch {shape}, learning rate {rate:.4g}"
+            short = (
+                "out of memory; --accumulate 2, --activation-checkpointing or a lower --batch-size may help"
+            )
             try:
-                with shortage_as(MemoryShortError, f"{place}: {short}"):
+                with oom_as(StepOutOfMemoryError, f"{place}: {short}"):
                     sums, openings = self._update(batch, shape.batch, epoch, step)
             except ValueError as error:  # torch's, where a norm has one value a channel
                 raise TrainingError(f"{place}: {error}; raise --batch-size or --clip-size") from error
@@ -132,8 +136,8 @@ class Trainer:
         """Train with this process's part of a batch of `clips` clips, which may be none."""
         self.timer.start(clips)
         mixed = self.regularisation.mix(*self._on_device(batch), epoch, step)
-        self.optimiser.zero_grad(set_to_none=True)
-        sums, openings = zero_sums(self.device), []
+        self.optimizer.zero_grad(set_to_none=True)
+        sums, openings = zero_metric_sums(self.device), []
         parts = list(mixed.parts(self._part_size(len(mixed.labels))))
         for number, part in enumerate(parts, start=1):
             with self._gradients_kept(last=number == len(parts)):
@@ -149,29 +153,29 @@ class Trainer:
         return sums, torch.cat(openings).sum(dim=0)
 
     def _part_size(self, clips: int) -> int:
-        return max(1, -(-clips // replica_count(clips, self.accumulate)))
+        return max(1, -(-clips // num_replicas(clips, self.accumulate)))
 
     def _gradients_kept(self, last: bool) -> AbstractContextManager:
         """Within, gradients of several processes stay their own until the last part of a batch adds them all up."""
         return nullcontext() if last or self.processes == 1 else self.network.parallel.no_sync()
 
     def _apply_gradient(self) -> None:
-        if self.clip_gradient is not None:
-            self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_gradient)
-        self.scaler.step(self.optimiser)
+        if self.clip_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_grad_norm)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The network's input `(B, 3, T, H, W)` and labels."""
         clips, labels = self.copier(batch.clips, batch.labels)
-        return self.normalisation(clips), labels
+        return self.normalization(clips), labels
 
     def _forward(self, network: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Logits in fp32 `(B, classes)`, openings of the gates `(B, gates)`."""
         dtype = AUTOCAST[self.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
-            if self.watch_gates:
+            if self.log_gates:
                 logits, openings = network(clips, return_gates=True)
             else:
                 logits, openings = network(clips), clips.new_zeros(len(clips), 0)
@@ -181,7 +185,7 @@ class Trainer:
     def validate(self, batches: Iterable[Batch], skip_bad_samples: bool) -> tuple[Tensor, list[BadSample]]:
         """Sums `(4,)` over all clips, and what could not be read: an error unless it may be skipped."""
         self.validated.eval()
-        sums = zero_sums(self.device)
+        sums = zero_metric_sums(self.device)
         bad: list[BadSample] = []
         for batch in batches:
             bad += batch.bad
@@ -190,9 +194,9 @@ class Trainer:
             if len(batch.labels):
                 clips, labels = self._on_device(batch)
                 short = "validation: out of memory; a lower --batch-size may help"
-                with shortage_as(MemoryShortError, short):
+                with oom_as(StepOutOfMemoryError, short):
                     logits, _ = self._forward(self.validated, clips)
-                sums += batch_sums(logits, labels, nn.functional.cross_entropy(logits, labels))
+                sums += batch_metric_sums(logits, labels, nn.functional.cross_entropy(logits, labels))
         return sums, bad
 
     def check_finite(self) -> None:
@@ -217,10 +221,5 @@ class Trainer:
         if not all(finite):
             place, _ = steps[finite.index(False)]
             raise TrainingError(
-                f"{place}: the loss is not finite; a lower --lr-base or --clip-gradient may help"
+                f"{place}: the loss is not finite; a lower --lr-base or --clip-grad-norm may help"
             )
-
-
-def describe(shape: BatchShape) -> str:
-    """`48x16x224x224`: clips, frames, height, width."""
-    return f"{shape.batch}x{shape.length}x{shape.size}x{shape.size}"

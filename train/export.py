@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from data.common.cli import OneLineParser
 from network import create_network
 from network.pretrained import load_weights, write_safetensors
-from train.inference import Trained, load_trained
-from train.options import network_choices
+from train.inference import InferenceModel, load_inference_model
+from train.options import network_kwargs
 
 BATCHES = (1, 2, 5)  # that are compared; the one that is exported with is another
 EXPORTED_BATCH = 3
@@ -36,32 +36,32 @@ Ask = Callable[[Tensor], Tensor]
 class Program(nn.Module):
     """A network and what its clips go through before it: uint8 `(B, T, H, W, 3)`, BGR -> logits `(B, classes)`."""
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: InferenceModel) -> None:
         super().__init__()
         self.network = trained.network
-        self.normalisation = trained.normalisation
+        self.normalization = trained.normalization
 
     def forward(self, clips: Tensor) -> Tensor:
-        return self.network(self.normalisation(clips))
+        return self.network(self.normalization(clips))
 
 
-def example_clips(trained: Trained, batch: int) -> Tensor:
+def example_clips(trained: InferenceModel, batch: int) -> Tensor:
     """Random ones, uint8 `(batch, T, H, W, 3)`, as long and large as the network was trained with."""
     length, size = trained.options.clip_length, trained.options.clip_size
     generator = torch.Generator().manual_seed(batch)
     return torch.randint(0, 256, (batch, length, size, size, 3), dtype=torch.uint8, generator=generator)
 
 
-def notes_of(trained: Trained, clips: str) -> dict[str, str]:
+def notes_of(trained: InferenceModel, clips: str) -> dict[str, str]:
     """What a file says about itself: text, or JSON where it is more than a word. `clips`: what it takes."""
     options = trained.options
     return {
         "network": options.network,
-        "network_options": json.dumps(network_choices(options)),
+        "network_options": json.dumps(network_kwargs(options)),
         "classes": json.dumps(trained.classes),
         "input": clips,
         "output": "logits, float32 (batch, classes): before softmax",
-        "normalisation": json.dumps(trained.normalisation.plain()),
+        "normalization": json.dumps(trained.normalization.plain()),
         "clip_length": str(options.clip_length),
         "frame_interval": str(options.val_frame_interval),
         "clip_size": str(options.clip_size),
@@ -79,38 +79,38 @@ class Format(NamedTuple):
 
     takes: str
     packages: Sequence[str]
-    write: Callable[[Trained, Path, Notes], None]
-    read: Callable[[Trained, Path], Ask]
+    write: Callable[[InferenceModel, Path, Notes], None]
+    read: Callable[[InferenceModel, Path], Ask]
 
 
 DECODED = "clips, uint8 (batch, frames, height, width, 3): BGR, as OpenCV decodes; they are normalised inside"
 NORMALISED = (
     "float32 (batch, 3, frames, height, width): value / 255, less the mean, by the deviation of its channel; "
-    "channels in the order that the normalisation says"
+    "channels in the order that the normalization says"
 )
 
 
-def _trace(trained: Trained) -> torch.export.ExportedProgram:
+def _trace(trained: InferenceModel) -> torch.export.ExportedProgram:
     """As PyTorch's exporter sees it: with batches of any size, and clips of the size it was trained with."""
     program, clips = Program(trained).eval(), example_clips(trained, EXPORTED_BATCH)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "The tensor attributes .*_flat_weights"
         )  # of recurrent cells: as they were
-        program(clips)  # makes the constants of normalisation, which must not be made while tracing
+        program(clips)  # makes the constants of normalization, which must not be made while tracing
         batch = torch.export.Dim("batch", min=1, max=2**16)
         return torch.export.export(program, (clips,), dynamic_shapes={"clips": {0: batch}})
 
 
-def write_program(trained: Trained, path: Path, notes: Notes) -> None:
+def write_program(trained: InferenceModel, path: Path, notes: Notes) -> None:
     torch.export.save(_trace(trained), path, extra_files={NOTES_FILE: json.dumps(notes, indent=1)})
 
 
-def read_program(_: Trained, path: Path) -> Ask:
+def read_program(_: InferenceModel, path: Path) -> Ask:
     return torch.export.load(path).module()
 
 
-def write_onnx(trained: Trained, path: Path, notes: Notes) -> None:
+def write_onnx(trained: InferenceModel, path: Path, notes: Notes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own exporter about itself
         program = torch.onnx.export(
@@ -120,20 +120,20 @@ def write_onnx(trained: Trained, path: Path, notes: Notes) -> None:
     program.save(path, external_data=False)
 
 
-def read_onnx(_: Trained, path: Path) -> Ask:
+def read_onnx(_: InferenceModel, path: Path) -> Ask:
     from onnxruntime import InferenceSession  # noqa: PLC0415  only for who exports ONNX
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda clips: torch.from_numpy(session.run(["logits"], {"clips": clips.numpy()})[0])
 
 
-def write_weights(trained: Trained, path: Path, notes: Notes) -> None:
+def write_weights(trained: InferenceModel, path: Path, notes: Notes) -> None:
     write_safetensors(trained.network, path, notes)
 
 
-def read_weights(trained: Trained, path: Path) -> Ask:
+def read_weights(trained: InferenceModel, path: Path) -> Ask:
     options = trained.options
-    network = create_network(options.network, len(trained.classes), **network_choices(options)).eval()
+    network = create_network(options.network, len(trained.classes), **network_kwargs(options)).eval()
     load_weights(network, path, layout="own")
     return lambda clips: network(trained.prepare(clips))
 
@@ -156,7 +156,7 @@ def format_of(path: Path) -> Format:
     return chosen
 
 
-def export(trained: Trained, path: Path) -> float:
+def export(trained: InferenceModel, path: Path) -> float:
     """Write a network, which is on the CPU, in the format of the file's ending; returns the largest difference found.
 
     The file is put into its place after it has been compared on random clips, in batches of sizes that the exporter has
@@ -175,7 +175,7 @@ def export(trained: Trained, path: Path) -> float:
 
 
 @torch.no_grad()
-def largest_difference(trained: Trained, ask: Ask) -> float:
+def largest_difference(trained: InferenceModel, ask: Ask) -> float:
     """Between the network's logits and those asked for, over BATCHES of random clips; as a share of large logits."""
     differences = []
     for batch in BATCHES:
@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         format_of(arguments.output)
-        trained = load_trained(arguments.checkpoint, torch.device("cpu"), "fp32")
+        trained = load_inference_model(arguments.checkpoint, torch.device("cpu"), "fp32")
         largest = export(trained, arguments.output)
     except (ValueError, OSError) as error:
         parser.error(str(error))

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.batch_sampler import BatchShape
-from train.engine import describe
-from train.lr_schedule import LearningRate
+from train.lr_schedule import LRSchedule
 from train.multigrid import Schedule
 
 LINES = ("-", "--", ":", "-.")
@@ -79,8 +78,8 @@ def save_picture(figure: Any, path: Path) -> None:
         pyplot().close(figure)
 
 
-def draw_curves(runs: Mapping[str, History], path: Path) -> None:
-    """A panel for each thing that any of the runs wrote down, a colour a run; `runs` by their names."""
+def plot_curves(runs: Mapping[str, History], path: Path) -> None:
+    """A panel for each thing that any of the runs wrote down, a color a run; `runs` by their names."""
     plt = pyplot()
     panels, wide = _panels(runs), _wide_panels(runs)
     rows = -(-len(panels) // COLUMNS)
@@ -129,7 +128,7 @@ def _wide_panels(runs: Mapping[str, History]) -> list[Panel]:
 
 
 def _line_handles(lines: Mapping[str, str]) -> list[Any]:
-    """For a legend: what each kind of line means, whatever its colour."""
+    """For a legend: what each kind of line means, whatever its color."""
     line_class = pyplot().Line2D
     return [line_class([], [], color="grey", linestyle=line, label=name) for name, line in lines.items()]
 
@@ -174,7 +173,7 @@ def _draw_gates(axes: Any, progress: Sequence[Progress]) -> None:
 
 
 def _draw_families(axes: Any, families: Sequence[tuple[list[int], dict[str, list[float]]]]) -> None:
-    """Several lines a run, in its colour; equal names have equal kinds of line."""
+    """Several lines a run, in its color; equal names have equal kinds of line."""
     names = dict.fromkeys(name for _, family in families for name in family)
     lines = dict(zip(names, itertools.cycle(LINES), strict=False))
     for number, (epochs, family) in enumerate(families):
@@ -197,12 +196,12 @@ def _draw_batches(axes: Any, name: str, progress: Progress) -> None:
     """Each epoch's clips by the shape of their batch, as a bar."""
     shapes = sorted({shape for batches in progress.batches for shape in batches}, key=_volume)
     largest = {shape[1:]: shape for shape in shapes}  # an epoch's last batch may be smaller
-    colours = pyplot().get_cmap("viridis")
+    colors = pyplot().get_cmap("viridis")
     below = [0.0] * len(progress.epochs)
     for number, (key, shape) in enumerate(largest.items()):
         shares = [shares_of_clips(batches).get(key, 0.0) for batches in progress.batches]
-        colour = colours(number / max(1, len(largest) - 1))
-        axes.bar(progress.epochs, shares, width=0.9, bottom=below, color=colour, label=describe(shape))
+        color = colors(number / max(1, len(largest) - 1))
+        axes.bar(progress.epochs, shares, width=0.9, bottom=below, color=color, label=str(shape))
         below = [low + share for low, share in zip(below, shares, strict=True)]
     axes.set_title(f"clips by the shape of their batch{', ' if name else ''}{name}")
     axes.set_ylim(0, 1)
@@ -216,7 +215,7 @@ def _volume(shape: BatchShape) -> tuple[int, int]:
 PARTS = {"clips a batch": "batch", "frames": "length", "pixels": "size"}
 
 
-def draw_schedule(schedule: Schedule, learning_rate: LearningRate, path: Path) -> None:
+def plot_schedule(schedule: Schedule, learning_rate: LRSchedule, path: Path) -> None:
     """On the left the whole run, a band where the short cycle goes to and fro; on the right the steps of epoch 1."""
     figure, grid = pyplot().subplots(
         4, 2, figsize=(13, 7.5), layout="constrained", sharex="col", sharey="row"
@@ -240,7 +239,7 @@ def draw_schedule(schedule: Schedule, learning_rate: LearningRate, path: Path) -
     save_picture(figure, path)
 
 
-def _draw_run(panels: Sequence[Any], schedule: Schedule, learning_rate: LearningRate) -> None:
+def _draw_run(panels: Sequence[Any], schedule: Schedule, learning_rate: LRSchedule) -> None:
     times: list[float] = []
     shapes: list[tuple[BatchShape, ...]] = []  # of the short cycle, at each time
     rates: list[float] = []
@@ -261,7 +260,7 @@ def _draw_run(panels: Sequence[Any], schedule: Schedule, learning_rate: Learning
     panels[-1].plot(times, rates, color="C3")
 
 
-def _draw_epoch(panels: Sequence[Any], schedule: Schedule, learning_rate: LearningRate) -> None:
+def _draw_epoch(panels: Sequence[Any], schedule: Schedule, learning_rate: LRSchedule) -> None:
     steps = schedule.epoch(1)
     numbers = range(1, len(steps) + 1)
     for axes, field in zip(panels, PARTS.values(), strict=False):
@@ -270,7 +269,7 @@ def _draw_epoch(panels: Sequence[Any], schedule: Schedule, learning_rate: Learni
     panels[-1].plot(numbers, rates, color="C3", drawstyle="steps-mid")
 
 
-def draw_confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path) -> None:
+def plot_confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path) -> None:
     """`counts` `(C, C)`, a row a true class: the share of its videos taken for each class. Numbers where they fit."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(4.5, 1.8 + 0.45 * len(classes)), 16)
@@ -285,8 +284,8 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str], title: str, path:
         axes.set_yticks(range(len(classes)), classes, parse_math=False)
     if len(classes) <= NUMBERED_CLASSES:
         for row, column in np.argwhere(counts):
-            colour = "white" if shares[row, column] > 0.55 else "black"
+            color = "white" if shares[row, column] > 0.55 else "black"
             axes.text(
-                column, row, counts[row, column], ha="center", va="center", color=colour, fontsize="small"
+                column, row, counts[row, column], ha="center", va="center", color=color, fontsize="small"
             )
     save_picture(figure, path)

@@ -1,6 +1,6 @@
 """What training leaves, as something to ask: a network with its classes, and clips prepared as validation does it.
 
-trained = load_trained(Path("srtg_r3d_34_best.pth"), torch.device("cuda", 0))
+trained = load_inference_model(Path("srtg_r3d_34_best.pth"), torch.device("cuda", 0))
 best = trained.classes[trained.logits(clips)[0].argmax()]
 """
 
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from network import create_network
 from network.pretrained import read_tensors_file
 from train.engine import AUTOCAST
-from train.input_norm import Normalisation
-from train.options import Options, network_choices
+from train.input_norm import ClipNormalizer
+from train.options import Options, network_kwargs
 
-NEEDED = ("state_dict", "epoch", "options", "classes", "normalisation", "dataset")
+NEEDED = ("state_dict", "epoch", "options", "classes", "normalization", "dataset")
 
 
 @dataclass(frozen=True)
-class Trained:
+class InferenceModel:
     """A network on its device, in evaluation mode, with the weights that its validation saw: averaged where there is an
     average.
 
@@ -36,13 +36,13 @@ class Trained:
     precision: str
     classes: tuple[str, ...]
     options: Options
-    normalisation: Normalisation
+    normalization: ClipNormalizer
     epoch: int
     dataset: Mapping[str, Any]
 
     def prepare(self, clips: Tensor) -> Tensor:
         """uint8 `(B, T, H, W, 3)`, BGR -> the network's input, float32 `(B, 3, T, H, W)`, on the device."""
-        return self.normalisation(clips.to(self.device, non_blocking=True))
+        return self.normalization(clips.to(self.device, non_blocking=True))
 
     def autocast(self) -> torch.autocast:
         """Within, the network computes in the precision chosen."""
@@ -57,7 +57,7 @@ class Trained:
             return self.network(inputs).float()
 
 
-def load_trained(path: Path, device: torch.device, precision: str | None = None) -> Trained:
+def load_inference_model(path: Path, device: torch.device, precision: str | None = None) -> InferenceModel:
     """The network of a checkpoint. `precision`: fp32, fp16 or bf16, by default as training: fp16 on a GPU.
 
     Raises FileNotFoundError, or ValueError where the file is not what training saved.
@@ -70,8 +70,8 @@ def load_trained(path: Path, device: torch.device, precision: str | None = None)
     try:
         options = Options.of(content["options"])
         classes = tuple(content["classes"])
-        normalisation = Normalisation.of(content["normalisation"])
-        network = create_network(options.network, len(classes), **network_choices(options))
+        normalization = ClipNormalizer.of(content["normalization"])
+        network = create_network(options.network, len(classes), **network_kwargs(options))
         network.load_state_dict(content["state_dict"])
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -79,14 +79,14 @@ def load_trained(path: Path, device: torch.device, precision: str | None = None)
     network.eval().requires_grad_(False).to(device)
     if device.type == "cuda" and precision != "fp32":
         network.to(memory_format=torch.channels_last_3d)
-    return Trained(
+    return InferenceModel(
         path=path,
         network=network,
         device=device,
         precision=precision,
         classes=classes,
         options=options,
-        normalisation=normalisation,
+        normalization=normalization,
         epoch=content["epoch"],
         dataset=content["dataset"],
     )

@@ -15,7 +15,7 @@ CHANNEL_ORDERS = ("bgr", "rgb")
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class ClipNormalizer:
     """What a network was trained with, in its channels' order. The defaults are the published weights'."""
 
     means: tuple[float, float, float] = MEANS
@@ -23,7 +23,7 @@ class Normalisation:
     channel_order: str = "bgr"
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> "Normalisation":
+    def of(cls, plain: Mapping[str, Any]) -> "ClipNormalizer":
         """From what `plain` gave, as checkpoints hold it. ValueError for what cannot normalise."""
         try:
             means, deviations, order = (plain[name] for name in ("means", "deviations", "channel_order"))
@@ -33,7 +33,7 @@ class Normalisation:
         except (LookupError, TypeError, ValueError, OverflowError):
             fits = False
         if not fits:
-            raise ValueError("its normalisation is not three means, three deviations above 0, and bgr or rgb")
+            raise ValueError("its normalization is not three means, three deviations above 0, and bgr or rgb")
         return cls(tuple(numbers[:3]), tuple(numbers[3:]), order)
 
     def plain(self) -> dict[str, Any]:

@@ -7,9 +7,9 @@ SCHEDULES = ("step", "cosine")
 
 
 @dataclass(frozen=True)
-class LearningRate:
+class LRSchedule:
     """`base` belongs to the first phase of the long cycle and halves with each phase, as published batches do (linear
-    scaling); it does so too where `--batch-rule flops` makes them fall by less.
+    scaling); it does so too where `--batch-scaling flops` makes them fall by less.
 
     The short cycle does not change it. `schedule` "step": times `factor` after each of the epochs `steps`; "cosine":
     half a cosine down to 0 at `end_epoch`. It rises linearly from 0 over the first `warmup_epochs`.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-N_SUMS = 4  # clips, top-1 hits, top-5 hits, summed loss
+NUM_METRIC_SUMS = 4  # clips, top-1 hits, top-5 hits, summed loss
 
 
 class Averages(NamedTuple):
@@ -16,13 +16,13 @@ class Averages(NamedTuple):
     loss: float
 
 
-def zero_sums(device: torch.device) -> Tensor:
+def zero_metric_sums(device: torch.device) -> Tensor:
     """Nothing counted yet."""
-    return torch.zeros(N_SUMS, dtype=torch.float64, device=device)
+    return torch.zeros(NUM_METRIC_SUMS, dtype=torch.float64, device=device)
 
 
 @torch.no_grad()
-def batch_sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
+def batch_metric_sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
     """The sums of one batch: `logits` `(B, classes)`, `labels` `(B,)`, `loss` the mean over the batch -> `(4,)`.
 
     With fewer than five classes, top-5 looks at all of them. A clip whose logits are not all finite is no hit: `topk`

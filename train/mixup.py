@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.metrics import batch_sums
+from train.metrics import batch_metric_sums
 
 
 class Mixed(NamedTuple):
@@ -27,7 +27,7 @@ class Mixed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Regularisation:
+class MixupCutmix:
     """What training does to clips and labels, and validation does not.
 
     `mixup` (Zhang et al., ICLR 2018) adds to each clip of a batch its partner, first to last, second to last but one:
@@ -84,8 +84,8 @@ def _box(height: int, width: int, parameter: float, generator: np.random.Generat
 
 @torch.no_grad()
 def mixed_sums(logits: Tensor, mixed: Mixed, loss: Tensor) -> Tensor:
-    """As `batch_sums`, where a hit of either label counts by its share; the loss is the one that is trained."""
-    own = batch_sums(logits, mixed.labels, loss)
+    """As `batch_metric_sums`, where a hit of either label counts by its share; the loss is the one that is trained."""
+    own = batch_metric_sums(logits, mixed.labels, loss)
     if mixed.share == 1:
         return own
-    return mixed.share * own + (1 - mixed.share) * batch_sums(logits, mixed.others, loss)
+    return mixed.share * own + (1 - mixed.share) * batch_metric_sums(logits, mixed.others, loss)

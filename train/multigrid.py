@@ -14,7 +14,7 @@ from typing import NamedTuple
 from data.batch_sampler import BatchShape
 
 SHORT_PERIOD = 3
-BATCH_RULES = ("volume", "flops")
+BATCH_SCALINGS = ("volume", "flops")
 Phases = tuple[
     tuple[BatchShape, ...], ...
 ]  # of the long cycle, coarse to fine; each goes round its short shapes
@@ -66,7 +66,7 @@ def cycle_shapes(base: BatchShape, *, long_cycles: bool, short_cycles: bool) -> 
     )
 
 
-def with_equal_operations(phases: Phases, operations: Callable[[int, int], int]) -> Phases:
+def with_equal_flops(phases: Phases, operations: Callable[[int, int], int]) -> Phases:
     """The same shapes, each batch as large as costs no more than the base shape's, the last phase's first.
 
     `operations(length, size)` are those of one clip. At least one clip is left in a batch.

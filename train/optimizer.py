@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-OPTIMISERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adamw")
 MOMENTUM = 0.9
 MOMENTS = {"sgd": 1, "adamw": 2}  # tensors that it keeps for each parameter
 WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 0.05}
@@ -16,7 +16,7 @@ RECURRENT_FACTOR = 0.5
 NEW, RECURRENT, FILLED = "new", "recurrent", "filled"
 
 
-def parameter_roles(network: nn.Module, filled: Collection[str], fine_tune: bool) -> dict[str, str]:
+def param_roles(network: nn.Module, filled: Collection[str], fine_tune: bool) -> dict[str, str]:
     """The role of each parameter by name. When fine-tuning, the head and whatever the weights did not fill are new."""
     names = [name for name, _ in network.named_parameters()]
     if not fine_tune:
@@ -36,7 +36,7 @@ def _role(name: str, filled: Collection[str], recurrent: Collection[str]) -> str
     return RECURRENT if name in recurrent else FILLED
 
 
-def make_optimiser(
+def make_optimizer(
     network: nn.Module, roles: Mapping[str, str], fine_tune_factor: float, kind: str = "sgd"
 ) -> torch.optim.Optimizer:
     """A group a role, with its `lr_factor` and its `names`.
@@ -59,15 +59,15 @@ def make_optimiser(
     }
     if kind == "adamw":
         return torch.optim.AdamW(groups, **common)
-    optimiser = torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, **common)
+    optimizer = torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, **common)
     for parameter in parameters.values():
         # a fused SGD would make it with the first step, and leave what happens to lie there if fp16 skips that one
-        optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimiser
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def saved_roles(optimiser_state: Mapping[str, Any]) -> dict[str, str]:
-    """The roles that a checkpoint's optimiser had."""
+    """The roles that a checkpoint's optimizer had."""
     return {name: group["role"] for group in optimiser_state["param_groups"] for name in group["names"]}
 
 
@@ -76,23 +76,23 @@ def fine_tunes(optimiser_state: Mapping[str, Any]) -> bool:
     return set(saved_roles(optimiser_state).values()) != {NEW}
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Take momentum, or moments, from a checkpoint; rates and factors stay those of this run's options.
 
     They get the memory layout of their parameters, which fused kernels need, whatever they were saved with. ValueError
     where they are of other sizes.
     """
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": saved["state"], "param_groups": groups})
-    for parameter, state in optimiser.state.items():
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if name == "step" or value is None:
                 continue
             if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
-                raise ValueError("the optimiser's moments are not as large as the parameters")
+                raise ValueError("the optimizer's moments are not as large as the parameters")
             state[name] = torch.empty_like(parameter).copy_(value)
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_factor"]

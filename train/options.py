@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from data.common.cli import Parser, boolean, choice, not_negative, number, positive
-from data.common.cpus import own_cores
+from data.common.cpus import cpus_per_rank
 from data.datasets import DatasetSpec
 from data.video_sampler import START_DISTRIBUTIONS
-from network.pretrained_formats import LAYOUTS
+from network.pretrained_formats import CHECKPOINT_FORMATS
 from train.lr_schedule import SCHEDULES
-from train.multigrid import BATCH_RULES, SPANS
-from train.optimizer import OPTIMISERS
+from train.multigrid import BATCH_SCALINGS, SPANS
+from train.optimizer import OPTIMIZERS
 
 PLACES = ("start", "top", "mid", "end", "skip", "final")
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -62,7 +62,7 @@ class Options:
         False, boolean, "validate without the clips that are unreadable; an error otherwise"
     )
     workers: int = _option(
-        min(8, own_cores()), not_negative, "processes that read clips; 0 is none beside this"
+        min(8, cpus_per_rank()), not_negative, "processes that read clips; 0 is none beside this"
     )
     # clips
     clip_length: int = _option(16, extent, "frames of a clip")
@@ -96,10 +96,10 @@ class Options:
     pretrained_3d: Path | None = _option(
         None, Path, "weights to start from, or the checkpoint to resume from"
     )
-    pretrained_layout: str = _option(
+    pretrained_format: str = _option(
         "auto",
-        choice("auto", *LAYOUTS),
-        f"whose names and shapes the weights have: auto, {', '.join(LAYOUTS)} (2D, inflated)",
+        choice("auto", *CHECKPOINT_FORMATS),
+        f"whose names and shapes the weights have: auto, {', '.join(CHECKPOINT_FORMATS)} (2D, inflated)",
     )
     fine_tune: bool = _option(False, boolean, "train what the weights filled at lower rates than the rest")
     fine_tune_factor: float = _option(
@@ -112,12 +112,12 @@ class Options:
     batch_size: int = _option(32, positive, "clips of a batch at the base shape")
     long_cycles: bool = _option(False, boolean, "multigrid's long cycle")
     short_cycles: bool = _option(False, boolean, "multigrid's short cycle")
-    long_cycle_span: str = _option(
+    long_cycle_period: str = _option(
         "epoch", choice(*SPANS), "the long cycle runs once an epoch, or once a stage of the learning rate"
     )
-    batch_rule: str = _option(
+    batch_scaling: str = _option(
         "volume",
-        choice(*BATCH_RULES),
+        choice(*BATCH_SCALINGS),
         "cycles size batches by clips' volume, or by the network's operations: flops",
     )
     accumulate: int = _option(
@@ -132,9 +132,9 @@ class Options:
     lr_factor: float = _option(0.1, above_zero, "what it falls by")
     lr_schedule: str = _option("step", choice(*SCHEDULES), "step, or cosine down to 0 at the end")
     warmup_epochs: float = _option(0.0, amount, "epochs over which the learning rate rises from 0")
-    optimiser: str = _option("sgd", choice(*OPTIMISERS), "sgd with Nesterov momentum, or adamw")
-    clip_gradient: float | None = _option(None, above_zero, "largest norm of the gradient")
-    bn_group: int | None = _option(
+    optimizer: str = _option("sgd", choice(*OPTIMIZERS), "sgd with Nesterov momentum, or adamw")
+    clip_grad_norm: float | None = _option(None, above_zero, "largest norm of the gradient")
+    sub_bn_size: int | None = _option(
         None,
         two_or_more,
         "clips that share batch-norm statistics, of batches of any size (default: the batch)",
@@ -167,7 +167,7 @@ class Options:
     channels_last: bool | None = _option(
         None, boolean, "channels last in the memory of weights (default: on a GPU in half precision)"
     )
-    checkpoint_activations: bool = _option(
+    activation_checkpointing: bool = _option(
         False, boolean, "compute each block again in the backward pass: less memory, a third more time"
     )
     compile: bool = _option(False, boolean, "compile the network: slow to start, faster after")
@@ -235,11 +235,11 @@ def resolve(spec: DatasetSpec, options: Options, gpus: int) -> Options:
     )
 
 
-NETWORK_CHOICES = ("gates", "place", "pool")
+NETWORK_KWARGS = ("gates", "place", "pool")
 
 
-def network_choices(options: Options) -> dict[str, bool | str]:
+def network_kwargs(options: Options) -> dict[str, bool | str]:
     """What is asked of the network beyond its name. Defaults are left out, as plain networks have no gates."""
     defaults = Options()
-    values = {name: getattr(options, name) for name in NETWORK_CHOICES}
+    values = {name: getattr(options, name) for name in NETWORK_KWARGS}
     return {name: value for name, value in values.items() if value != getattr(defaults, name)}

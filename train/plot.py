@@ -18,9 +18,9 @@ from data.common.cli import OneLineParser, shown
 from train.builders import make_learning_rate, make_schedule
 from train.callbacks import GATES_COLUMN, SPEED_COLUMNS
 from train.csv_log import TABLES
-from train.dry_run import operations_of
-from train.figures import Curve, History, Progress, draw_curves, draw_schedule
-from train.lr_schedule import LearningRate
+from train.dry_run import flops_of
+from train.figures import Curve, History, Progress, plot_curves, plot_schedule
+from train.lr_schedule import LRSchedule
 from train.multigrid import Schedule
 from train.options import Options
 
@@ -43,7 +43,7 @@ def read_rows(folder: Path, split: str) -> list[Row]:
                 for row in csv.DictReader(file, strict=True):
                     rows.append((int(row["Epoch"]), row))
                     [float(row[name]) for name in SCORES]
-                    [float(row.get(name) or "nan") for name in ("LearningRate", *SPEED_COLUMNS)]
+                    [float(row.get(name) or "nan") for name in ("LRSchedule", *SPEED_COLUMNS)]
             except csv.Error as error:
                 raise ValueError(f"{path}: is no CSV, {error}") from error
             except (KeyError, TypeError, ValueError):
@@ -61,7 +61,7 @@ def progress_of(rows: Sequence[Row]) -> Progress:
     gates = dict.fromkeys(name for row in rows for name in row if name and name.startswith(GATES_COLUMN))
     return Progress(
         epochs=[int(row["Epoch"]) for row in rows],
-        learning_rate=_column(rows, "LearningRate"),
+        learning_rate=_column(rows, "LRSchedule"),
         speeds={name.lower(): _column(rows, name) for name in SPEED_COLUMNS},
         gates={name.removeprefix(GATES_COLUMN): _column(rows, name) for name in gates},
         batches=[read_batches(row.get("Batches") or "") for row in rows],
@@ -86,7 +86,7 @@ def read_history(folder: Path) -> History:
     return History(curve_of(train), curve_of(val), progress_of(train))
 
 
-def read_schedule(folder: Path) -> tuple[Schedule, LearningRate]:
+def read_schedule(folder: Path) -> tuple[Schedule, LRSchedule]:
     """What a run has planned, from its `run.json`. FileNotFoundError, or ValueError for one that is damaged."""
     path = folder / "run.json"
     try:
@@ -95,7 +95,7 @@ def read_schedule(folder: Path) -> tuple[Schedule, LearningRate]:
         clips, classes = content["dataset"]["train"]["videos"], content["dataset"]["classes"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: is not what a run wrote, {error}") from None
-    return make_schedule(options, clips, operations_of(options, classes)), make_learning_rate(options)
+    return make_schedule(options, clips, flops_of(options, classes)), make_learning_rate(options)
 
 
 def best_epoch(val: Curve) -> int:
@@ -121,13 +121,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name, path in zip(names, arguments.runs, strict=True)
         ]
         if arguments.schedule:
-            draw_schedule(*read_schedule(arguments.runs[0]), arguments.schedule)
+            plot_schedule(*read_schedule(arguments.runs[0]), arguments.schedule)
             print(f"schedule: {arguments.schedule}")
             if not any(arguments.runs[0].glob("*_results_s*.csv")):
                 print(f"{arguments.runs[0]}: no epoch has ended yet, so there are no curves")
                 return 0
         histories = [read_history(path) for path in arguments.runs]
-        draw_curves(dict(zip(labels, histories, strict=True)), arguments.output)
+        plot_curves(dict(zip(labels, histories, strict=True)), arguments.output)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     for path, history in zip(arguments.runs, histories, strict=True):

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from data.batch_sampler import BatchShape, ClipRequest
-from data.video_iterator import Sample, TrainingClips, ValidationClips
+from data.batch_sampler import BatchShape, ClipSpec
+from data.video_iterator import Sample, TrainDataset, ValDataset
 from data.video_list import Dataset
 from train.engine import unreadable_in_validation
-from train.parallel.distributed import World
+from train.parallel.distributed import DistContext
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +29,16 @@ def check_labels(dataset: Dataset) -> None:
             )
 
 
-def check_same_videos(dataset: Dataset, world: World) -> None:
+def check_same_videos(dataset: Dataset, dist: DistContext) -> None:
     """ValueError where another machine of the run has other videos: its batches would be others'."""
-    here, there = dataset.summary(), world.from_first(dataset.summary())
+    here, there = dataset.summary(), dist.broadcast_object(dataset.summary())
     if here != there:
         raise ValueError(
             f"{dataset.train.root}: the videos and classes are not those of the first process: {here}, there {there}"
         )
 
 
-def check_training_clips(clips: TrainingClips, shape: BatchShape) -> None:
+def check_training_clips(clips: TrainDataset, shape: BatchShape) -> None:
     """ValueError that names the first file and what is wrong with it, where none of the first few can be read."""
     bad = []
     for index in range(min(FIRST, len(clips))):
@@ -49,19 +49,19 @@ def check_training_clips(clips: TrainingClips, shape: BatchShape) -> None:
     raise ValueError(f"{bad[0].reason}; nor could the {len(bad) - 1} training videos after it be read")
 
 
-def check_validation_clip(clips: ValidationClips, shape: BatchShape) -> None:
+def check_validation_clip(clips: ValDataset, shape: BatchShape) -> None:
     """TrainingError, as validation would end an epoch later, where the first video cannot be read."""
     sample = _first_clip(clips, shape, 0)
     if sample.bad:
         raise unreadable_in_validation(sample.bad[0])
 
 
-def _first_clip(clips: TrainingClips | ValidationClips, shape: BatchShape, index: int) -> Sample:
-    return clips[ClipRequest(index, shape.length, shape.size, seed=0)]
+def _first_clip(clips: TrainDataset | ValDataset, shape: BatchShape, index: int) -> Sample:
+    return clips[ClipSpec(index, shape.length, shape.size, seed=0)]
 
 
 def checkpoint_bytes(network: nn.Module, *, moments: int, averaged: bool) -> int:
-    """What a checkpoint takes: weights and buffers, twice if `averaged`, and the optimiser's moments."""
+    """What a checkpoint takes: weights and buffers, twice if `averaged`, and the optimizer's moments."""
     tensors = [*network.state_dict().values()] * (1 + averaged) + [*network.parameters()] * moments
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

@@ -15,20 +15,20 @@ import numpy as np
 import torch
 from humanfriendly.terminal import ansi_strip
 
-from data.common.atomic_io import NO_LOCKS, write_whole
+from data.common.atomic_io import NO_LOCKS, atomic_write
 from data.common.cli import shown
 from data.datasets import DatasetSpec
 from data.video_list import Dataset
-from train.checkpointing.checkpoint import epoch_path, find_furthest, load_checkpoint, naming_what_fails
+from train.checkpointing.checkpoint import epoch_path, error_context, find_latest, load_checkpoint
 from train.optimizer import fine_tunes
-from train.options import NETWORK_CHOICES, Options
+from train.options import NETWORK_KWARGS, Options
 
 logger = logging.getLogger(__name__)
 
 LOCK = "run.lock"
 
 
-def results_folder(spec: DatasetSpec, options: Options) -> Path:
+def run_folder(spec: DatasetSpec, options: Options) -> Path:
     """`<model-dir>/<network>_gates_<gates>`, and `_<task name>` if there is one."""
     name = spec.results_name.format(variant=options.variant, dataset=options.dataset.resolve().name)
     root = options.model_dir or Path("results") / name
@@ -43,7 +43,7 @@ class Start(NamedTuple):
     content: dict[str, Any]
 
 
-def find_start(folder: Path, options: Options, spec: DatasetSpec, dataset: Dataset) -> Start | None:
+def find_resume_point(folder: Path, options: Options, spec: DatasetSpec, dataset: Dataset) -> Start | None:
     """The checkpoint to go on from, None for a start at epoch 1.
 
     Raises FileNotFoundError for a checkpoint that is not there, ValueError for one of another network, epoch, split or
@@ -61,7 +61,7 @@ def find_start(folder: Path, options: Options, spec: DatasetSpec, dataset: Datas
             )
         return None
     if options.resume_epoch == "auto":
-        found = find_furthest(folder, options.network)
+        found = find_latest(folder, options.network)
         if found is None and any(folder.glob(f"{options.network}_*.pth")):
             raise ValueError(
                 f"{folder}: none of its checkpoints can be read; --task-name starts another run beside it"
@@ -72,7 +72,7 @@ def find_start(folder: Path, options: Options, spec: DatasetSpec, dataset: Datas
         path, content = found
     else:
         path, content = _after_epoch(folder, options, options.resume_epoch - 1)
-    with naming_what_fails(path):
+    with error_context(path):
         _check_fits(path, content, options, spec, dataset)
     logger.info("%s: going on with epoch %d, step %d", path, content["epoch"] + 1, content["step"] + 1)
     return Start(path, content)
@@ -106,11 +106,11 @@ def _after_epoch(folder: Path, options: Options, epoch: int) -> tuple[Path, dict
 def _check_fits(
     path: Path, content: dict[str, Any], options: Options, spec: DatasetSpec, dataset: Dataset
 ) -> None:
-    names = ["network", *NETWORK_CHOICES, "optimiser", "variant"]
+    names = ["network", *NETWORK_KWARGS, "optimizer", "variant"]
     if content["step"]:  # the plan of an epoch that has begun must stay as it was
         names += ["batch_size", "clip_length", "clip_size", "long_cycles", "short_cycles", "random_seed"]
-        names += ["long_cycle_span", "batch_rule"]
-        if options.long_cycle_span == "stage":
+        names += ["long_cycle_period", "batch_scaling"]
+        if options.long_cycle_period == "stage":
             names += ["lr_steps", "lr_schedule", "end_epoch"]
     now_plain, defaults = options.plain(), Options().plain()
     for name in names:
@@ -120,11 +120,11 @@ def _check_fits(
                 f"{path}: was written with --{_flag(name, spec)} {shown(before)}, not {now}; "
                 "--task-name starts another run beside it"
             )
-    if options.fine_tune and not fine_tunes(content["optimiser"]):
+    if options.fine_tune and not fine_tunes(content["optimizer"]):
         raise ValueError(
             f"{path}: was not written by a run that fine-tunes, and goes on as it began; leave --fine-tune out"
         )
-    before = content["normalisation"]["channel_order"]
+    before = content["normalization"]["channel_order"]
     if options.channel_order not in (None, before):
         raise ValueError(f"{path}: was written with --channel-order {before}, not {options.channel_order}")
     if list(content["classes"]) != list(dataset.classes):
@@ -178,7 +178,7 @@ def kept_log() -> Iterator[MemoryHandler]:
 
 @contextmanager
 def logged_to(path: Path, early: MemoryHandler) -> Iterator[None]:
-    """Within, all that is logged also goes to the end of a file, without the colours that a terminal gets.
+    """Within, all that is logged also goes to the end of a file, without the colors that a terminal gets.
 
     So does what was kept before, and the error that ends it.
     """
@@ -199,11 +199,11 @@ def logged_to(path: Path, early: MemoryHandler) -> Iterator[None]:
         handler.close()
 
 
-def write_run_file(folder: Path, options: Options, dataset_summary: dict[str, Any]) -> None:
+def write_run_json(folder: Path, options: Options, dataset_summary: dict[str, Any]) -> None:
     """`run.json`: resolved options, versions, and which data."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     content = {"options": options.plain(), "versions": versions, "dataset": dataset_summary}
-    write_whole(folder / "run.json", json.dumps(content, indent=1) + "\n")
+    atomic_write(folder / "run.json", json.dumps(content, indent=1) + "\n")
 
 
 class _LogFile(logging.FileHandler):

@@ -20,13 +20,13 @@ class StoppedError(Exception):
         self.number = number
 
 
-class StopRequest:
+class SignalHandler:
     """Whether somebody asked to stop, and by which signal. In force within `with`."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> "SignalHandler":
         self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self
 

@@ -10,29 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from network.pretrained import load_weights
-from train.checkpointing.checkpoint import naming_what_fails
-from train.ema import WeightAverage
-from train.input_norm import Normalisation
-from train.metrics import zero_sums
-from train.optimizer import make_optimiser, parameter_roles, restore_optimiser, saved_roles
+from train.checkpointing.checkpoint import error_context
+from train.ema import ModelEma
+from train.input_norm import ClipNormalizer
+from train.metrics import zero_metric_sums
+from train.optimizer import make_optimizer, param_roles, restore_optimizer, saved_roles
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class TrainingState:
+class TrainState:
     """Weights, momentum and the place in the run: `step` steps are done of the epoch after `epochs_done`.
 
     `sums` `(4,)` and `bad_samples` are those of that epoch so far, `best_top1` is the best validation's.
-    `normalisation` is what the weights are trained with. With several processes all have the same but `sums`, which
+    `normalization` is what the weights are trained with. With several processes all have the same but `sums`, which
     each keeps for its own clips.
     """
 
     network: nn.Module
-    average: WeightAverage
-    optimiser: torch.optim.Optimizer
+    average: ModelEma
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    normalisation: Normalisation
+    normalization: ClipNormalizer
     sums: Tensor
     epochs_done: int = 0
     step: int = 0
@@ -51,9 +51,9 @@ class TrainingState:
             **self.average.content(),
             "epoch": self.epochs_done,
             "step": self.step,
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "normalisation": self.normalisation.plain(),
+            "normalization": self.normalization.plain(),
             "generators": {"cpu": torch.get_rng_state()},
             "metrics": {
                 "sums": sums.tolist(),
@@ -63,7 +63,7 @@ class TrainingState:
         }
 
 
-def new_state(
+def init_state(
     network: nn.Module,
     scaler: torch.amp.GradScaler,
     device: torch.device,
@@ -73,45 +73,45 @@ def new_state(
     channel_order: str | None,
     fine_tune: bool,
     fine_tune_factor: float,
-    optimiser: str,
+    optimizer: str,
     ema: float,
-) -> TrainingState:
+) -> TrainState:
     """A state before the first step, its network on `device`, filled from a file of weights if one is given.
 
     Clips are normalised as those that the weights were trained on, in `channel_order` if that is not None.
     """
     filled: Sequence[str] = []
-    normalisation = Normalisation()
+    normalization = ClipNormalizer()
     if weights is not None:
         report = load_weights(network, weights, layout)
         logger.info("%s", report)
         filled = report.loaded
-        if report.normalisation is not None:
-            with naming_what_fails(weights):
-                normalisation = Normalisation.of(report.normalisation)
-    normalisation = replace(normalisation, channel_order=channel_order or normalisation.channel_order)
+        if report.normalization is not None:
+            with error_context(weights):
+                normalization = ClipNormalizer.of(report.normalization)
+    normalization = replace(normalization, channel_order=channel_order or normalization.channel_order)
     network.to(device)
-    made = make_optimiser(network, parameter_roles(network, filled, fine_tune), fine_tune_factor, optimiser)
-    return TrainingState(
+    made = make_optimizer(network, param_roles(network, filled, fine_tune), fine_tune_factor, optimizer)
+    return TrainState(
         network=network,
-        average=WeightAverage(network, made, ema),
-        optimiser=made,
+        average=ModelEma(network, made, ema),
+        optimizer=made,
         scaler=scaler,
-        normalisation=normalisation,
-        sums=zero_sums(device),
+        normalization=normalization,
+        sums=zero_metric_sums(device),
     )
 
 
-def resumed_state(
+def load_state(
     network: nn.Module,
     scaler: torch.amp.GradScaler,
     device: torch.device,
     *,
     checkpoint: Mapping[str, Any],
     fine_tune_factor: float,
-    optimiser: str,
+    optimizer: str,
     ema: float,
-) -> TrainingState:
+) -> TrainState:
     """The state that a checkpoint holds, on `device`; ValueError where its weights are another network's."""
     trained = checkpoint.get("trained")
     try:
@@ -119,22 +119,22 @@ def resumed_state(
     except RuntimeError as error:
         raise ValueError(f"the checkpoint does not fit the network: {error}") from None
     network.to(device)
-    roles = saved_roles(checkpoint["optimiser"])
-    restored = make_optimiser(network, roles, fine_tune_factor, optimiser)
-    restore_optimiser(restored, checkpoint["optimiser"])
-    average = WeightAverage(network, restored, ema)
+    roles = saved_roles(checkpoint["optimizer"])
+    restored = make_optimizer(network, roles, fine_tune_factor, optimizer)
+    restore_optimizer(restored, checkpoint["optimizer"])
+    average = ModelEma(network, restored, ema)
     if trained:
-        average.restore(checkpoint["state_dict"], trained["averaged_steps"])
+        average.restore(checkpoint["state_dict"], trained["ema_steps"])
     if checkpoint["scaler"]:  # empty where the run so far was not in fp16
         scaler.load_state_dict(checkpoint["scaler"])
     torch.set_rng_state(checkpoint["generators"]["cpu"])
     metrics = checkpoint["metrics"]
-    return TrainingState(
+    return TrainState(
         network=network,
         average=average,
-        optimiser=restored,
+        optimizer=restored,
         scaler=scaler,
-        normalisation=Normalisation.of(checkpoint["normalisation"]),
+        normalization=ClipNormalizer.of(checkpoint["normalization"]),
         sums=torch.tensor(metrics["sums"], dtype=torch.float64, device=device),
         epochs_done=checkpoint["epoch"],
         step=checkpoint["step"],

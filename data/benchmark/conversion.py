@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from data.benchmark.reference_pipeline import write_original_store
-from data.common.job_pool import run_each
+from data.common.job_pool import run_in_subprocesses
 from data.convert.converter import Job, convert_video
 from data.ffmpeg import ffmpeg_binary
 from data.frame_store import FrameStore
@@ -72,7 +72,7 @@ def convert_gain(videos: Sequence[Path], folder: Path) -> float:
             jobs = [Job(video, place / f"{i}") for i, video in enumerate([*videos, *videos])]
             started = time.perf_counter()
             with on_cores(workers):
-                for ended in run_each(work, jobs, workers=workers, time_limit=3600):
+                for ended in run_in_subprocesses(work, jobs, workers=workers, time_limit=3600):
                     if ended.error is not None:
                         raise ended.error
             seconds.append(time.perf_counter() - started)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.benchmark.reference_pipeline import augmented_clip, fetch_from_files, fetch_from_store
+from data.benchmark.reference_pipeline import fetch_from_files, fetch_from_store, reference_clip
 from data.benchmark.test_videos import LINES, Sources, jpegs_of, made, make_videos
 from data.convert.converter import Job, convert_video
 from data.frame_store import FrameStore, write_frame_store
@@ -81,7 +81,7 @@ def variants(sources: Sources, length: int, size: int) -> dict[str, Reader]:
     def original(folders: list[Path], fetch: Callable[[Path, list[int]], list[bytes]]) -> Reader:
         def read(seed: int) -> np.ndarray:
             which, chosen, generator = indices(seed)
-            return augmented_clip(
+            return reference_clip(
                 fetch(folders[which], chosen),
                 size=size,
                 clip_size=CLIP_SIZE,

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from data.frame_store import DATABASE, jpeg_size
-from data.video_transforms import draw_clip, iaa
+from data.video_transforms import iaa, sample_clip_params
 
 MEANS, DEVIATIONS = np.array((124, 117, 104), np.float32) / 255, 1 / (0.0167 * 255)
 
@@ -47,7 +47,7 @@ def fetch_from_files(folder: Path, indices: Sequence[int]) -> list[bytes]:
     return [(folder / f"frame_{index + 1:05d}.jpg").read_bytes() for index in indices]
 
 
-def augmented_clip(
+def reference_clip(
     jpegs: Sequence[bytes], *, size: int, clip_size: int, short_side: int, generator: np.random.Generator
 ) -> np.ndarray:
     """float32 `(3, T, size, size)`, normalised. All frames get the same.
@@ -56,7 +56,7 @@ def augmented_clip(
     for the same generator; the square is another.
     """
     height, width = jpeg_size(jpegs[0])
-    draw = draw_clip(
+    draw = sample_clip_params(
         height,
         width,
         size=size,

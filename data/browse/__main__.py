@@ -12,21 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
-from data.batch_sampler import ClipRequest, clip_seed, epoch_order
+from data.batch_sampler import ClipSpec, clip_seed, epoch_order
 from data.browse.contact_sheet import ShownClip, draw_sheet, draw_video
 from data.common.cli import OneLineParser, Values, boolean, choice, not_negative, positive
-from data.datasets import OWN, SPECS
+from data.datasets import CUSTOM, SPECS
 from data.frame_store import FrameStoreError
-from data.label_files import LabelSet, find_label_sets
-from data.video_iterator import TrainingClips
-from data.video_list import Dataset, open_dataset
+from data.label_files import AnnotationSet, find_label_sets
+from data.video_iterator import TrainDataset
+from data.video_list import Dataset, load_dataset
 from data.video_sampler import START_DISTRIBUTIONS
 
-SETS = {"own" if spec is OWN else name: spec for name, spec in SPECS.items()}
+SETS = {"own" if spec is CUSTOM else name: spec for name, spec in SPECS.items()}
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def choose_label_set(root: Path, labels: Path | None, name: str | None, variant: str | None) -> LabelSet:
+def choose_label_set(root: Path, labels: Path | None, name: str | None, variant: str | None) -> AnnotationSet:
     """The label files that are meant: of the set and variant if named, else the only ones, or the first of a set's."""
     sets = find_label_sets(root, labels)
     names = sorted({next(name for name, spec in SETS.items() if spec is found.spec) for found in sets})
@@ -52,7 +52,7 @@ def first_of_classes(
     return [int(index) for number in numbers for index in order[np.flatnonzero(labels == number)[:clips]]]
 
 
-def shown_clip(dataset: Dataset, clips: TrainingClips, request: ClipRequest) -> ShownClip:
+def shown_clip(dataset: Dataset, clips: TrainDataset, request: ClipSpec) -> ShownClip:
     """The clip that training gets for a request, also where another video takes the place of one that is unreadable."""
     sample = clips[request]
     if sample.clip is None:
@@ -66,11 +66,11 @@ def collect(arguments: argparse.Namespace) -> list[ShownClip]:
     """Raises ValueError and OSError for what is asked for in vain."""
     files = choose_label_set(arguments.dataset, arguments.labels, arguments.set, arguments.variant)
     spec, variant = files.spec, files.variant
-    dataset = open_dataset(arguments.dataset, spec, variant, files.folder, num_classes=None, max_missing=1.0)
+    dataset = load_dataset(arguments.dataset, spec, variant, files.folder, num_classes=None, max_missing=1.0)
     unknown = [name for name in arguments.classes or () if name not in dataset.classes]
     if unknown:
         raise ValueError(f"--classes {unknown[0]}: is not one of the {len(dataset.classes)} classes")
-    clips = TrainingClips(
+    clips = TrainDataset(
         dataset.train,
         intervals=arguments.train_frame_interval,
         base_length=arguments.clip_length,
@@ -87,7 +87,7 @@ def collect(arguments: argparse.Namespace) -> list[ShownClip]:
     if not indices:
         raise ValueError(f"{arguments.dataset}: has no training videos of {', '.join(map(repr, chosen))}")
     return [
-        shown_clip(dataset, clips, ClipRequest(index, length, size, clip_seed(seed, epoch, index)))
+        shown_clip(dataset, clips, ClipSpec(index, length, size, clip_seed(seed, epoch, index)))
         for index in indices
     ]
 

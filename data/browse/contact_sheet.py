@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.ffmpeg import written_video
-from data.video_transforms import ClipDraw
+from data.video_transforms import ClipParams
 
 STRIP = 8  # frames of a clip that are shown
 TALLEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels that the formats allow
@@ -23,7 +23,7 @@ WORDS: dict[str, Callable[..., str]] = {
     "blur": lambda sigma: f"blur, sigma {sigma:g}",
     "add": lambda b, g, r: f"B {b:+}, G {g:+}, R {r:+}",
     "noise": lambda scale, seed: f"noise, scale {scale:g}",
-    "colour": lambda factor: f"colour x {factor:.2f}",
+    "color": lambda factor: f"color x {factor:.2f}",
     "motion_blur": lambda size, angle, direction: f"motion blur, {size} pixels at {angle:.0f}\u00b0",
     "hue_saturation": lambda value: f"hue and saturation {value:+}",
     "contrast": lambda factor: f"contrast x {factor:.2f}",
@@ -39,7 +39,7 @@ class ShownClip(NamedTuple):
     video_id: str
     frames: np.ndarray
     indices: list[int]
-    draw: ClipDraw
+    draw: ClipParams
 
 
 def describe(clip: ShownClip) -> list[str]:

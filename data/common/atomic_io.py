@@ -21,7 +21,7 @@ LOST_AND_FOUND = "lost+found"  # at the top of many disks, for root alone
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)  # what file systems without them say
 
 
-def wait_for_lock(file: IO[Any]) -> None:
+def exclusive_lock(file: IO[Any]) -> None:
     """Wait until no other process has a file, which is this one's until it is closed; on a disk without locks, for
     nothing.
     """
@@ -44,7 +44,7 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """Write a text file beside its place, flush it, and rename it."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -86,7 +86,7 @@ def remove_leftovers(folder: Path) -> int:
     return len(leftovers)
 
 
-def append_whole(path: Path, header: str, lines: str) -> None:
+def atomic_append(path: Path, header: str, lines: str) -> None:
     """Add whole lines to the end of a text file and flush them; where that fails, the file is as it was before.
 
     Half a line at its end, which only a crash can have left, is dropped first. A file without a line begins with

@@ -19,12 +19,12 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class LostJobError(Exception):
+class JobCrashedError(Exception):
     """A job whose process was killed, died, or took too long; the message says which."""
 
 
 class Ended(NamedTuple, Generic[Job, Result]):
-    """A job that is over: what it returned, or what it raised. LostJobError where its process could do neither."""
+    """A job that is over: what it returned, or what it raised. JobCrashedError where its process could do neither."""
 
     job: Job
     result: Result | None
@@ -37,7 +37,7 @@ class _Running(NamedTuple, Generic[Job]):
     since: float
 
 
-def run_each(
+def run_in_subprocesses(
     work: Callable[[Job], Result],
     jobs: Iterable[Job],
     *,
@@ -80,7 +80,7 @@ def run_each(
                 if time.monotonic() - one.since >= time_limit:
                     _kill(running.pop(results).process)
                     results.close()
-                    yield Ended(one.job, None, LostJobError(f"not done after {time_limit:g} s"))
+                    yield Ended(one.job, None, JobCrashedError(f"not done after {time_limit:g} s"))
     finally:
         for one in running.values():
             _kill(one.process)
@@ -138,7 +138,7 @@ def _harvest(results: Connection, one: _Running[Job]) -> Ended[Job, Result]:
     try:
         result, error = results.recv()
     except (EOFError, OSError):  # closed, perhaps within an answer, as only the end of a process does
-        result, error = None, LostJobError(_cause_of_death(one.process))
+        result, error = None, JobCrashedError(_cause_of_death(one.process))
     finally:
         results.close()
         _kill(one.process)

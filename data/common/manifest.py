@@ -5,10 +5,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.common.atomic_io import append_whole, naming, wait_for_lock
+from data.common.atomic_io import atomic_append, exclusive_lock, naming
 
 
-class Ledger:
+class Manifest:
     """A CSV whose rows are only ever added; the last one of a video counts. `columns` begin with `video`."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -21,8 +21,8 @@ class Ledger:
         line = _csv_line([" ".join(value.splitlines()) for value in text])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with naming(self.path), self.path.open("ab") as lock:
-            wait_for_lock(lock)
-            append_whole(self.path, _csv_line(self.columns), line)
+            exclusive_lock(lock)
+            atomic_append(self.path, _csv_line(self.columns), line)
 
     def read(self) -> dict[str, dict[str, str]]:
         """The last row of each video, by its name; nothing where there is no file. ValueError for another file."""

@@ -28,13 +28,19 @@ from tqdm import tqdm
 
 from data.common.atomic_io import flush_to_disk
 from data.common.cli import OneLineParser
-from data.common.cpus import own_cores
-from data.common.job_pool import LONGEST_WAIT, Ended, LostJobError, interrupted_by_signals, run_each
-from data.common.manifest import Ledger
+from data.common.cpus import cpus_per_rank
+from data.common.job_pool import (
+    LONGEST_WAIT,
+    Ended,
+    JobCrashedError,
+    interrupted_by_signals,
+    run_in_subprocesses,
+)
+from data.common.manifest import Manifest
 from data.common.staging import remove_abandoned
 from data.convert.converter import ConversionError, Job, check_store, convert_video, read_back
-from data.convert.sources import NoVideosError, find_jobs, find_trims, own_part
-from data.ffmpeg import keep_every_frame
+from data.convert.sources import NoVideosError, find_jobs, find_trims, shard_for_rank
+from data.ffmpeg import passthrough_fps_args
 from data.frame_store import has_store
 
 logger = logging.getLogger(__name__)
@@ -105,13 +111,13 @@ def convert_all(
     What failed is logged with its reason and does not stop the others; each is a row of the ledger in `dataset`. An
     interrupt ends what is in work, and is raised again.
     """
-    ledger = Ledger(dataset / LEDGER, COLUMNS)
+    ledger = Manifest(dataset / LEDGER, COLUMNS)
     counts = Counter(dict.fromkeys(COUNTED, 0))
     pending = Counter(job.video for job in jobs)  # stores that a source is still needed for
     work = functools.partial(convert_one, settings=settings)
-    keep_every_frame()  # the processes inherit the answer
+    passthrough_fps_args()  # the processes inherit the answer
     with (
-        closing(run_each(work, jobs, workers=workers, time_limit=time_limit)) as endings,
+        closing(run_in_subprocesses(work, jobs, workers=workers, time_limit=time_limit)) as endings,
         tqdm(total=len(jobs), unit="video", disable=None) as bar,
     ):
         for ended in endings:
@@ -139,7 +145,7 @@ def _judge(ended: Ended[Job, Done]) -> Done:
         elif ended.result.status == "sources_kept":
             logger.warning("%s: not deleted, %s", video, ended.result.reason)
         return ended.result
-    if not isinstance(ended.error, ConversionError | LostJobError):
+    if not isinstance(ended.error, ConversionError | JobCrashedError):
         raise ended.error
     reason = str(ended.error).removeprefix(f"{video}: ")
     logger.error("%s: %s", video, reason)
@@ -155,7 +161,7 @@ def make_parser() -> OneLineParser:
     parser.add_argument("--short-side", type=int, default=294, help="height of frames at most (default: 294)")
     parser.add_argument("--quality", type=int, default=3, help="of the JPEGs, 2 (best) to 31 (default: 3)")
     parser.add_argument(
-        "--workers", type=int, default=own_cores(), help="videos at a time (default: one a core)"
+        "--workers", type=int, default=cpus_per_rank(), help="videos at a time (default: one a core)"
     )
     parser.add_argument(
         "--trim",
@@ -200,7 +206,7 @@ def convert(arguments: argparse.Namespace) -> Counter[str]:
         if not (arguments.delete_source and (dataset / LEDGER).is_file()):
             raise
         jobs, besides = [], {}  # all were converted before, and deleted
-    jobs = own_part(jobs, arguments.videos, os.environ)
+    jobs = shard_for_rank(jobs, arguments.videos, os.environ)
     settings = Settings(
         short_side=arguments.short_side,
         quality=arguments.quality,

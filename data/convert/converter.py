@@ -17,7 +17,7 @@ from data.ffmpeg import (
     _part,
     ffmpeg_binary,
     ffmpeg_command,
-    keep_every_frame,
+    passthrough_fps_args,
     read_jpegs,
 )
 from data.frame_store import FrameStore, FrameStoreError, jpeg_size, write_frame_store
@@ -157,7 +157,7 @@ def _is_sound_from_the_start(job: Job, frames: int) -> bool:
         return False
     command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror", "-protocol_whitelist", "file"]
     command += [*OWN_TIMES, "-threads", "1", "-i", f"file:{job.video}", "-an"]
-    options = {"vf": f"{_part(b'', job.seconds)},{RISING}", **keep_every_frame()}
+    options = {"vf": f"{_part(b'', job.seconds)},{RISING}", **passthrough_fps_args()}
     command += [word for name, value in options.items() for word in (f"-{name}", value)]
     done = subprocess.run([*command, "-f", "framecrc", "-"], capture_output=True, check=False)
     counted = sum(not line.startswith(b"#") for line in done.stdout.splitlines())

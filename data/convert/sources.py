@@ -93,7 +93,7 @@ def _video_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
     return found, len(files) - len(found)
 
 
-def own_part(jobs: Sequence[Job], videos: Path, environment: Mapping[str, str]) -> list[Job]:
+def shard_for_rank(jobs: Sequence[Job], videos: Path, environment: Mapping[str, str]) -> list[Job]:
     """The jobs of this process among those of a launcher, torchrun or srun; all of them without one.
 
     A job's process follows from its source alone, so that it does not matter which sources others have deleted since.

@@ -22,10 +22,16 @@ import coloredlogs
 from tqdm import tqdm
 
 from data.common.cli import OneLineParser
-from data.common.job_pool import LONGEST_WAIT, Ended, LostJobError, interrupted_by_signals, run_each
-from data.common.manifest import Ledger
+from data.common.job_pool import (
+    LONGEST_WAIT,
+    Ended,
+    JobCrashedError,
+    interrupted_by_signals,
+    run_in_subprocesses,
+)
+from data.common.manifest import Manifest
 from data.common.staging import remove_abandoned
-from data.download.fetch import Download, Fetched, Manners, Pace, fetch, load
+from data.download.fetch import Download, DownloadConfig, Fetched, Pace, fetch, load
 from data.label_files import Segment, read_segments
 
 logger = logging.getLogger(__name__)
@@ -55,7 +61,7 @@ def sort_out(
     downloads: Sequence[Download], videos: Path, retry: Sequence[str]
 ) -> tuple[list[Download], Counter[str]]:
     """What is to be fetched, and counts of what is not, as it is there, or was done, gone or failed before."""
-    videos, known = videos.absolute(), Ledger(videos / LEDGER, COLUMNS).read()
+    videos, known = videos.absolute(), Manifest(videos / LEDGER, COLUMNS).read()
     files = (path for path in videos.glob("*/*") if not path.name.startswith("."))
     present = {path.with_suffix("") for path in files}
     todo, counts = [], Counter()
@@ -75,7 +81,7 @@ class Progress:
 
     def __init__(self, videos: Path, bar: tqdm) -> None:
         self.videos = videos.absolute()
-        self.ledger = Ledger(videos / LEDGER, COLUMNS)
+        self.ledger = Manifest(videos / LEDGER, COLUMNS)
         self.bar = bar
         self.counts = Counter(dict.fromkeys(WRITTEN, 0))
         self.gone: dict[str, str] = {}
@@ -109,7 +115,7 @@ class Progress:
 
 def download_all(
     downloads: Sequence[Download],
-    manners: Manners,
+    manners: DownloadConfig,
     *,
     videos: Path,
     workers: int,
@@ -125,7 +131,7 @@ def download_all(
     with tqdm(total=len(downloads), unit="video", disable=None) as bar:
         progress = Progress(videos, bar)
         jobs = progress.unless_gone(downloads)
-        endings = run_each(work, jobs, workers=workers, time_limit=time_limit, delay=pace.delay)
+        endings = run_in_subprocesses(work, jobs, workers=workers, time_limit=time_limit, delay=pace.delay)
         with closing(endings):
             for ended in endings:
                 fetched = _judge(ended)
@@ -136,7 +142,7 @@ def download_all(
 
 def _judge(ended: Ended[Download, Fetched]) -> Fetched:
     """What became of a download, logged where it failed; raises what concerns more than this one."""
-    if isinstance(ended.error, LostJobError):
+    if isinstance(ended.error, JobCrashedError):
         fetched = Fetched("failed", str(ended.error))
     elif ended.error is not None:
         raise ended.error
@@ -226,7 +232,7 @@ def download(arguments: argparse.Namespace) -> Counter[str]:
     downloads = find_downloads(read_segments(arguments.labels), videos, arguments.url)
     todo, before = sort_out(downloads, videos, RETRIED[arguments.retry])
     remove_abandoned(videos)
-    manners = Manners(
+    manners = DownloadConfig(
         height=arguments.height,
         retries=arguments.retries,
         back_off=arguments.back_off,

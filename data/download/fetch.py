@@ -61,7 +61,7 @@ class Download(NamedTuple):
     seconds: tuple[float, float] | None
 
 
-class Manners(NamedTuple):
+class DownloadConfig(NamedTuple):
     """How to ask: lines of the video wanted; `retries` after the first try, the first of them `back_off` seconds later
     and each twice as long as before; seconds without a byte before a connection counts as dead; a file of cookies.
     """
@@ -93,7 +93,7 @@ def load(url: str) -> None:
     yt_dlp.YoutubeDL({"logger": _Silence()}).get_info_extractor(suitable.ie_key())
 
 
-def fetch(download: Download, manners: Manners) -> Fetched:
+def fetch(download: Download, manners: DownloadConfig) -> Fetched:
     """Download a video into a folder beside its place, check that it decodes, and rename it; for a process of its own.
 
     Changes the working folder and standard error. Raises OSError where the disk is full.
@@ -115,7 +115,7 @@ def fetch(download: Download, manners: Manners) -> Fetched:
         return Fetched("done")
 
 
-def _try_repeatedly(download: Download, manners: Manners) -> Path:
+def _try_repeatedly(download: Download, manners: DownloadConfig) -> Path:
     """Bounded; ends in the last error."""
     generator = random.Random()  # of its own: processes would inherit one state of the module's
     for retry in range(manners.retries + 1):
@@ -131,7 +131,7 @@ def _try_repeatedly(download: Download, manners: Manners) -> Path:
     raise AssertionError("the last try returns or raises")
 
 
-def _try(download: Download, manners: Manners) -> Path:
+def _try(download: Download, manners: DownloadConfig) -> Path:
     try:
         _ask(download, manners, copied=True)
     except FetchError as error:
@@ -145,7 +145,7 @@ def _try(download: Download, manners: Manners) -> Path:
     return videos[0]
 
 
-def _ask(download: Download, manners: Manners, *, copied: bool) -> None:
+def _ask(download: Download, manners: DownloadConfig, *, copied: bool) -> None:
     """Download to `video.<ext>` in the working folder; what ffmpeg says goes to `errors`."""
     import yt_dlp  # noqa: PLC0415  optional
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor  # noqa: PLC0415
@@ -164,7 +164,7 @@ def _ask(download: Download, manners: Manners, *, copied: bool) -> None:
             raise judged(Path("errors").read_text("utf-8", "replace"), said) from None
 
 
-def _options(download: Download, manners: Manners, copied: bool) -> dict[str, object]:
+def _options(download: Download, manners: DownloadConfig, copied: bool) -> dict[str, object]:
     """yt-dlp's: one file without sound where there is a choice, at once, silently, only the seconds wanted.
 
     Those are `copied` into an mp4 file, the one format that can say which of the frames since the last key frame are

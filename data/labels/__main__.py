@@ -19,7 +19,7 @@ from pathlib import Path
 import coloredlogs
 
 from data.common.cli import OneLineParser, class_table
-from data.label_files import LabelRow, LabelSet, read_label_csv, write_label_csv
+from data.label_files import Annotation, AnnotationSet, read_label_csv, write_label_csv
 from data.labels.checks import Entry, check, check_dictionary, cut_to_classes, write_annotations
 from data.labels.official import FORMATS, Format
 from data.labels.splits import class_names, link_videos, split_by_list, split_folders
@@ -38,7 +38,7 @@ def convert_official(form: Format, arguments: argparse.Namespace) -> None:
         annotations = cut_to_classes(
             annotations, name, spec.num_classes[variant], arguments.num_classes, may_lack=form.may_lack
         )
-        paths = LabelSet(spec, variant, arguments.labels).paths()
+        paths = AnnotationSet(spec, variant, arguments.labels).paths()
         refuse_to_replace([paths[split] for split in annotations.splits], overwrite=arguments.overwrite)
         check_dictionary(annotations, paths)
         results.append((annotations, paths, left_out, name))
@@ -73,7 +73,7 @@ def link_flat(arguments: argparse.Namespace) -> int:
     return 0 if counts["linked"] + counts["there before"] else 1
 
 
-def print_counts(classes: Sequence[str], splits: Mapping[str, Sequence[Entry | LabelRow]]) -> None:
+def print_counts(classes: Sequence[str], splits: Mapping[str, Sequence[Entry | Annotation]]) -> None:
     """The videos of each class in each split."""
     counts = {split: Counter(row.label for row in rows) for split, rows in splits.items()}
     by_class = {name: {split: count[name] for split, count in counts.items()} for name in classes}

@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from data.common.atomic_io import LOST_AND_FOUND
 from data.ffmpeg import NO_VIDEOS
-from data.label_files import LabelRow
+from data.label_files import Annotation
 from data.video_list import find_stores
 
 
-def split_folders(root: Path, val_share: float, seed: int) -> tuple[list[LabelRow], list[LabelRow]]:
+def split_folders(root: Path, val_share: float, seed: int) -> tuple[list[Annotation], list[Annotation]]:
     """Training and validation rows for the stores below `root`: a share of every class, at least one on each side."""
     training, validation = [], []
     for label, ids in _by_class(root).items():
@@ -22,19 +22,19 @@ def split_folders(root: Path, val_share: float, seed: int) -> tuple[list[LabelRo
             )
         random.Random(f"{seed} {label}").shuffle(ids)
         count = min(max(round(val_share * len(ids)), 1), len(ids) - 1)
-        validation += [LabelRow(label, video_id) for video_id in ids[:count]]
-        training += [LabelRow(label, video_id) for video_id in ids[count:]]
+        validation += [Annotation(label, video_id) for video_id in ids[:count]]
+        training += [Annotation(label, video_id) for video_id in ids[count:]]
     return training, validation
 
 
-def split_by_list(root: Path, path: Path) -> tuple[list[LabelRow], list[LabelRow]]:
+def split_by_list(root: Path, path: Path) -> tuple[list[Annotation], list[Annotation]]:
     """Training and validation rows for the stores below `root`: validation is what a text file names.
 
     A line is `<class>/<video_id>`, perhaps with an ending such as `.mp4`. ValueError with file and line for one that
     names no store or stands twice, and for a class that is left without training videos.
     """
     stores = {label: dict.fromkeys(ids) for label, ids in _by_class(root).items()}
-    validation: dict[LabelRow, str] = {}
+    validation: dict[Annotation, str] = {}
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -44,7 +44,7 @@ def split_by_list(root: Path, path: Path) -> tuple[list[LabelRow], list[LabelRow
             continue
         place, video = f"{path}, line {number}", PurePosixPath(line.strip())
         ids = stores.get(video.parent.name, {})
-        row = LabelRow(video.parent.name, video.name if video.name in ids else video.stem)
+        row = Annotation(video.parent.name, video.name if video.name in ids else video.stem)
         if row.video_id not in ids:
             raise ValueError(f"{place}: {line.strip()!r} is not <class>/<video_id> of a store below {root}")
         if row in validation:
@@ -52,7 +52,7 @@ def split_by_list(root: Path, path: Path) -> tuple[list[LabelRow], list[LabelRow
         validation[row] = place
     if not validation:
         raise ValueError(f"{path}: names no video")
-    training = [LabelRow(label, name) for label, ids in stores.items() for name in ids]
+    training = [Annotation(label, name) for label, ids in stores.items() for name in ids]
     training = [row for row in training if row not in validation]
     untrained = [label for label in stores if label not in {row.label for row in training}]
     if untrained:
@@ -69,7 +69,7 @@ def _by_class(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def link_videos(source: Path, target: Path, rows: Iterable[LabelRow]) -> Counter[str]:
+def link_videos(source: Path, target: Path, rows: Iterable[Annotation]) -> Counter[str]:
     """Link the video files `<video_id>.<any>` anywhere below `source` as `target/<class>/<video_id>.<any>`.
 
     What lies below `target`, which may be below `source`, is there already. Counts `linked`, `there before` and
@@ -117,5 +117,5 @@ def _files_below(source: Path, *, apart_from: Path) -> Iterator[Path]:
         yield from (Path(top, name) for name in sorted(names))
 
 
-def class_names(rows: Sequence[LabelRow]) -> list[str]:
+def class_names(rows: Sequence[Annotation]) -> list[str]:
     return sorted({row.label for row in rows})

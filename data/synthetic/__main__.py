@@ -1,7 +1,7 @@
 """python -m data.synthetic VIDEOS [--videos-per-class 40] [--frames 40] [--height 96] [--seed 1] [--sheet PNG]
 
 Render mp4 files of moving shapes, VIDEOS/<motion>/<number>.mp4. The eight classes differ by motion alone: shape,
-colour, place, size, speed and background are random, so one frame says nothing about the class.
+color, place, size, speed and background are random, so one frame says nothing about the class.
 """
 
 import functools
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from data.common.cli import OneLineParser
-from data.common.cpus import usable_cores
+from data.common.cpus import available_cpus
 from data.ffmpeg import ffmpeg_binary
 from data.synthetic.shapes import MOTIONS, render
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     missing = [path for path in paths if not path.exists()]
     try:
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(available_cpus()) as pool:
             list(pool.map(work, missing))
         if arguments.sheet:
             draw_sheet(arguments.sheet, arguments.seed, arguments.frames, arguments.height)

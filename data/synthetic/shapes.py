@@ -46,7 +46,7 @@ def render(motion: str, generator: np.random.Generator, n_frames: int, height: i
     height -= height % 2
     width = round(height * ASPECT) // 2 * 2
     background = _background(generator, height, width)
-    colour = _contrasting_colour(generator, background)
+    color = _contrasting_colour(generator, background)
     corners = int(generator.choice(CORNERS))
     turn = generator.uniform(0, 2 * np.pi)
     moves, sense = MOTIONS[motion]
@@ -56,7 +56,7 @@ def render(motion: str, generator: np.random.Generator, n_frames: int, height: i
         places[moves] = sense * way
         pose = pose_at(places)
         frame[:] = background
-        _draw(frame, pose._replace(angle=pose.angle + turn), corners, colour)
+        _draw(frame, pose._replace(angle=pose.angle + turn), corners, color)
     return frames
 
 
@@ -76,7 +76,7 @@ def _contrasting_colour(generator: np.random.Generator, background: np.ndarray) 
     )
 
 
-def _draw(frame: np.ndarray, pose: Pose, corners: int, colour: tuple[int, ...]) -> None:
+def _draw(frame: np.ndarray, pose: Pose, corners: int, color: tuple[int, ...]) -> None:
     """A regular polygon, or a bar; subpixel places, smooth edges. A dot off its middle shows the turning of each."""
     height, width = frame.shape[:2]
     centre = np.array([pose.x * width, pose.y * height])
@@ -88,20 +88,20 @@ def _draw(frame: np.ndarray, pose: Pose, corners: int, colour: tuple[int, ...]) 
     else:
         angles = pose.angle + 2 * np.pi * np.arange(corners) / corners
         outline = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    _polygon(frame, centre + radius * np.asarray(outline), colour)
+    _polygon(frame, centre + radius * np.asarray(outline), color)
     marker = centre + 0.55 * radius * direction
     _polygon(
         frame,
         marker + 0.25 * radius * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]]),
-        tuple(255 - c for c in colour),
+        tuple(255 - c for c in color),
     )
 
 
-def _polygon(frame: np.ndarray, points: np.ndarray, colour: tuple[int, ...]) -> None:
-    cv2.fillPoly(frame, [np.round(points * 16).astype(np.int32)], colour, lineType=cv2.LINE_AA, shift=4)
+def _polygon(frame: np.ndarray, points: np.ndarray, color: tuple[int, ...]) -> None:
+    cv2.fillPoly(frame, [np.round(points * 16).astype(np.int32)], color, lineType=cv2.LINE_AA, shift=4)
 
 
-def write_motion_set(root: Path, videos_per_class: int, n_frames: int, height: int, seed: int) -> None:
+def write_shapes_dataset(root: Path, videos_per_class: int, n_frames: int, height: int, seed: int) -> None:
     """A data set of rendered videos without a detour over mp4: stores below `root/jpg`, label files in `root/labels`.
 
     One video in five of each motion is for validation.

@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from data.common.atomic_io import write_whole
+from data.common.atomic_io import atomic_write
 from data.common.cli import OneLineParser, class_table, output_file
-from data.common.cpus import usable_cores
-from data.label_files import LabelRow, find_label_sets, has_timed_ids, read_label_csv, write_csv
-from data.verify.checks import NO_FILE, Finding, inspect_store, mend_store
+from data.common.cpus import available_cpus
+from data.label_files import Annotation, find_label_sets, has_timed_ids, read_label_csv, write_csv
+from data.verify.checks import NO_FILE, Finding, inspect_store, repair_store
 from data.video_list import find_stores
 
 SHOWN = 20  # stores with something wrong that are printed; the files have all
@@ -40,7 +40,7 @@ COLUMNS = ("found", "missing", "broken", "short")
 class Verdict(NamedTuple):
     """What was found out about a store. `fixed`: what was put right, after which nothing else was wrong."""
 
-    row: LabelRow
+    row: Annotation
     frames: int
     wrong: list[Finding]
     slow: list[str]
@@ -58,7 +58,7 @@ class Verdict(NamedTuple):
         return f"{self.row.label}/{self.row.video_id}: {details}"
 
 
-def verify_store(row: LabelRow, *, root: Path, random_frames: int, full: bool, fix: bool) -> Verdict:
+def verify_store(row: Annotation, *, root: Path, random_frames: int, full: bool, fix: bool) -> Verdict:
     """Look at one store, and put right what can be: then all of its frames are decoded first."""
     folder = root / row.label / row.video_id
     seed = zlib.crc32(os.fsencode(folder.name))
@@ -67,7 +67,7 @@ def verify_store(row: LabelRow, *, root: Path, random_frames: int, full: bool, f
     if fix and inspection.fixable and (inspection.wrong or inspection.slow):
         inspection = inspect_store(folder, seed=seed, full=True)
         try:
-            fixed = mend_store(folder, inspection)
+            fixed = repair_store(folder, inspection)
         except OSError as error:
             inspection.wrong.append(Finding("not fixed", str(error)))
         else:
@@ -75,7 +75,7 @@ def verify_store(row: LabelRow, *, root: Path, random_frames: int, full: bool, f
     return Verdict(row, inspection.frames, inspection.wrong, inspection.slow, fixed)
 
 
-def verify_stores(rows: Sequence[LabelRow], *, workers: int, **how: Any) -> Iterator[Verdict]:
+def verify_stores(rows: Sequence[Annotation], *, workers: int, **how: Any) -> Iterator[Verdict]:
     """A verdict on each, in order; by `workers` processes, or in this one where that is 1."""
     work = functools.partial(verify_store, **how)
     if workers == 1:
@@ -120,7 +120,7 @@ def label_files(dataset: Path, labels: Sequence[Path] | None) -> list[Path]:
     return files
 
 
-def listed_rows(dataset: Path, files: Sequence[Path]) -> list[LabelRow]:
+def listed_rows(dataset: Path, files: Sequence[Path]) -> list[Annotation]:
     """The stores to look at, each once: those of the label files, without any those that are there."""
     if not (dataset / "jpg").is_dir():
         raise ValueError(f"{dataset}: is not a folder that holds jpg/<class>/<id>/frames.db")
@@ -216,7 +216,7 @@ def make_parser() -> OneLineParser:
     add("--clip-length", type=int, default=16, help="stores of fewer frames are short (default: 16)")
     add("--json", type=output_file, help="file for the report")
     add("--csv", type=output_file, help="file for a row a store")
-    add("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
+    add("--workers", type=int, default=available_cpus(), help="processes (default: one a core)")
     return parser
 
 
@@ -241,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verdicts = list(tqdm(found, total=len(rows), unit="store", disable=None))
         show(verdicts, length)
         if arguments.json:
-            write_whole(arguments.json, json.dumps(report(verdicts, files, length), indent=1) + "\n")
+            atomic_write(arguments.json, json.dumps(report(verdicts, files, length), indent=1) + "\n")
         if arguments.csv:
             write_table(arguments.csv, verdicts, length)
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from data.common.atomic_io import flush_to_disk, naming, open_without_waiting, remove_leftovers, write_whole
+from data.common.atomic_io import atomic_write, flush_to_disk, naming, open_without_waiting, remove_leftovers
 from data.frame_store import COUNT, DATABASE, FRAME_NUMBER, ROW_ID_IS_FRAME, DatabaseError, jpeg_size, opened
 
 MAGIC = b"SQLite format 3\0"
@@ -45,7 +45,7 @@ class Finding(NamedTuple):
     detail: str
 
 
-class Inspection(NamedTuple):
+class StoreReport(NamedTuple):
     """What was found in a store of `frames` frames (rows, as far as they could be read).
 
     `slow`: what is allowed, but slow. `continuous`: the rows number the frames from 1 on, each once, without a gap.
@@ -76,7 +76,7 @@ class _Row(NamedTuple):
     length: int
 
 
-def inspect_store(folder: Path, *, seed: int, random_frames: int = 3, full: bool = False) -> Inspection:
+def inspect_store(folder: Path, *, seed: int, random_frames: int = 3, full: bool = False) -> StoreReport:
     """Look at everything but the pictures, and decode the first, the last, the shortest and some random frames.
 
     `full` decodes all. A JPEG that was cut off is shorter than others, hence the one with the fewest bytes.
@@ -100,10 +100,10 @@ def inspect_store(folder: Path, *, seed: int, random_frames: int = 3, full: bool
     except _FaultError as fault:
         wrong.append(fault.finding)
     numbers = [row.number for row in rows]
-    return Inspection(len(rows), bool(rows) and numbers == list(range(1, len(rows) + 1)), wrong, slow)
+    return StoreReport(len(rows), bool(rows) and numbers == list(range(1, len(rows) + 1)), wrong, slow)
 
 
-def mend_store(folder: Path, inspection: Inspection) -> list[str]:
+def repair_store(folder: Path, inspection: StoreReport) -> list[str]:
     """Write `n_frames` anew and add a key, where `inspection`, a full one, says that the frames are sound.
 
     What was done. Every file is there as a whole, the old one or the new one, at any time; no frame, row or file is
@@ -114,7 +114,7 @@ def mend_store(folder: Path, inspection: Inspection) -> list[str]:
     remove_leftovers(folder)  # of one that was killed
     done = []
     if NO_COUNT in inspection.slow or inspection.wrong:
-        write_whole(folder / COUNT, f"{inspection.frames}\n")
+        atomic_write(folder / COUNT, f"{inspection.frames}\n")
         done.append(COUNT)
     if NO_KEY in inspection.slow:
         _add_key((folder / DATABASE).resolve())

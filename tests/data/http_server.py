@@ -17,14 +17,14 @@ from data.synthetic.__main__ import write_video
 from tests.synthetic_frames import paint
 
 OK, CUT, STALL, SILENCE = "ok", "cut", "stall", "silence"
-Answer = int | str  # an HTTP status, or one of these
+ClassScore = int | str  # an HTTP status, or one of these
 
 
 class Script(NamedTuple):
     """Answers to requests for all of a video (yt-dlp looks at it) and for parts, in order; the last is repeated."""
 
-    whole: Sequence[Answer] = (OK,)
-    parts: Sequence[Answer] = (OK,)
+    whole: Sequence[ClassScore] = (OK,)
+    parts: Sequence[ClassScore] = (OK,)
 
 
 class Remote:
@@ -43,7 +43,7 @@ class Remote:
         self.over = threading.Event()
         self.url = ""
 
-    def answer(self, name: str, headers: Mapping[str, str]) -> Answer:
+    def answer(self, name: str, headers: Mapping[str, str]) -> ClassScore:
         script = self.scripts.get(name, Script())
         with self.lock:
             before = sum(("Range" in other) == ("Range" in headers) for other in self.asked[name])

@@ -27,8 +27,8 @@ def detailed(count: int = 2, height: int = 256, width: int = 340) -> np.ndarray:
     frame = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(30):
         middle = (int(generator.integers(width)), int(generator.integers(height)))
-        colour = [int(value) for value in generator.integers(256, size=3)]
-        cv2.circle(frame, middle, int(generator.integers(4, 40)), colour, -1, cv2.LINE_AA)
+        color = [int(value) for value in generator.integers(256, size=3)]
+        cv2.circle(frame, middle, int(generator.integers(4, 40)), color, -1, cv2.LINE_AA)
     return np.stack([np.roll(frame, 5 * i, axis=1) for i in range(count)])
 
 

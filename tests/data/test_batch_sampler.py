@@ -2,13 +2,13 @@
 
 import pytest
 
-from data.batch_sampler import BatchShape, Part, TrainingBatches, ValidationBatches, clip_seed
+from data.batch_sampler import BatchShape, Part, TrainBatchSampler, ValBatchSampler, clip_seed
 
 SHAPES = [BatchShape(4, 2, 16), BatchShape(2, 4, 32), BatchShape(3, 4, 16)]
 
 
 def epoch(number: int, first_step: int = 0, seed: int = 1) -> list:
-    batches = TrainingBatches(9, seed)
+    batches = TrainBatchSampler(9, seed)
     batches.set_epoch(number, SHAPES, first_step)
     return list(batches)
 
@@ -32,7 +32,7 @@ def test_same_epoch_same_requests_another_epoch_or_seed_others() -> None:
 
 def test_an_epoch_entered_late_goes_on_as_if_it_had_not_stopped() -> None:
     assert epoch(2, first_step=1) == epoch(2)[1:]
-    batches = TrainingBatches(9, 1)
+    batches = TrainBatchSampler(9, 1)
     batches.set_epoch(2, SHAPES, first_step=2)
     assert len(batches) == 1
 
@@ -43,7 +43,7 @@ def test_seeds_of_clips_differ() -> None:
 
 
 def test_validation_sees_each_video_once_in_order() -> None:
-    batches = ValidationBatches(10, BatchShape(4, 8, 32))
+    batches = ValBatchSampler(10, BatchShape(4, 8, 32))
     assert [[request.index for request in batch] for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert len(batches) == 3
 
@@ -58,7 +58,7 @@ def test_parts_share_a_batch_of_any_size(size: int, least: int) -> None:
         assert len(taken[0]) > 0
         assert max(lengths) - min(lengths) <= 1
         assert min(lengths) >= min(least, clips)
-        assert len(lengths) == Part(0, size, least).takers(clips)
+        assert len(lengths) == Part(0, size, least).num_participants(clips)
         assert max(lengths) == Part(0, size, least).largest(clips)
 
 
@@ -72,13 +72,13 @@ def test_processes_draw_the_batches_of_one_process_between_them(size: int) -> No
     """Whatever their number, and each clip with the seed that it has in one process."""
     parts = []
     for rank in range(size):
-        batches = TrainingBatches(9, 1, Part(rank, size, 2))
+        batches = TrainBatchSampler(9, 1, Part(rank, size, 2))
         batches.set_epoch(3, SHAPES, first_step=1)
         parts.append(list(batches))
     assert [[request for part in step for request in part] for step in zip(*parts, strict=True)] == epoch(3)[
         1:
     ]
     shape = BatchShape(4, 8, 32)
-    shared = [list(ValidationBatches(10, shape, Part(rank, size))) for rank in range(size)]
-    whole = list(ValidationBatches(10, shape))
+    shared = [list(ValBatchSampler(10, shape, Part(rank, size))) for rank in range(size)]
+    whole = list(ValBatchSampler(10, shape))
     assert [[request for part in step for request in part] for step in zip(*shared, strict=True)] == whole

@@ -3,7 +3,7 @@
 import pytest
 
 from data.batch_sampler import BatchShape
-from data.clip_loader import fitting_prefetch, shared_memory_bytes
+from data.clip_loader import choose_prefetch_factor, shared_memory_bytes
 
 
 def test_clips_cost_their_own_pixels_of_shared_memory() -> None:
@@ -17,12 +17,12 @@ def test_clips_cost_their_own_pixels_of_shared_memory() -> None:
 def test_fewer_batches_are_held_ready_where_shared_memory_is_small(caplog: pytest.LogCaptureFixture) -> None:
     shapes = [BatchShape(48, 16, 224), BatchShape(1536, 4, 80)]
     one, two = (shared_memory_bytes(shapes, 4, prefetch) for prefetch in (1, 2))
-    assert [fitting_prefetch(shapes, 4, free=free) for free in (10 * two, two)] == [2, 2]
+    assert [choose_prefetch_factor(shapes, 4, free=free) for free in (10 * two, two)] == [2, 2]
     assert caplog.text == ""
-    assert fitting_prefetch(shapes, 4, free=two - 1) == 1
+    assert choose_prefetch_factor(shapes, 4, free=two - 1) == 1
     assert "workers hold 1 batches ready, not 2" in caplog.text
     with pytest.raises(ValueError, match="4 workers need .* lower --workers"):
-        fitting_prefetch(shapes, 4, free=one - 1)
-    assert shared_memory_bytes(shapes, 8, fitting_prefetch(shapes, 8, free=10**12)) < 2e9
-    assert fitting_prefetch(shapes, 0, free=0) == 2
-    assert fitting_prefetch(shapes, 4, processes=2, free=2 * two - 1) == 1
+        choose_prefetch_factor(shapes, 4, free=one - 1)
+    assert shared_memory_bytes(shapes, 8, choose_prefetch_factor(shapes, 8, free=10**12)) < 2e9
+    assert choose_prefetch_factor(shapes, 0, free=0) == 2
+    assert choose_prefetch_factor(shapes, 4, processes=2, free=2 * two - 1) == 1

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.common.atomic_io import write_whole
+from data.common.atomic_io import atomic_write
 from data.common.cli import shown
 from data.convert.sources import find_jobs
 from data.ffmpeg import ffmpeg_command
@@ -178,7 +178,7 @@ def test_numbers_of_classes_are_whole_numbers(tmp_path: Path, text: str) -> None
 
 def test_a_name_that_is_not_utf8_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x\.csv: cannot hold a name that is not UTF-8, near 'a\\udcff'"):
-        write_whole(tmp_path / "x.csv", os.fsdecode(b"a\xff") + "b")
+        atomic_write(tmp_path / "x.csv", os.fsdecode(b"a\xff") + "b")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.batch_sampler import BatchShape, ClipRequest, TrainingBatches, ValidationBatches
-from data.datasets import OWN
+from data.batch_sampler import BatchShape, ClipSpec, TrainBatchSampler, ValBatchSampler
+from data.datasets import CUSTOM
 from data.frame_store import FrameStore
-from data.video_iterator import Batch, TrainingClips, ValidationClips, make_loader
-from data.video_list import Dataset, open_dataset
+from data.video_iterator import Batch, TrainDataset, ValDataset, make_loader
+from data.video_list import Dataset, load_dataset
 from tests.commands import main_of
 from tests.synthetic_frames import make_stores, read_paint
 
@@ -23,7 +23,7 @@ IDS = {name: [f"{name}{i}" for i in range(8)] for name in ("a", "b", "c")}
 def make_dataset(root: Path, n_frames: int = 24) -> Dataset:
     make_stores(root, IDS, n_frames=n_frames)
     main(["folders", str(root), "--val", "0.25"])
-    return open_dataset(root, OWN, variant="", labels=None, num_classes=None, max_missing=0)
+    return load_dataset(root, CUSTOM, variant="", labels=None, num_classes=None, max_missing=0)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_dataset(tmp_path_factory.mktemp("set"))
 
 
-def training(dataset: Dataset, **changes: object) -> TrainingClips:
+def training(dataset: Dataset, **changes: object) -> TrainDataset:
     arguments = {
         "intervals": (2,),
         "base_length": 8,
@@ -41,7 +41,7 @@ def training(dataset: Dataset, **changes: object) -> TrainingClips:
         "flip": False,
         "frame_sampling": "uniform",
     }
-    return TrainingClips(dataset.train, **(arguments | changes))
+    return TrainDataset(dataset.train, **(arguments | changes))
 
 
 def paint_of(batch: Batch) -> list[tuple[list[int], set[int]]]:
@@ -53,7 +53,7 @@ def paint_of(batch: Batch) -> list[tuple[list[int], set[int]]]:
 def test_clips_hold_the_frames_and_the_label_of_their_video(dataset: Dataset) -> None:
     clips = training(dataset, base_length=6)
     for index in range(len(clips)):
-        sample = clips[ClipRequest(index, length=6, size=50, seed=index)]
+        sample = clips[ClipSpec(index, length=6, size=50, seed=index)]
         painted = [read_paint(frame) for frame in sample.clip.numpy()]
         assert set(np.diff([i for i, _ in painted])) == {2}
         assert {label for _, label in painted} == {"abc".index(dataset.train.folder(index).name[0])}
@@ -66,7 +66,7 @@ def test_an_epoch_is_the_same_from_any_number_of_workers(dataset: Dataset, worke
     shapes = [BatchShape(8, 4, 26), BatchShape(4, 8, 50), BatchShape(6, 4, 50)]
     epochs = []
     for count in (0, workers):
-        batches = TrainingBatches(18, seed=5)
+        batches = TrainBatchSampler(18, seed=5)
         loader = make_loader(training(dataset, augment="imgaug", flip=True), batches, workers=count)
         for epoch in (1, 2):  # one loader through all shapes of all epochs
             batches.set_epoch(epoch, shapes)
@@ -89,7 +89,7 @@ def test_no_random_stream_is_used_twice(dataset: Dataset) -> None:
     clips = training(dataset, intervals=(1,), augment="imgaug")
     seen = set()
     for seed in range(300):
-        seen.add(clips[ClipRequest(0, length=2, size=50, seed=seed)].clip.numpy().tobytes())
+        seen.add(clips[ClipSpec(0, length=2, size=50, seed=seed)].clip.numpy().tobytes())
     assert len(seen) > 250  # a fifth is not augmented, and has 23 starts
 
 
@@ -98,15 +98,15 @@ def test_fewer_frames_cover_the_same_time(dataset: Dataset) -> None:
     clips = training(dataset, intervals=(2,), base_length=8)
     intervals = set()
     for seed in range(200):
-        clip = clips[ClipRequest(1, length=2, size=50, seed=seed)].clip.numpy()
+        clip = clips[ClipSpec(1, length=2, size=50, seed=seed)].clip.numpy()
         intervals.add(read_paint(clip[1])[0] - read_paint(clip[0])[0])
     assert intervals == set(range(2, 9))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_validation_is_the_middle_clip_whatever_the_workers(dataset: Dataset, workers: int) -> None:
-    clips = ValidationClips(dataset.val, interval=3, short_side=50)
-    loader = make_loader(clips, ValidationBatches(6, BatchShape(4, 5, 50)), workers=workers)
+    clips = ValDataset(dataset.val, interval=3, short_side=50)
+    loader = make_loader(clips, ValBatchSampler(6, BatchShape(4, 5, 50)), workers=workers)
     batches = list(loader)
     assert [index for batch in batches for index in batch.indices.tolist()] == list(range(6))
     for batch in batches:
@@ -125,14 +125,14 @@ def damaged(tmp_path: Path) -> Dataset:
     return dataset
 
 
-def load(clips: object, requests: Sequence[ClipRequest], workers: int = 0) -> Batch:
+def load(clips: object, requests: Sequence[ClipSpec], workers: int = 0) -> Batch:
     (batch,) = make_loader(clips, [list(requests)], workers=workers)
     return batch
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_training_clip_is_replaced_and_named(damaged: Dataset, workers: int) -> None:
-    requests = [ClipRequest(index, 2, 50, seed=index) for index in range(len(damaged.train))]
+    requests = [ClipSpec(index, 2, 50, seed=index) for index in range(len(damaged.train))]
     batch = load(training(damaged), requests, workers)
     assert len(batch.clips) == 18
     assert {bad.video for bad in batch.bad} == {str(damaged.train.folder(i)) for i in (3, 7)}
@@ -143,8 +143,8 @@ def test_unreadable_training_clip_is_replaced_and_named(damaged: Dataset, worker
 
 
 def test_unreadable_validation_clip_is_reported_never_replaced(damaged: Dataset) -> None:
-    requests = [ClipRequest(index, 2, 50, seed=0) for index in range(6)]
-    batch = load(ValidationClips(damaged.val, interval=1, short_side=50), requests)
+    requests = [ClipSpec(index, 2, 50, seed=0) for index in range(6)]
+    batch = load(ValDataset(damaged.val, interval=1, short_side=50), requests)
     assert batch.indices.tolist() == [0, 1, 3, 4, 5]
     assert [bad.video for bad in batch.bad] == [str(damaged.val.folder(2))]
 
@@ -153,7 +153,7 @@ def test_nothing_readable_is_no_endless_search(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, n_frames=2)
     for index in range(len(dataset.train)):
         (dataset.train.folder(index) / "frames.db").write_bytes(b"damaged" * 1000)
-    batch = load(training(dataset), [ClipRequest(0, 2, 50, 0)])
+    batch = load(training(dataset), [ClipSpec(0, 2, 50, 0)])
     assert len(batch.clips) == len(batch.labels) == 0
     assert len(batch.bad) == 100
 
@@ -161,7 +161,7 @@ def test_nothing_readable_is_no_endless_search(tmp_path: Path) -> None:
 def test_frames_of_a_short_video_are_looped(tmp_path: Path) -> None:
     make_stores(tmp_path, {"a": ["x", "y"]}, n_frames=3)
     main(["folders", str(tmp_path), "--val", "0.5"])
-    dataset = open_dataset(tmp_path, OWN, variant="", labels=None, num_classes=None, max_missing=0)
+    dataset = load_dataset(tmp_path, CUSTOM, variant="", labels=None, num_classes=None, max_missing=0)
     assert FrameStore(dataset.train.folder(0)).n_frames == 3
-    clip = training(dataset)[ClipRequest(0, length=8, size=50, seed=0)].clip.numpy()
+    clip = training(dataset)[ClipSpec(0, length=8, size=50, seed=0)].clip.numpy()
     assert {read_paint(frame)[0] for frame in clip} == {0, 1, 2}

@@ -16,7 +16,7 @@ from data.video_transforms import (
     AUGMENTATIONS,
     Compose,
     augment_with_imgaug,
-    draw_augmentations,
+    sample_augmentations,
     training_clip,
     validation_clip,
 )
@@ -83,7 +83,7 @@ RANGES = {
     "blur": [(0.1, 0.3)],
     "add": [(-5, 15)] * 3,
     "noise": [(76.5, 76.5), (0, 2**31)],
-    "colour": [(1.2, 1.6)],
+    "color": [(1.2, 1.6)],
     "motion_blur": [(3, 7), (0, 360), (-1, 1)],
     "hue_saturation": [(-16, 16)],
     "contrast": [(0.85, 1.115)],
@@ -110,7 +110,7 @@ def test_corners_move_as_imgaug_moves_them() -> None:
 
 
 def test_operations_come_as_often_as_they_should() -> None:
-    draws = [draw_augmentations(np.random.default_rng(seed)) for seed in range(4000)]
+    draws = [sample_augmentations(np.random.default_rng(seed)) for seed in range(4000)]
     names = [operation.name for drawn in draws for operation, _ in drawn]
     for operation in AUGMENTATIONS:
         assert abs(names.count(operation.name) / 4000 - 0.8 * 0.4) < 0.04  # 5 standard deviations

@@ -49,7 +49,7 @@ def follow(line: str, more: Sequence[str] = ()) -> int:
         return train(spec_of(namespace), namespace["DEFAULTS"], words[1:])
     _, name, *words = words
     if name == "train":
-        return train(datasets.OWN, Options(), words)
+        return train(datasets.CUSTOM, Options(), words)
     return importlib.import_module(name).main(words)
 
 
@@ -60,7 +60,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 RUN = "results/my_set/srtg_r3d_18_gates_False"
-ABOUT_IT = ("annotations_and_checks", "data_preparation", "evaluation", "logging", "multigrid", "inference")  # pages
+ABOUT_IT = (
+    "annotations_and_checks",
+    "data_preparation",
+    "evaluation",
+    "logging",
+    "multigrid",
+    "inference",
+)  # pages
 
 
 def lines_about_my_set() -> list[str]:

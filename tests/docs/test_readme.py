@@ -59,7 +59,7 @@ def test_modules_understand_their_commands(line: str) -> None:
     name, *words = shlex.split(rest.partition(" # ")[0])
     if name == "train":
         with pytest.raises(ParsedError):
-            parse_options(datasets.OWN, Options(), words)
+            parse_options(datasets.CUSTOM, Options(), words)
         return
     module = importlib.import_module(name)
     if not words and "argv" not in inspect.signature(module.main).parameters:

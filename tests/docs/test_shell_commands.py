@@ -181,7 +181,7 @@ def test_benchmarks(shell: Shell, line: str) -> None:
         make_videos(shell.place / "my_videos", count=1, seconds=1)
     name = re.search(r"-m (\w+)\.benchmark", line)[1]
     more = "" if "--no-latency" in line else SMALL_BENCHMARKS[name]
-    if "--multigrid-race" in line:
+    if "--time-to-accuracy" in line:
         more += " --race-clips=32 --race-epochs=1"
     printed = shell.run(line, more)
     assert len(printed.splitlines()) >= 3

@@ -13,7 +13,10 @@ import numpy as np
 
 from tests.fault_injection.processes import REPOSITORY, BrokenPromiseError, Training
 
-OWN = ("Pss_Anon:", "Pss_Shmem:")  # not of files such as torch's, whose share depends on who else uses them
+CUSTOM = (
+    "Pss_Anon:",
+    "Pss_Shmem:",
+)  # not of files such as torch's, whose share depends on who else uses them
 EPOCHS = 100_000  # more than there is time for
 WARM_UP = 0.25  # of the spell, while caches and arenas fill
 GROWTH = 0.03  # of the memory, within the rest of it
@@ -75,7 +78,7 @@ def _sample(training: Training, seconds: float) -> Sample:
     for process in (training.pid, *training.workers()):
         with suppress(OSError):
             rollup = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-            megabytes += sum(int(line.split()[1]) for line in rollup if line.startswith(OWN)) / 1024
+            megabytes += sum(int(line.split()[1]) for line in rollup if line.startswith(CUSTOM)) / 1024
             files += len(list(Path(f"/proc/{process}/fd").iterdir()))
             processes += 1
     return Sample(seconds, megabytes, files, processes)

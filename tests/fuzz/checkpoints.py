@@ -13,16 +13,16 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from data.datasets import OWN
-from data.video_list import Dataset, VideoList
-from network.pretrained_formats import LAYOUTS
+from data.datasets import CUSTOM
+from data.video_list import Dataset, VideoIndex
+from network.pretrained_formats import CHECKPOINT_FORMATS
 from tests.fuzz.mutation import WORDS, mutated
 from tests.fuzz.verdict import Input
 from tests.fuzz.zip_files import bomb, code_that_runs, overlapping, replaced, with_code
-from train.checkpointing.checkpoint import naming_what_fails
+from train.checkpointing.checkpoint import error_context
 from train.options import Options
-from train.run_folder import find_start
-from train.state import new_state, resumed_state
+from train.run_folder import find_resume_point
+from train.state import init_state, load_state
 
 NAME = "stranger"
 CPU = torch.device("cpu")
@@ -42,19 +42,21 @@ def _scaler() -> torch.amp.GradScaler:
 
 @cache
 def _dataset() -> Dataset:
-    videos = VideoList(Path("jpg"), np.array([b"a/0", b"b/0"]), np.array([0, 1]), np.array([9, 9]), Counter())
+    videos = VideoIndex(
+        Path("jpg"), np.array([b"a/0", b"b/0"]), np.array([0, 1]), np.array([9, 9]), Counter()
+    )
     return Dataset(("a", "b"), videos, videos)
 
 
 def _content() -> dict[str, Any]:
     choices: dict[str, Any] = {"weights": None, "layout": "auto", "channel_order": None, "fine_tune": False}
-    state = new_state(
-        *(_network(), _scaler(), CPU), **choices, fine_tune_factor=0.6, optimiser="sgd", ema=0.0
+    state = init_state(
+        *(_network(), _scaler(), CPU), **choices, fine_tune_factor=0.6, optimizer="sgd", ema=0.0
     )
     state.epochs_done = 1
     for parameter in state.network.parameters():
         parameter.grad = torch.ones_like(parameter)
-    state.optimiser.step()
+    state.optimizer.step()
     return {
         **state.content(torch.zeros(4, dtype=torch.float64)),
         "options": Options(network=NAME).plain(),
@@ -78,11 +80,11 @@ def _resume(folder: Path, generator: random.Random) -> Callable[[], None]:
     options = Options(network=NAME, resume_epoch=generator.choice(["auto", 2]))
 
     def use() -> None:
-        start = find_start(folder, options, OWN, _dataset())
+        start = find_resume_point(folder, options, CUSTOM, _dataset())
         assert start is not None
-        settings = {"fine_tune_factor": 0.6, "optimiser": "sgd", "ema": 0.0}
-        with naming_what_fails(start.path):
-            state = resumed_state(_network(), _scaler(), CPU, checkpoint=start.content, **settings)
+        settings = {"fine_tune_factor": 0.6, "optimizer": "sgd", "ema": 0.0}
+        with error_context(start.path):
+            state = load_state(_network(), _scaler(), CPU, checkpoint=start.content, **settings)
         numbers = (state.epochs_done, state.step, state.bad_samples)
         assert all(type(number) is int and number >= 0 for number in numbers), numbers
         assert state.sums.shape == (4,)
@@ -90,26 +92,26 @@ def _resume(folder: Path, generator: random.Random) -> Callable[[], None]:
         _assert_plain_weights(state.network)
         for parameter in state.network.parameters():
             parameter.grad = torch.ones_like(parameter)
-        state.optimiser.step()
+        state.optimizer.step()
         _assert_plain_weights(state.network)
 
     return use
 
 
 def _start_from(path: Path, generator: random.Random) -> Callable[[], None]:
-    layout = generator.choice(["auto", *LAYOUTS])
+    layout = generator.choice(["auto", *CHECKPOINT_FORMATS])
 
     def use() -> None:
         choices = {"layout": layout, "channel_order": None, "fine_tune": True}
-        state = new_state(
+        state = init_state(
             *(_network(), _scaler(), CPU),
             weights=path,
             **choices,
             fine_tune_factor=0.6,
-            optimiser="sgd",
+            optimizer="sgd",
             ema=0.0,
         )
-        state.normalisation(torch.zeros(1, 2, 2, 2, 3, dtype=torch.uint8))
+        state.normalization(torch.zeros(1, 2, 2, 2, 3, dtype=torch.uint8))
         _assert_plain_weights(state.network)
 
     return use
@@ -254,7 +256,7 @@ def odd_weights(place: Path, generator: random.Random) -> Input:
     for _ in range(generator.choice([1, 3])):
         names = [*weights, "conv1.weight", "layer1.0.conv1.0.weight", "stem.3.weight", "x"]
         weights[generator.choice(names)] = generator.choice(_odd_tensors())
-    wrapped = {"state_dict": weights, "normalisation": _junk(generator)}
+    wrapped = {"state_dict": weights, "normalization": _junk(generator)}
     return _input(
         place, generator, "weights, odd tensors", _saved(wrapped if generator.random() < 0.5 else weights)
     )

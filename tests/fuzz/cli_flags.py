@@ -14,9 +14,9 @@ from io import StringIO
 from pathlib import Path
 
 from data.common.cli import shown
-from data.datasets import OWN
+from data.datasets import CUSTOM
 from data.frame_store import write_frame_store
-from data.label_files import LabelRow, write_label_csv
+from data.label_files import Annotation, write_label_csv
 from tests.fuzz.mutation import WORDS
 from tests.fuzz.verdict import Input, RefusalError
 from tests.synthetic_frames import painted_jpegs
@@ -90,10 +90,10 @@ def _jpegs(n_frames: int) -> list[bytes]:
 
 def _write_set(root: Path, videos: dict[str, int], val: Sequence[str], n_frames: int) -> None:
     """`videos`: how many each class has for training; one more in each class of `val`."""
-    rows: dict[str, list[LabelRow]] = {"train": [], "val": []}
+    rows: dict[str, list[Annotation]] = {"train": [], "val": []}
     for label, count in videos.items():
         for number in range(count + (label in val)):
-            row = LabelRow(label, f"{label} {number}")
+            row = Annotation(label, f"{label} {number}")
             write_frame_store(root / "jpg" / label / row.video_id, _jpegs(n_frames))
             rows["train" if number < count else "val"].append(row)
     for split, listed in rows.items():
@@ -153,7 +153,7 @@ def one_flag(place: Path, generator: random.Random) -> Input:
         flags.append("--" + generator.choice(names).replace("_", "-"))
         words += [flags[-1], *generator.choice(VALUES).split(" ")]
     command = ["--dataset", "set", "--model-dir", "results", *SMALL, *words, "--dry-run"]
-    use = _command(place, lambda: train(OWN, Options(), command, "train"))
+    use = _command(place, lambda: train(CUSTOM, Options(), command, "train"))
     kind = "training, a flag" if len(flags) == 1 else "training, several flags"
     return Input(kind, (*flags, *_forms(words)), use)
 
@@ -178,14 +178,14 @@ def odd_set(place: Path, generator: random.Random) -> Input:
             *(
                 ["--short-cycles"],
                 ["--long-cycles"],
-                ["--ema", "0.9"],
+                ["--ema-decay", "0.9"],
                 ["--mixup", "0.2"],
-                ["--bn-group", "2"],
+                ["--sub-bn-size", "2"],
             ),
         ]
     )
     command = ["--dataset", name, "--model-dir", f"results of {name}", *SMALL, *words]
-    use = _command(place, lambda: train(OWN, Options(), command, "train"))
+    use = _command(place, lambda: train(CUSTOM, Options(), command, "train"))
     return Input("training, odd sets", (name, "training set", "--clip-size", "--lr-base"), use)
 
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from data.datasets import OWN
-from data.video_list import open_dataset
+from data.datasets import CUSTOM
+from data.video_list import load_dataset
 from tests.fuzz.mutation import WORDS, mutated
 from tests.fuzz.verdict import Input
 from train.plot import read_rows
@@ -62,7 +62,7 @@ def _open(root: Path, rows: int | None) -> Callable[[], None]:
     """As a run does, with whatever share of videos missing; `rows`: how many videos the training file has."""
 
     def use() -> None:
-        dataset = open_dataset(root, OWN, variant="", labels=None, num_classes=None, max_missing=1.0)
+        dataset = load_dataset(root, CUSTOM, variant="", labels=None, num_classes=None, max_missing=1.0)
         for videos in (dataset.train, dataset.val):
             for index in range(len(videos)):
                 folder = videos.folder(index)

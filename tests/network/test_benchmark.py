@@ -8,7 +8,7 @@ import torch
 
 from network import create_network
 from network.benchmark import measure_latency
-from network.flops import count_operations, count_parameters
+from network.flops import count_flops, count_parameters
 from tests.commands import main_of
 
 main = main_of("network.benchmark")
@@ -16,12 +16,12 @@ main = main_of("network.benchmark")
 
 @pytest.mark.parametrize(("name", "gflops"), [("r3d_50", 53.16), ("r3d_101", 78.52), ("r2plus1d_50", 50.04)])
 def test_operations_are_those_of_the_papers(name: str, gflops: float) -> None:
-    assert count_operations(name, 400, 16, 224) / 1e9 == pytest.approx(gflops, rel=0.02)
+    assert count_flops(name, 400, 16, 224) / 1e9 == pytest.approx(gflops, rel=0.02)
 
 
 def test_recurrent_cells_count() -> None:
     """Two layers, four gates, two products each of C x C, for every frame: 32 C^2 T."""
-    extra = count_operations("srtg_r3d_18", 8, 16, 64) - count_operations("r3d_18", 8, 16, 64)
+    extra = count_flops("srtg_r3d_18", 8, 16, 64) - count_flops("r3d_18", 8, 16, 64)
     frames = {64: 8, 128: 4, 256: 2, 512: 1}
     assert extra == sum(2 * 32 * channels**2 * length for channels, length in frames.items())
 

@@ -12,7 +12,7 @@ from network.layers import (
     DepthwiseConv3D,
     InteractionPreservedConv3D,
     SoftPool3d,
-    factorised_channels,
+    factorized_channels,
 )
 
 
@@ -23,7 +23,7 @@ from network.layers import (
 def test_factorised_channels(
     in_channels: int, out_channels: int, width: int, groups: int, expected: int
 ) -> None:
-    assert factorised_channels(in_channels, out_channels, width, groups) == expected
+    assert factorized_channels(in_channels, out_channels, width, groups) == expected
 
 
 @pytest.mark.parametrize("conv", [Conv3D, Conv2Plus1D, DepthwiseConv3D, InteractionPreservedConv3D])

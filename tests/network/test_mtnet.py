@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from network import create_network, list_networks
 from network.layers import SoftPool3d
-from network.mtnet import HalvePixels, MTBlock, MTConv, MTNet, most_static_frames, resized, take_frames
+from network.mtnet import MTBlock, MTConv, MTNet, SpatialPool2x, gather_frames, resized, select_static_frames
 from network.recursion import SqueezeRecursion
 
 NAMES = list_networks("mtnet_*")
@@ -95,9 +95,9 @@ def frames_by_hand(clip: Tensor) -> list[int]:
 @pytest.mark.parametrize("length", range(3, 12))
 def test_frames_that_are_kept(length: int) -> None:
     x = torch.randn(4, 5, length, 3, 2)
-    frames = most_static_frames(x)
+    frames = select_static_frames(x)
     assert frames.tolist() == [frames_by_hand(clip) for clip in x]
-    taken = take_frames(x, frames)
+    taken = gather_frames(x, frames)
     for clip, expected, chosen in zip(taken, x, frames, strict=True):
         assert torch.equal(clip, expected[:, chosen])
 
@@ -105,22 +105,22 @@ def test_frames_that_are_kept(length: int) -> None:
 @pytest.mark.parametrize("length", [1, 2])
 def test_one_frame_or_two_stay(length: int) -> None:
     x = torch.randn(2, 5, length, 3, 2)
-    assert most_static_frames(x) is None
-    assert take_frames(x, None) is x
+    assert select_static_frames(x) is None
+    assert gather_frames(x, None) is x
 
 
 def test_a_still_is_kept_of_a_moving_clip() -> None:
     """Frames 2 to 4 of seven are alike: the choice is the middle of what stands still, and never an end."""
     x = torch.randn(1, 16, 7, 1, 1)
     x[:, :, 3:5] = x[:, :, 2:3]
-    assert 3 in most_static_frames(x)[0]
-    assert not {0, 6} & set(most_static_frames(x)[0].tolist())
+    assert 3 in select_static_frames(x)[0]
+    assert not {0, 6} & set(select_static_frames(x)[0].tolist())
 
 
 def test_gradient_reaches_the_frames_that_are_kept_alone() -> None:
     x = torch.randn(1, 4, 6, 2, 2, requires_grad=True)
-    frames = most_static_frames(x)
-    take_frames(x, frames).sum().backward()
+    frames = select_static_frames(x)
+    gather_frames(x, frames).sum().backward()
     moved = x.grad.abs().sum(dim=(0, 1, 3, 4)) > 0
     assert moved.nonzero().flatten().tolist() == frames[0].tolist()
 
@@ -129,14 +129,14 @@ def test_pixels_are_halved() -> None:
     """The original's pool="soft" was an identity, and its mean raised for a map of one pixel."""
     x = torch.randn(2, 3, 4, 5, 6)
     for pool in ("max", "soft"):
-        halved = HalvePixels(pool)(x)
+        halved = SpatialPool2x(pool)(x)
         assert halved.shape == (2, 3, 4, 2, 3)
-        assert HalvePixels(pool)(x[..., :1, :]).shape == (2, 3, 4, 1, 3)
-        assert HalvePixels(pool)(x[..., :1, :1]).shape == (2, 3, 4, 1, 1)
+        assert SpatialPool2x(pool)(x[..., :1, :]).shape == (2, 3, 4, 1, 3)
+        assert SpatialPool2x(pool)(x[..., :1, :1]).shape == (2, 3, 4, 1, 1)
     window = x[0, 0, 0, :2, :2]
-    torch.testing.assert_close(HalvePixels("max")(x)[0, 0, 0, 0, 0], window.mean())
+    torch.testing.assert_close(SpatialPool2x("max")(x)[0, 0, 0, 0, 0], window.mean())
     torch.testing.assert_close(
-        HalvePixels("soft")(x)[0, 0, 0, 0, 0], (window * window.exp()).sum() / window.exp().sum()
+        SpatialPool2x("soft")(x)[0, 0, 0, 0, 0], (window * window.exp()).sum() / window.exp().sum()
     )
     assert isinstance(small(pool="soft").pool, SoftPool3d)
 
@@ -155,8 +155,8 @@ def test_the_long_norm_sees_its_own_and_the_lateral_features() -> None:
     _, out = conv((short, long))
     assert (conv.norm_long.num_batches_tracked, conv.norm_short.num_batches_tracked) == (2, 1)
     made = conv.conv_short(short)
-    halved = HalvePixels("max")(made)
-    lateral = conv.conv_short2long(take_frames(halved, most_static_frames(halved)))
+    halved = SpatialPool2x("max")(made)
+    lateral = conv.conv_short2long(gather_frames(halved, select_static_frames(halved)))
     assert lateral.shape == out.shape
     norm = nn.BatchNorm3d(2)
     expected = norm(conv.conv_long(long)) + norm(lateral)
@@ -216,12 +216,12 @@ def test_it_learns() -> None:
     clips = torch.cat([start * ramp + ramp, start * ramp.flip(2) + ramp.flip(2)])
     labels = torch.tensor([0] * 4 + [1] * 4)
     network = MTNet((1, 1, 1, 1), 2)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     for _ in range(30):
         loss = nn.functional.cross_entropy(network(clips), labels)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert loss < 0.1
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from network import create_network
-from network.pretrained import LoadReport, load_weights
-from network.pretrained_formats import LAYOUTS
+from network.pretrained import IncompatibleKeys, load_weights
+from network.pretrained_formats import CHECKPOINT_FORMATS
 
 TORCHVISION = {
     "means": [0.43216, 0.394666, 0.37645],
@@ -47,9 +47,9 @@ def test_the_forms_of_published_weights(
     network = create_network("srtg_ir_csn_50", 4)
     report = load_weights(network, tmp_path / "w.pth")
     assert sorted(report.loaded) == sorted(source)
-    assert [*report.other_shape, *report.missing, *report.unexpected] == []
+    assert [*report.shape_mismatch, *report.missing, *report.unexpected] == []
     assert same(network.state_dict(), source, list(source))
-    assert (report.layout, report.normalisation) == ("own", None)
+    assert (report.layout, report.normalization) == ("own", None)
 
 
 def test_safetensors(source: dict, tmp_path: Path) -> None:
@@ -65,13 +65,13 @@ def test_another_class_count_and_the_account(source: dict, tmp_path: Path) -> No
     network = create_network("srtg_ir_csn_50", 9)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     report = load_weights(network, tmp_path / "w.pth")
-    assert report.other_shape == [("fc.weight", (4, 512), (9, 512)), ("fc.bias", (4,), (9,))]
+    assert report.shape_mismatch == [("fc.weight", (4, 512), (9, 512)), ("fc.bias", (4,), (9,))]
     assert [row.name for row in report.missing] == [name for name in source if ".sar." in name]
     assert report.unexpected == [("extra.weight", (2, 3), None)]
     assert len(report.loaded) == len(plain) - 2
     after = network.state_dict()
     assert same(after, source, list(report.loaded))
-    assert same(after, before, [row.name for row in (*report.other_shape, *report.missing)])
+    assert same(after, before, [row.name for row in (*report.shape_mismatch, *report.missing)])
     lines = str(report).splitlines()
     assert lines[0].endswith(
         f"{len(plain) - 2} tensors loaded, 2 of another shape, {len(source) - len(plain)} not in the file, "
@@ -80,7 +80,7 @@ def test_another_class_count_and_the_account(source: dict, tmp_path: Path) -> No
     assert lines[1].split() == ["not", "loaded", "in", "the", "file", "in", "the", "network"]
     assert lines[2].split() == ["fc.weight", "4x512", "9x512"]
     assert lines[-1].split() == ["extra.weight", "2x3", "-"]
-    assert len(lines) == 2 + len(report.other_shape) + len(report.missing) + len(report.unexpected)
+    assert len(lines) == 2 + len(report.shape_mismatch) + len(report.missing) + len(report.unexpected)
 
 
 def torchvision_names(network: str) -> list[str]:
@@ -124,7 +124,7 @@ def test_torchvision(network: str, prefix: str, tmp_path: Path) -> None:
     target = create_network(prefix + network, 400)
     report = load_weights(target, tmp_path / "w.pth")
     assert report.layout == "torchvision"
-    assert report.normalisation == TORCHVISION
+    assert report.normalization == TORCHVISION
     assert len(report.loaded) == len(theirs)
     assert not report.unexpected
     assert all(".sar." in row.name for row in report.missing)
@@ -138,9 +138,9 @@ def test_a_checkpoint_of_ours_says_what_it_was_trained_with(tmp_path: Path) -> N
     """Names do not tell our r2plus1d_18 from torchvision's; what is wrapped is ours."""
     weights = create_network("r2plus1d_18", 400).state_dict()
     kept = {"means": [0.1, 0.2, 0.3], "deviations": [1.0, 1.0, 1.0], "channel_order": "rgb"}
-    torch.save({"state_dict": weights, "normalisation": kept}, tmp_path / "ours.pth")
+    torch.save({"state_dict": weights, "normalization": kept}, tmp_path / "ours.pth")
     report = load_weights(create_network("r2plus1d_18", 400), tmp_path / "ours.pth")
-    assert (report.layout, report.normalisation) == ("own", kept)
+    assert (report.layout, report.normalization) == ("own", kept)
     torch.save(weights, tmp_path / "bare.pth")
     for layout, expected in (("auto", "torchvision"), ("own", "own"), ("torchvision", "torchvision")):
         report = load_weights(create_network("r2plus1d_18", 400), tmp_path / "bare.pth", layout)
@@ -190,8 +190,8 @@ def test_a_2d_resnet_inflated(name: str, depths: tuple[int, ...], tmp_path: Path
     torch.save(Image2D(depths).state_dict(), tmp_path / "w.pth")
     report = load_weights(create_network(name, 1000), tmp_path / "w.pth")
     assert report.layout == "imagenet"
-    assert report.normalisation["channel_order"] == "rgb"
-    assert [*report.other_shape, *report.unexpected] == []
+    assert report.normalization["channel_order"] == "rgb"
+    assert [*report.shape_mismatch, *report.unexpected] == []
     assert all(".sar." in row.name for row in report.missing)
 
 
@@ -268,5 +268,5 @@ def test_nothing_that_fits_is_an_error(tmp_path: Path) -> None:
 
 
 def test_layouts_are_known_by_name() -> None:
-    assert list(LAYOUTS) == ["own", "torchvision", "imagenet"]
-    assert LoadReport._fields[2:6] == ("loaded", "other_shape", "missing", "unexpected")
+    assert list(CHECKPOINT_FORMATS) == ["own", "torchvision", "imagenet"]
+    assert IncompatibleKeys._fields[2:6] == ("loaded", "shape_mismatch", "missing", "unexpected")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from data.datasets import OWN
+from data.datasets import CUSTOM
 from network import create_network
 from train.checkpointing.checkpoint import KEYS, save_checkpoint
-from train.input_norm import Normalisation
-from train.options import Options, network_choices
+from train.input_norm import ClipNormalizer
+from train.options import Options, network_kwargs
 
 
 def make_checkpoint(
@@ -17,7 +17,7 @@ def make_checkpoint(
 ) -> Path:
     """Random weights, with logits that differ between clips by more than rounding."""
     torch.manual_seed(seed)
-    network = create_network(options.network, len(classes), **network_choices(options))
+    network = create_network(options.network, len(classes), **network_kwargs(options))
     with torch.no_grad():
         network.fc.weight.mul_(50)
     content = {
@@ -26,8 +26,8 @@ def make_checkpoint(
         "step": 0,
         "options": options.plain(),
         "classes": list(classes),
-        "normalisation": Normalisation().plain(),
-        "dataset": {"name": OWN.name},
+        "normalization": ClipNormalizer().plain(),
+        "dataset": {"name": CUSTOM.name},
     }
     save_checkpoint(path, {**dict.fromkeys(KEYS), **content})
     return path

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo  # by the first optimiser otherwise: here once, not in each forked process
+import torch._dynamo  # by the first optimizer otherwise: here once, not in each forked process
 from torch.distributed import TCPStore
 
-from data.datasets import OWN
+from data.datasets import CUSTOM
 from train.main import main
 from train.options import Options
 
@@ -38,7 +38,7 @@ UNDISTURBED = ["--end-epoch", "3", "--short-cycles", "--lr-steps", "2", "--warmu
 
 def train(dataset: Path, results: Path, *words: str) -> int:
     return main(
-        OWN, Options(), ["--dataset", str(dataset), "--model-dir", str(results), *SMALL, *words], "train"
+        CUSTOM, Options(), ["--dataset", str(dataset), "--model-dir", str(results), *SMALL, *words], "train"
     )
 
 

@@ -11,18 +11,18 @@ from data.batch_sampler import BatchShape
 from data.video_iterator import BadSample
 from train.callbacks import (
     AccuracyMonitor,
-    BadSampleLog,
+    CorruptSampleLogger,
+    CSVLogger,
     EpochReport,
     GateMonitor,
-    ProgressLog,
-    ResultsTable,
+    ProgressLogger,
     ShapeMonitor,
     SpeedMonitor,
 )
 from train.csv_log import cut_results
 from train.engine import StepReport
 from train.metrics import Averages
-from train.parallel.distributed import World
+from train.parallel.distributed import DistContext
 from train.parallel.step_timer import Times
 
 CPU = torch.device("cpu")
@@ -76,23 +76,23 @@ RED, GREEN, YELLOW = "\x1b[31m", "\x1b[32m", "\x1b[33m"
 
 
 @pytest.mark.parametrize(
-    ("name", "rate", "colour"),
+    ("name", "rate", "color"),
     [
         ("r", 99, RED), ("r", 100, YELLOW), ("r", 2999, YELLOW), ("r", 3000, GREEN),
         ("f", 49, RED), ("f", 50, YELLOW), ("f", 299, YELLOW), ("f", 300, GREEN),
         ("b", 19, RED), ("b", 20, YELLOW), ("b", 199, YELLOW), ("b", 200, GREEN),
     ],
 )  # fmt: skip
-def test_colours(name: str, rate: float, colour: str) -> None:
+def test_colours(name: str, rate: float, color: str) -> None:
     seconds = 1000 / rate
     waited, forward, backward = (seconds if name == kind else 1.0 for kind in "rfb")
-    monitor = SpeedMonitor(coloured=True)
+    monitor = SpeedMonitor(colored=True)
     monitor.on_step(report(clips=1000, waited=waited, times=Times(1000, forward, backward)))
-    assert f"{name}={colour}{rate:.2e}" in monitor.describe()
+    assert f"{name}={color}{rate:.2e}" in monitor.describe()
 
 
 def test_accuracy_is_over_the_clips_of_the_interval() -> None:
-    monitor = AccuracyMonitor(CPU, World())
+    monitor = AccuracyMonitor(CPU, DistContext())
     monitor.on_step(report(clips=10, hits=10))
     monitor.on_step(report(clips=30, hits=0))
     assert monitor.describe() == "loss 2.0000  top-1 0.250  top-5 1.000"
@@ -101,14 +101,14 @@ def test_accuracy_is_over_the_clips_of_the_interval() -> None:
 
 
 def test_gates_are_averaged_by_stage() -> None:
-    monitor = GateMonitor(["layer1.0", "layer1.1", "layer2.0"], CPU, World())
+    monitor = GateMonitor(["layer1.0", "layer1.1", "layer2.0"], CPU, DistContext())
     monitor.on_step(report(clips=1, openings=torch.tensor([1.0, 0.0, 0.2])))
     monitor.on_step(report(clips=3, openings=torch.tensor([1.0, 0.0, 1.0])))  # summed over three clips
     assert monitor.describe() == "gates layer1 0.25 layer2 0.30"
 
 
 def test_a_line_each_interval_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    log = ProgressLog([AccuracyMonitor(CPU, World()), ShapeMonitor()], interval=3, end_epoch=9)
+    log = ProgressLogger([AccuracyMonitor(CPU, DistContext()), ShapeMonitor()], interval=3, end_epoch=9)
     with caplog.at_level(logging.INFO):
         for step in range(4):
             log.on_step(report(step))
@@ -125,7 +125,7 @@ def test_a_line_each_interval_and_at_the_end(caplog: pytest.LogCaptureFixture) -
 
 
 def test_table_has_a_row_an_epoch_readable_after_each(tmp_path: Path) -> None:
-    table = ResultsTable(tmp_path, first_epoch=3)
+    table = CSVLogger(tmp_path, first_epoch=3)
     for number in (3, 4):
         table.on_epoch(epoch(number))
         with (tmp_path / "val_results_s0003.csv").open() as file:
@@ -138,13 +138,13 @@ def test_table_has_a_row_an_epoch_readable_after_each(tmp_path: Path) -> None:
 
 
 def test_no_epoch_stands_twice_after_resuming(tmp_path: Path) -> None:
-    first = ResultsTable(tmp_path, 1)
+    first = CSVLogger(tmp_path, 1)
     for number in range(1, 12):
         first.on_epoch(epoch(number))
     with (tmp_path / "val_results_s0001.csv").open("a") as file:
         file.write("12,0.5,0")  # what a kill leaves of a row
     cut_results(tmp_path, 10)
-    second = ResultsTable(tmp_path, 10)
+    second = CSVLogger(tmp_path, 10)
     second.on_epoch(epoch(10))
     for split in ("train", "val"):
         epochs = []
@@ -158,12 +158,12 @@ def test_no_epoch_stands_twice_after_resuming(tmp_path: Path) -> None:
 def test_half_a_header_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "train_results_s0001.csv").write_text("Epo")
     cut_results(tmp_path, 1)
-    ResultsTable(tmp_path, 1).on_epoch(epoch(1))
+    CSVLogger(tmp_path, 1).on_epoch(epoch(1))
     assert (tmp_path / "train_results_s0001.csv").read_text().startswith("Epoch,Top1,Top5,Loss,")
 
 
 def test_bad_samples_are_written_with_their_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    log = BadSampleLog(tmp_path / "bad_samples.csv")
+    log = CorruptSampleLogger(tmp_path / "bad_samples.csv")
     log.on_step(report())
     assert not (tmp_path / "bad_samples.csv").exists()
     log.on_step(report(bad=[BadSample("jpg/a/b", 'not, a "database"')]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from train.ema import WeightAverage
+from train.ema import ModelEma
 
 
 def network() -> nn.Module:
@@ -16,20 +16,20 @@ def optimiser_of(module: nn.Module, fused: bool = False) -> torch.optim.Optimize
     return torch.optim.SGD(module.parameters(), lr=0.1, fused=fused)
 
 
-def step(module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     module(torch.randn(4, 2, 1, 2, 2))
     for parameter in module.parameters():
         parameter.grad = torch.randn_like(parameter)
-    optimiser.step()
+    optimizer.step()
 
 
 def test_follows_the_recurrence_with_its_beginning() -> None:
     module = network()
-    optimiser = optimiser_of(module)
-    average = WeightAverage(module, optimiser, 0.5)
+    optimizer = optimiser_of(module)
+    average = ModelEma(module, optimizer, 0.5)
     expected = {name: value.clone() for name, value in module.state_dict().items()}
     for n in range(12):
-        step(module, optimiser)
+        step(module, optimizer)
         decay = min(0.5, (1 + n) / (10 + n))
         for name, value in module.state_dict().items():
             exact = decay * expected[name] + (1 - decay) * value if value.is_floating_point() else value
@@ -45,14 +45,14 @@ def test_follows_the_recurrence_with_its_beginning() -> None:
 def test_steps_that_the_scaler_skips_are_neither_averaged_nor_counted(fused: bool) -> None:
     """They were once, which drew the average to the weights. On a GPU, where all are fused, nobody but it knows."""
     module = network()
-    optimiser = optimiser_of(module, fused)
-    average = WeightAverage(module, optimiser, 0.9)
+    optimizer = optimiser_of(module, fused)
+    average = ModelEma(module, optimizer, 0.9)
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
 
     def scaled_step(factor: float = 1.0) -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         scaler.scale(factor * module(torch.randn(4, 2, 1, 2, 2)).mean()).backward()
-        scaler.step(optimiser)
+        scaler.step(optimizer)
         scaler.update()
 
     def averaged() -> list[Tensor]:
@@ -65,9 +65,9 @@ def test_steps_that_the_scaler_skips_are_neither_averaged_nor_counted(fused: boo
         scaled_step(torch.inf)
     assert scaler.get_scale() == 1 / 8
     assert all(map(torch.equal, averaged(), after_one))
-    assert average.content()["trained"]["averaged_steps"] == 1
+    assert average.content()["trained"]["ema_steps"] == 1
     scaled_step()
-    assert average.content()["trained"]["averaged_steps"] == 2
+    assert average.content()["trained"]["ema_steps"] == 2
     expected = [2 / 11 * old + 9 / 11 * new for old, new in zip(after_one, module.parameters(), strict=True)]
     for value, exact in zip(averaged(), expected, strict=True):
         assert torch.allclose(value, exact, atol=1e-6)
@@ -78,7 +78,7 @@ def test_recurrent_weights_of_the_copy_are_in_one_piece() -> None:
     module = nn.LSTM(4, 4, num_layers=2)
     module.flatten_parameters = lambda: flattened.append(module)
     flattened: list[nn.Module] = []
-    average = WeightAverage(module, optimiser_of(module), 0.5)
+    average = ModelEma(module, optimiser_of(module), 0.5)
     assert isinstance(average.network, nn.LSTM)
     assert len(flattened) == 1
 
@@ -86,26 +86,26 @@ def test_recurrent_weights_of_the_copy_are_in_one_piece() -> None:
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_restored_goes_on_the_same(decay: float) -> None:
     one, other = network(), network()
-    optimisers = [optimiser_of(one), optimiser_of(other)]
-    first, second = WeightAverage(one, optimisers[0], decay), WeightAverage(other, optimisers[1], decay)
-    step(one, optimisers[0])
+    optimizers = [optimiser_of(one), optimiser_of(other)]
+    first, second = ModelEma(one, optimizers[0], decay), ModelEma(other, optimizers[1], decay)
+    step(one, optimizers[0])
     content = first.content()
     trained = content["trained"]
     assert (trained is None) == (decay == 0)
     other.load_state_dict((trained or content)["state_dict"])
     if trained:
-        second.restore(content["state_dict"], trained["averaged_steps"])
-    for module, optimiser in zip((one, other), optimisers, strict=True):
+        second.restore(content["state_dict"], trained["ema_steps"])
+    for module, optimizer in zip((one, other), optimizers, strict=True):
         torch.manual_seed(1)
-        step(module, optimiser)
+        step(module, optimizer)
     for name, value in first.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[name])
 
 
 def test_without_a_decay_there_is_no_copy() -> None:
     module = network()
-    optimiser = optimiser_of(module)
-    average = WeightAverage(module, optimiser, 0.0)
-    step(module, optimiser)
+    optimizer = optimiser_of(module)
+    average = ModelEma(module, optimizer, 0.0)
+    step(module, optimizer)
     assert average.network is module
     assert all(parameter.requires_grad for parameter in module.parameters())

@@ -16,8 +16,8 @@ from tests.commands import main_of
 from tests.train.checkpoints import make_checkpoint
 from train import export
 from train.export import notes_of
-from train.inference import Trained, load_trained
-from train.input_norm import Normalisation
+from train.inference import InferenceModel, load_inference_model
+from train.input_norm import ClipNormalizer
 from train.options import Options
 
 main = main_of("train.export")
@@ -33,30 +33,30 @@ def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     srtg_resnet.define("tiny", BasicBlock, (1, 1, 1, 1), DepthwiseConv3D)
 
 
-def export_to(path: Path, options: Options, channel_order: str = "bgr") -> Trained:
+def export_to(path: Path, options: Options, channel_order: str = "bgr") -> InferenceModel:
     """What was exported."""
     checkpoint = make_checkpoint(path.with_suffix(".pth"), options)
     content = torch.load(checkpoint, weights_only=True)
-    torch.save({**content, "normalisation": Normalisation(channel_order=channel_order).plain()}, checkpoint)
+    torch.save({**content, "normalization": ClipNormalizer(channel_order=channel_order).plain()}, checkpoint)
     assert main([str(checkpoint), "-o", str(path)]) == 0
     assert sorted(found.name for found in path.parent.iterdir()) == sorted([path.name, checkpoint.name])
-    return load_trained(checkpoint, CPU)
+    return load_inference_model(checkpoint, CPU)
 
 
 def clips(batch: int) -> torch.Tensor:
     return torch.randint(0, 256, (batch, 4, 32, 32, 3), dtype=torch.uint8)
 
 
-def assert_agree(logits: torch.Tensor, trained: Trained, batch: torch.Tensor) -> None:
+def assert_agree(logits: torch.Tensor, trained: InferenceModel, batch: torch.Tensor) -> None:
     expected = trained.logits(batch)
     assert expected.std(dim=0).min() > 1e-2  # so that another clip, or order of channels, would show
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def assert_notes(notes: dict[str, str], trained: Trained) -> None:
+def assert_notes(notes: dict[str, str], trained: InferenceModel) -> None:
     assert notes["network"] == trained.options.network
     assert json.loads(notes["classes"]) == ["a", "b", "c"]
-    assert Normalisation.of(json.loads(notes["normalisation"])) == trained.normalisation
+    assert ClipNormalizer.of(json.loads(notes["normalization"])) == trained.normalization
     assert (notes["clip_length"], notes["clip_size"], notes["frame_interval"]) == ("4", "32", "2")
 
 
@@ -81,7 +81,7 @@ def test_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_notes_say_how_training_scales_frames(tmp_path: Path) -> None:
     """A clip larger than `short_side`, by default 294, could not be cut from frames of the size that they said."""
     options = Options(network="srtg_tiny", clip_length=4, clip_size=48, short_side=36)
-    trained = load_trained(make_checkpoint(tmp_path / "net.pth", options), CPU)
+    trained = load_inference_model(make_checkpoint(tmp_path / "net.pth", options), CPU)
     assert notes_of(trained, "clips")["short_side"] == "48"
 
 
@@ -104,11 +104,11 @@ def test_weights_alone(tmp_path: Path) -> None:
         assert json.loads(file.metadata()["network_options"]) == {"gates": "soft", "place": "top"}
     network = create_network("srtg_tiny", 3, gates="soft", place="top").eval()
     report = load_weights(network, path)
-    assert (report.missing, report.unexpected, report.other_shape) == ([], [], [])
-    assert Normalisation.of(report.normalisation) == trained.normalisation
+    assert (report.missing, report.unexpected, report.shape_mismatch) == ([], [], [])
+    assert ClipNormalizer.of(report.normalization) == trained.normalization
     batch = clips(2)
     with torch.no_grad():
-        assert_agree(network(trained.normalisation(batch)), trained, batch)
+        assert_agree(network(trained.normalization(batch)), trained, batch)
 
 
 def test_what_differs_is_not_written(
@@ -116,7 +116,7 @@ def test_what_differs_is_not_written(
 ) -> None:
     checkpoint = make_checkpoint(tmp_path / "net.pth", Options(network="tiny", **SMALL))
 
-    def reads_something_else(trained: Trained, path: Path) -> export.Ask:
+    def reads_something_else(trained: InferenceModel, path: Path) -> export.Ask:
         return lambda batch: trained.logits(batch) + 0.01 * (len(batch) == export.BATCHES[-1])
 
     changed = export.FORMATS[".safetensors"]._replace(read=reads_something_else)
@@ -132,7 +132,9 @@ def test_what_differs_is_not_written(
 
 
 def test_logits_that_are_no_numbers_do_not_agree(tmp_path: Path) -> None:
-    trained = load_trained(make_checkpoint(tmp_path / "net.pth", Options(network="tiny", **SMALL)), CPU)
+    trained = load_inference_model(
+        make_checkpoint(tmp_path / "net.pth", Options(network="tiny", **SMALL)), CPU
+    )
     difference = export.largest_difference(trained, lambda batch: trained.logits(batch) * float("nan"))
     assert not difference <= export.TOLERANCE
 

@@ -10,7 +10,7 @@ import pytest
 from data.frame_store import FrameStore, FrameStoreError
 from tests.train.helpers import NAME, UNDISTURBED, assert_same_weights, damage, fails, folder, rows, train
 from train.checkpointing.checkpoint import load_checkpoint
-from train.checkpointing.manager import Saver
+from train.checkpointing.manager import CheckpointManager
 from train.engine import StepReport
 from train.run import Run
 
@@ -101,15 +101,17 @@ def test_a_store_whose_disk_is_lost_is_an_unreadable_one(
 def test_a_best_one_that_found_no_space_is_followed_by_the_next_best(
     stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = Saver._save
+    before = CheckpointManager._save
     refused: Iterator[bool] = iter([True])
 
-    def save(self: Saver, path: Path) -> bool:
+    def save(self: CheckpointManager, path: Path) -> bool:
         return not ("_best" in path.name and next(refused, False)) and before(self, path)
 
-    monkeypatch.setattr(Saver, "_save", save)
+    monkeypatch.setattr(CheckpointManager, "_save", save)
     monkeypatch.setattr(
-        Saver, "save_epoch", lambda self, epoch, _, real=Saver.save_epoch: real(self, epoch, 1 / epoch)
+        CheckpointManager,
+        "save_epoch",
+        lambda self, epoch, _, real=CheckpointManager.save_epoch: real(self, epoch, 1 / epoch),
     )
     assert train(stores, tmp_path, "--end-epoch", "2") == 0
     best = load_checkpoint(folder(tmp_path) / f"{NAME}_best.pth")

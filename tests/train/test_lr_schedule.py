@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from train.lr_schedule import LearningRate
+from train.lr_schedule import LRSchedule
 
-RATE = LearningRate(base=0.8, schedule="step", steps=(2, 5), factor=0.1, end_epoch=10, warmup_epochs=0)
+RATE = LRSchedule(base=0.8, schedule="step", steps=(2, 5), factor=0.1, end_epoch=10, warmup_epochs=0)
 
 
 def test_falls_after_the_epochs_named() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from train.metrics import batch_sums
-from train.mixup import Mixed, Regularisation, mixed_sums
+from train.metrics import batch_metric_sums
+from train.mixup import Mixed, MixupCutmix, mixed_sums
 
 LABELS = torch.tensor([0, 1, 2, 3, 4])
 
@@ -18,7 +18,7 @@ def painted() -> torch.Tensor:
 def test_mixup_adds_partners_by_their_shares() -> None:
     shares = []
     for step in range(200):
-        mixed = Regularisation(mixup=0.4).mix(painted(), LABELS, 1, step)
+        mixed = MixupCutmix(mixup=0.4).mix(painted(), LABELS, 1, step)
         assert torch.equal(mixed.others, LABELS.flip(0))
         expected = mixed.share * LABELS + (1 - mixed.share) * LABELS.flip(0)
         assert torch.allclose(mixed.clips[:, 0, 0, 0, 0], expected, atol=1e-5)
@@ -31,7 +31,7 @@ def test_mixup_adds_partners_by_their_shares() -> None:
 def test_cutmix_pastes_one_box_in_all_frames_and_counts_its_pixels() -> None:
     shares = []
     for step in range(200):
-        mixed = Regularisation(cutmix=1.0).mix(painted(), LABELS, 1, step)
+        mixed = MixupCutmix(cutmix=1.0).mix(painted(), LABELS, 1, step)
         own = mixed.clips[0, 0, 0] == 0
         assert mixed.share == pytest.approx(own.float().mean().item())
         assert all(torch.equal(frame == 0, own) for frame in mixed.clips[0].flatten(0, 1))
@@ -45,19 +45,19 @@ def test_cutmix_pastes_one_box_in_all_frames_and_counts_its_pixels() -> None:
 
 
 def test_both_take_turns() -> None:
-    both = Regularisation(mixup=0.4, cutmix=1.0)
+    both = MixupCutmix(mixup=0.4, cutmix=1.0)
     kinds = [both.mix(painted(), LABELS, 1, step).clips[0].unique().numel() for step in range(200)]
     assert 70 < kinds.count(2) < 130  # a box leaves two values, a sum one
 
 
 def test_randomness_is_of_the_place_alone() -> None:
-    one = Regularisation(mixup=0.4, cutmix=1.0, seed=3)
+    one = MixupCutmix(mixup=0.4, cutmix=1.0, seed=3)
     clips = painted()
     first = [one.mix(clips, LABELS, epoch, step) for epoch in (1, 2) for step in (0, 1)]
     again = [one.mix(clips, LABELS, epoch, step) for epoch in (1, 2) for step in (0, 1)]
     assert all(torch.equal(a.clips, b.clips) for a, b in zip(first, again, strict=True))
     assert len({mixed.share for mixed in first}) == 4
-    other = Regularisation(mixup=0.4, cutmix=1.0, seed=4).mix(clips, LABELS, 1, 0)
+    other = MixupCutmix(mixup=0.4, cutmix=1.0, seed=4).mix(clips, LABELS, 1, 0)
     assert other.share != first[0].share
     assert torch.equal(clips, painted())
 
@@ -71,7 +71,7 @@ def test_loss_is_that_of_soft_labels() -> None:
     smooth = 0.9 * targets + 0.1 / 7
     for target, smoothing in ((targets, 0.0), (smooth, 0.1)):
         expected = -(target * logits.log_softmax(dim=1)).sum()
-        assert Regularisation(label_smoothing=smoothing).loss(logits, mixed) == pytest.approx(expected.item())
+        assert MixupCutmix(label_smoothing=smoothing).loss(logits, mixed) == pytest.approx(expected.item())
 
 
 def test_hits_count_by_the_share_of_their_label() -> None:
@@ -85,7 +85,7 @@ def test_hits_count_by_the_share_of_their_label() -> None:
 def test_a_process_without_clips_mixes_nothing() -> None:
     """It sits out a step: its clips have no size to cut boxes of."""
     none = torch.empty(0, 3, 0, 0, 0)
-    for mixing in (Regularisation(mixup=1.0), Regularisation(cutmix=1.0)):
+    for mixing in (MixupCutmix(mixup=1.0), MixupCutmix(cutmix=1.0)):
         mixed = mixing.mix(none, LABELS[:0], 1, 0)
         assert mixed.clips is none
         assert mixing.loss(torch.zeros(0, 7), mixed) == 0
@@ -93,10 +93,10 @@ def test_a_process_without_clips_mixes_nothing() -> None:
 
 def test_nothing_is_done_by_default() -> None:
     clips = painted()
-    mixed = Regularisation().mix(clips, LABELS, 1, 0)
+    mixed = MixupCutmix().mix(clips, LABELS, 1, 0)
     assert mixed.clips is clips
     assert mixed.share == 1
     logits = torch.randn(5, 7)
     loss = torch.nn.functional.cross_entropy(logits, LABELS, reduction="sum")
-    assert torch.equal(Regularisation().loss(logits, mixed), loss)
-    assert torch.equal(mixed_sums(logits, mixed, loss), batch_sums(logits, LABELS, loss))
+    assert torch.equal(MixupCutmix().loss(logits, mixed), loss)
+    assert torch.equal(mixed_sums(logits, mixed, loss), batch_metric_sums(logits, LABELS, loss))

@@ -9,8 +9,8 @@ import pytest
 import train.multigrid
 from data.batch_sampler import BatchShape
 from train.dry_run import describe_rows, phase_rows
-from train.lr_schedule import LearningRate
-from train.multigrid import Phases, Schedule, cycle_shapes, phase_ends, plan_parts, with_equal_operations
+from train.lr_schedule import LRSchedule
+from train.multigrid import Phases, Schedule, cycle_shapes, phase_ends, plan_parts, with_equal_flops
 
 BASE = BatchShape(8, 32, 224)
 
@@ -109,13 +109,13 @@ def test_without_long_cycles_the_span_changes_nothing() -> None:
     assert Schedule(500, phases, (3, 8)).epoch(2) == Schedule(500, phases).epoch(2)
 
 
-RATE = LearningRate(base=0.8, schedule="step", steps=(15, 30), factor=0.1, end_epoch=36, warmup_epochs=0)
+RATE = LRSchedule(base=0.8, schedule="step", steps=(15, 30), factor=0.1, end_epoch=36, warmup_epochs=0)
 
 
 def test_stages_lie_between_the_falls_of_the_rate_within_the_run() -> None:
     assert RATE.stages() == (15, 30, 36)
-    assert LearningRate(0.8, "step", (15, 40), 0.1, 36, 0).stages() == (15, 36)
-    assert LearningRate(0.8, "cosine", (15, 30), 0.1, 36, 0).stages() == (36,)
+    assert LRSchedule(0.8, "step", (15, 40), 0.1, 36, 0).stages() == (15, 36)
+    assert LRSchedule(0.8, "cosine", (15, 30), 0.1, 36, 0).stages() == (36,)
 
 
 def volume(length: int, size: int) -> int:
@@ -137,7 +137,7 @@ def test_rates_and_compute_of_each_row() -> None:
 
 
 def test_table_of_a_run_that_cycles_each_epoch() -> None:
-    rate = LearningRate(base=0.8, schedule="step", steps=(15,), factor=0.1, end_epoch=30, warmup_epochs=0)
+    rate = LRSchedule(base=0.8, schedule="step", steps=(15,), factor=0.1, end_epoch=30, warmup_epochs=0)
     phases = phases_of(BASE)
     lines = describe_rows(phase_rows(Schedule(640, phases), rate, volume), phases)
     assert lines[0].split() == ["epochs", "steps", "rate", "compute", "batches"]
@@ -154,7 +154,7 @@ def test_batches_by_operations_cost_no_more_than_the_base() -> None:
     def operations(length: int, size: int) -> int:
         return volume(length, size) * (2 if length < 32 else 1)
 
-    resized = with_equal_operations(phases, operations)
+    resized = with_equal_flops(phases, operations)
     budget = BASE.batch * operations(32, 224)
     assert resized[-1][0] == BASE
     for shapes, published in zip(resized, phases, strict=True):
@@ -162,4 +162,4 @@ def test_batches_by_operations_cost_no_more_than_the_base() -> None:
             assert shape[1:] == other[1:]
             cost = operations(shape.length, shape.size)
             assert shape.batch * cost <= budget < (shape.batch + 1) * cost
-    assert with_equal_operations(phases, lambda length, size: 10**9 if length < 32 else 1)[0][0].batch == 1
+    assert with_equal_flops(phases, lambda length, size: 10**9 if length < 32 else 1)[0][0].batch == 1

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from data.datasets import HACS, HMDB51, KINETICS, OWN
+from data.datasets import CUSTOM, HACS, HMDB51, KINETICS
 from train.cli import make_parser, parse_options
-from train.options import Options, network_choices
+from train.options import Options, network_kwargs
 
 DATASET = ["--dataset", "somewhere"]
 
 
-def parse(*words: str, spec: object = OWN) -> Options:
+def parse(*words: str, spec: object = CUSTOM) -> Options:
     return parse_options(spec, Options(), [*DATASET, *words], prog="train")
 
 
@@ -73,14 +73,14 @@ EXAMPLES = {
     "place": ["mid"],
     "pool": ["soft"],
     "pretrained_3d": ["w.pth"],
-    "pretrained_layout": ["imagenet"],
+    "pretrained_format": ["imagenet"],
     "resume_epoch": ["auto"],
     "lr_steps": ["7"],
     "lr_schedule": ["cosine"],
-    "long_cycle_span": ["stage"],
-    "batch_rule": ["flops"],
-    "optimiser": ["adamw"],
-    "bn_group": ["8"],
+    "long_cycle_period": ["stage"],
+    "batch_scaling": ["flops"],
+    "optimizer": ["adamw"],
+    "sub_bn_size": ["8"],
     "precision": ["bf16"],
     "network": ["r3d_18"],
     "task_name": ["t"],
@@ -93,7 +93,9 @@ EXAMPLES = {
 @pytest.mark.parametrize("option", dataclasses.fields(Options), ids=lambda option: option.name)
 def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Field) -> None:
     spec, flag = (
-        (KINETICS, "--variant") if option.name == "variant" else (OWN, "--" + option.name.replace("_", "-"))
+        (KINETICS, "--variant")
+        if option.name == "variant"
+        else (CUSTOM, "--" + option.name.replace("_", "-"))
     )
     words = ["400"] if option.name == "variant" else EXAMPLES.get(option.name)
     if words is None:
@@ -109,9 +111,9 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
     needs = {
         "fine_tune": ["--pretrained-3d", "x"],
         "fine_tune_factor": ["--fine-tune", "--pretrained-3d", "x"],
-        "pretrained_layout": ["--pretrained-3d", "x"],
-        "long_cycle_span": ["--long-cycles"],
-        "batch_rule": ["--long-cycles"],
+        "pretrained_format": ["--pretrained-3d", "x"],
+        "long_cycle_period": ["--long-cycles"],
+        "batch_scaling": ["--long-cycles"],
     }
     extra = needs.get(option.name, [])
     before = parse(*extra, spec=spec)
@@ -141,17 +143,20 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
         (["--max-missing", "2"], "argument --max-missing: '2' is not a number from 0 to 1"),
         (["--resume-epoch", "last"], "argument --resume-epoch: 'last' is not a whole number of at least 1"),
         (["--resume-epoch", "1"], "argument --resume-epoch: 1 is the first epoch"),
-        (["--ema", "1"], "argument --ema: '1' is not a number from 0 to below 1"),
+        (["--ema-decay", "1"], "argument --ema-decay: '1' is not a number from 0 to below 1"),
         (["--label-smoothing", "1"], "argument --label-smoothing: '1' is not a number from 0 to below 1"),
         (["--mixup", "-1"], "argument --mixup: '-1' is not a number of at least 0"),
-        (["--bn-group", "1"], "argument --bn-group: '1' is not a whole number of at least 2"),
+        (["--sub-bn-size", "1"], "argument --sub-bn-size: '1' is not a whole number of at least 2"),
         (["--accumulate", "0"], "argument --accumulate: '0' is not a whole number of at least 1"),
-        (["--optimiser", "adam"], "argument --optimiser: 'adam' is not one of sgd, adamw"),
-        (["--batch-rule", "time"], "argument --batch-rule: 'time' is not one of volume, flops"),
-        (["--batch-rule", "flops"], "argument --batch-rule: flops needs --long-cycles or --short-cycles"),
-        (["--long-cycle-span", "run"], "argument --long-cycle-span: 'run' is not one of epoch, stage"),
-        (["--long-cycle-span", "stage"], "argument --long-cycle-span: stage needs --long-cycles"),
-        (["--compile", "--checkpoint-activations"], "argument --compile: does not work with --checkpoint"),
+        (["--optimizer", "adam"], "argument --optimizer: 'adam' is not one of sgd, adamw"),
+        (["--batch-scaling", "time"], "argument --batch-scaling: 'time' is not one of volume, flops"),
+        (
+            ["--batch-scaling", "flops"],
+            "argument --batch-scaling: flops needs --long-cycles or --short-cycles",
+        ),
+        (["--long-cycle-period", "run"], "argument --long-cycle-period: 'run' is not one of epoch, stage"),
+        (["--long-cycle-period", "stage"], "argument --long-cycle-period: stage needs --long-cycles"),
+        (["--compile", "--activation-checkpointing"], "argument --compile: does not work with --checkpoint"),
         (["--fine-tune-factor", "0.1"], "argument --fine-tune-factor: needs --fine-tune"),
         (
             ["--lr-schedule", "cosine", "--lr-steps", "5"],
@@ -173,15 +178,18 @@ def test_every_flag_changes_its_option_and_nothing_else(option: dataclasses.Fiel
         ),
         (
             ["--sync-batchnorm", "--accumulate", "2"],
-            "--sync-batchnorm: works without --bn-group, --accumulate",
+            "--sync-batchnorm: works without --sub-bn-size, --accumulate",
         ),
-        (["--freeze-batchnorm", "--bn-group", "2"], "argument --bn-group: there is nothing to group"),
-        (["--sync-batchnorm", "--bn-group", "2"], "--sync-batchnorm: works without --bn-group, --accumulate"),
+        (["--freeze-batchnorm", "--sub-bn-size", "2"], "argument --sub-bn-size: there is nothing to group"),
         (
-            ["--pretrained-layout", "imagenet"],
-            "argument --pretrained-layout: needs the weights to start from",
+            ["--sync-batchnorm", "--sub-bn-size", "2"],
+            "--sync-batchnorm: works without --sub-bn-size, --accumulate",
         ),
-        (["--pretrained-layout", "caffe"], "'caffe' is not one of auto, own, torchvision, imagenet"),
+        (
+            ["--pretrained-format", "imagenet"],
+            "argument --pretrained-format: needs the weights to start from",
+        ),
+        (["--pretrained-format", "caffe"], "'caffe' is not one of auto, own, torchvision, imagenet"),
         (["--random-seed", "9" * 30], "is not a whole number of at least 0"),
         (["--batch-size", "9" * 400], "is not a whole number of at least 1"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
@@ -203,7 +211,7 @@ def test_bad_values_end_with_status_2_and_one_line(
 
 def test_dataset_is_required(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse_options(OWN, Options(), [])
+        parse_options(CUSTOM, Options(), [])
     assert "required: --dataset" in capsys.readouterr().err
 
 
@@ -217,15 +225,15 @@ def test_variants_and_splits(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_only_what_differs_is_asked_of_the_network() -> None:
-    assert network_choices(parse()) == {}
-    assert network_choices(parse("--gates", "soft", "--pool", "soft")) == {"gates": "soft", "pool": "soft"}
+    assert network_kwargs(parse()) == {}
+    assert network_kwargs(parse("--gates", "soft", "--pool", "soft")) == {"gates": "soft", "pool": "soft"}
 
 
 def test_defaults_of_a_script_hold_until_a_flag_says_otherwise() -> None:
     """A flag's `--no-` form once overwrote what the script had chosen."""
     chosen = Options(long_cycles=True, lr_steps=(40, 60), clip_size=284)
-    assert parse_options(OWN, chosen, DATASET) == dataclasses.replace(chosen, dataset=Path("somewhere"))
-    assert parse_options(OWN, chosen, [*DATASET, "--no-long-cycles"]).long_cycles is False
+    assert parse_options(CUSTOM, chosen, DATASET) == dataclasses.replace(chosen, dataset=Path("somewhere"))
+    assert parse_options(CUSTOM, chosen, [*DATASET, "--no-long-cycles"]).long_cycles is False
 
 
 def test_help_names_defaults_and_dataset() -> None:

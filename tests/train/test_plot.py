@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from data.batch_sampler import BatchShape
-from data.datasets import OWN
+from data.datasets import CUSTOM
 from tests.commands import main_of
-from train.callbacks import EpochReport, ResultsTable
+from train.callbacks import CSVLogger, EpochReport
 from train.cli import parse_options
 from train.csv_log import cut_results
-from train.figures import Curve, draw_confusion, shares_of_clips
+from train.figures import Curve, plot_confusion, shares_of_clips
 from train.metrics import Averages
 from train.options import Options
 from train.plot import best_epoch, read_history, read_schedule
-from train.run_folder import write_run_file
+from train.run_folder import write_run_json
 
 main = main_of("train.plot")
 
@@ -27,7 +27,7 @@ main = main_of("train.plot")
 def make_run(folder: Path, first: int, last: int, gate_names: Sequence[str] = ()) -> Path:
     """In each epoch 3 steps of 8 clips and 1 of 32 smaller ones; gates open by a tenth an epoch."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = ResultsTable(folder, first, gate_names)
+    table = CSVLogger(folder, first, gate_names)
     for epoch in range(first, last + 1):
         result = Averages(top1=1 - 1 / epoch, top5=1.0, loss=2 / epoch)
         table.on_epoch(
@@ -83,7 +83,7 @@ def test_rows_of_an_older_version_are_drawn_without_what_they_lack(tmp_path: Pat
     """Also where a newer one has gone on with the same file."""
     for split in ("train", "val"):
         (tmp_path / f"{split}_results_s0001.csv").write_text(
-            "Epoch,Top1,Top5,Loss,LearningRate,Seconds\n1,0.5,1,2,0.1,3.5\n2,0.5,1,2,0.1,3.5,1,2,3,4*8x16x64x64\n"
+            "Epoch,Top1,Top5,Loss,LRSchedule,Seconds\n1,0.5,1,2,0.1,3.5\n2,0.5,1,2,0.1,3.5,1,2,3,4*8x16x64x64\n"
         )
     progress = read_history(tmp_path).progress
     assert all(math.isnan(rate) for rates in progress.speeds.values() for rate in rates)
@@ -118,12 +118,12 @@ def test_picture_and_best_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def make_plan(folder: Path, *words: str) -> Path:
     make_run(folder, 1, 1)
-    options = parse_options(OWN, Options(), ["--dataset", "set", *words])
-    write_run_file(folder, options, {"train": {"videos": 900}, "classes": 7})
+    options = parse_options(CUSTOM, Options(), ["--dataset", "set", *words])
+    write_run_json(folder, options, {"train": {"videos": 900}, "classes": 7})
     return folder
 
 
-@pytest.mark.parametrize("words", [[], ["--long-cycles", "--short-cycles", "--long-cycle-span", "stage"]])
+@pytest.mark.parametrize("words", [[], ["--long-cycles", "--short-cycles", "--long-cycle-period", "stage"]])
 def test_schedule_is_drawn_from_what_the_run_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
@@ -214,7 +214,7 @@ def test_damaged_table_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_classes_are_written_as_they_are_called_and_numbers_as_numbers(tmp_path: Path) -> None:
     """A dollar and a backslash were taken for mathematics, of which there is none; powers of ten are some."""
-    draw_confusion(np.eye(2), ["a$\\frac$", "b"], "title", tmp_path / "confusion.svg")
+    plot_confusion(np.eye(2), ["a$\\frac$", "b"], "title", tmp_path / "confusion.svg")
     assert "a$\\frac$" in (tmp_path / "confusion.svg").read_text()
     assert main([str(make_run(tmp_path / "run", 1, 2)), "-o", str(tmp_path / "curves.svg")]) == 0
     assert not re.search(r"mathdefault[^<]*</text>", (tmp_path / "curves.svg").read_text())

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.video_list import Dataset, VideoList
+from data.video_list import Dataset, VideoIndex
 from network import create_network
 from tests.commands import main_of
 from tests.synthetic_frames import make_stores
@@ -47,10 +47,10 @@ def test_first_validation_video_is_read_before_an_epoch_is_trained(
     assert train(dataset, tmp_path / "results", "--skip-bad-samples", "--end-epoch", "1") == 0
 
 
-def videos(labels: list[int]) -> VideoList:
+def videos(labels: list[int]) -> VideoIndex:
     folders = np.array([f"a/{i}".encode() for i in range(len(labels))])
     sizes = np.zeros(len(labels), np.int64)
-    return VideoList(root=Path("jpg"), folders=folders, labels=np.array(labels), sizes=sizes, missing={})
+    return VideoIndex(root=Path("jpg"), folders=folders, labels=np.array(labels), sizes=sizes, missing={})
 
 
 @pytest.mark.parametrize("label", [-1, 3])

@@ -4,7 +4,7 @@ import csv
 import subprocess
 from pathlib import Path
 
-from data.datasets import OWN
+from data.datasets import CUSTOM
 from data.ffmpeg import ffmpeg_binary
 from tests.commands import main_of
 from train.main import main as train
@@ -48,9 +48,9 @@ def test_scenes_are_told_apart_on_held_out_segments(tmp_path: Path, real_videos:
         "--workers",
         "0",
     ]
-    words += ["--lr-base", "0.1", "--lr-schedule", "cosine", "--warmup-epochs", "1", "--clip-gradient", "5"]
+    words += ["--lr-base", "0.1", "--lr-schedule", "cosine", "--warmup-epochs", "1", "--clip-grad-norm", "5"]
     words += ["--augment", "none", "--end-epoch", "8", "--save-frequency", "8", "--gpus", "0"]
-    assert train(OWN, Options(), words) == 0
+    assert train(CUSTOM, Options(), words) == 0
     with (tmp_path / "results" / "r3dxt34_32d_gates_False" / "val_results_s0001.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["Top1"]) >= 0.75

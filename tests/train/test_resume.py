@@ -29,7 +29,7 @@ from tests.train.helpers import (
 )
 from train.main import main
 from train.options import Options
-from train.signals import StoppedError, StopRequest
+from train.signals import SignalHandler, StoppedError
 
 labels_main = main_of("data.labels")
 
@@ -108,8 +108,8 @@ def test_killed_between_the_best_and_the_epochs_checkpoint_both_are_there_in_the
 
 
 def test_epochs_checkpoint_is_that_of_the_run_that_was_killed(stores: Path, tmp_path: Path) -> None:
-    """Gone on with without `--ema`, the weights themselves once took the place of their average."""
-    assert train(stores, tmp_path, "--end-epoch", "1", "--ema", "0.9") == 0
+    """Gone on with without `--ema-decay`, the weights themselves once took the place of their average."""
+    assert train(stores, tmp_path, "--end-epoch", "1", "--ema-decay", "0.9") == 0
     path = folder(tmp_path) / f"{NAME}_ep-0001.pth"
     validated = weights(path)
     path.unlink()
@@ -121,7 +121,7 @@ def test_epochs_checkpoint_is_that_of_the_run_that_was_killed(stores: Path, tmp_
 
 def test_second_signal_leaves_at_once_but_an_echo_does_not() -> None:
     """Launchers pass on what batch systems have sent to all processes already."""
-    with StopRequest() as stop:
+    with SignalHandler() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked() == [True, False]

@@ -33,7 +33,7 @@ def test_what_a_run_leaves(undisturbed: Path, stores: Path) -> None:
     assert (content["epoch"], content["step"]) == (3, 0)
     assert content["classes"] == ["a", "b", "c"]
     assert content["options"]["clip_length"] == 4
-    assert content["normalisation"]["channel_order"] == "bgr"
+    assert content["normalization"]["channel_order"] == "bgr"
     assert not any(name.startswith("module.") for name in content["state_dict"])
     described = json.loads((folder(undisturbed) / "run.json").read_text())
     assert described["options"]["lr_steps"] == [2]
@@ -63,10 +63,10 @@ def one_epoch(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "words",
     [
-        "--clip-gradient 0.01", "--frame-sampling normal", "--flip False", "--augment imgaug",
+        "--clip-grad-norm 0.01", "--frame-sampling normal", "--flip False", "--augment imgaug",
         "--lr-schedule cosine", "--warmup-epochs 1", "--pool soft", "--short-side 40", "--train-frame-interval 1",
         "--lr-base 0.02", "--batch-size 6", "--clip-length 2", "--short-cycles", "--random-seed 9",
-        "--bn-group 2", "--ema 0.9", "--optimiser adamw", "--label-smoothing 0.1", "--mixup 0.4", "--cutmix 1",
+        "--sub-bn-size 2", "--ema-decay 0.9", "--optimizer adamw", "--label-smoothing 0.1", "--mixup 0.4", "--cutmix 1",
         "--accumulate 2", "--freeze-batchnorm",
     ],
 )  # fmt: skip
@@ -81,7 +81,7 @@ def test_frozen_norms_keep_the_statistics_of_the_weights(
 ) -> None:
     start = folder(undisturbed) / f"{NAME}_ep-0003.pth"
     words = ["--pretrained-3d", str(start), "--freeze-batchnorm", "--end-epoch", "1", "--lr-base", "1e-4"]
-    words += ["--clip-gradient", "1"]  # statistics of nine steps fit no clip, so gradients are large
+    words += ["--clip-grad-norm", "1"]  # statistics of nine steps fit no clip, so gradients are large
     assert train(stores, tmp_path, *words) == 0
     before, after = weights(start), weights(folder(tmp_path) / f"{NAME}_ep-0001.pth")
     statistics = [name for name in before if "running_" in name or "num_batches" in name]
@@ -139,7 +139,7 @@ def test_starting_from_weights_lists_what_did_not_fit(
         path = max((folder(tmp_path / "results")).glob("*_ep-*.pth"))
         content = torch.load(path, weights_only=True)
         assert content["options"]["fine_tune"] is True  # as it began, whatever the command says now
-        groups = content["optimiser"]["param_groups"]
+        groups = content["optimizer"]["param_groups"]
         assert {name for group in groups if group["role"] == "new" for name in group["names"]} == {
             "fc.weight",
             "fc.bias",
@@ -249,7 +249,7 @@ def test_half_precision_trains(stores: Path, tmp_path: Path, precision: str, epo
     assert train(stores, tmp_path, *words, "--precision", precision) == 0
     assert np.isfinite(float(rows(tmp_path, "train")[0][3]))
     last = torch.load(folder(tmp_path) / f"{NAME}_ep-000{epochs}.pth", weights_only=True)
-    momentum = [state["momentum_buffer"] for state in last["optimiser"]["state"].values()]
+    momentum = [state["momentum_buffer"] for state in last["optimizer"]["state"].values()]
     assert len(momentum) > 100
     assert all(torch.isfinite(buffer).all() for buffer in momentum)
     assert any(buffer.any() for buffer in momentum)
@@ -275,7 +275,7 @@ def test_tables_and_tensorboard_say_the_same(stores: Path, tmp_path: Path) -> No
         "loss/train": "Loss",
         "top1/train": "Top1",
         "top5/train": "Top5",
-        "learning_rate": "LearningRate",
+        "learning_rate": "LRSchedule",
     }
     columns |= {f"clips_a_second/{name.lower()}": name for name in ("Reading", "Forward", "Backward")}
     columns |= {f"gates/layer{stage}": f"Gates layer{stage}" for stage in (1, 2, 3, 4)}
@@ -304,7 +304,7 @@ def test_tiny_set_is_learned_by_heart(tmp_path: Path) -> None:
         "--flip",
         "False",
     ]
-    words += ["--lr-base", "0.1", "--clip-gradient", "1", "--end-epoch", "12", "--save-frequency", "12"]
+    words += ["--lr-base", "0.1", "--clip-grad-norm", "1", "--end-epoch", "12", "--save-frequency", "12"]
     assert train(tmp_path / "set", tmp_path / "results", *words) == 0
     learned = [float(row[3]) for row in rows(tmp_path / "results", "train")]
     assert learned[-1] < 0.1 * learned[0]
@@ -323,15 +323,15 @@ def test_a_run_normalises_as_the_weights_it_starts_from_expect(stores: Path, tmp
     assert train(stores, tmp_path / "auto", *words) == 0
     path = folder(tmp_path / "auto") / f"{NAME}_ep-0001.pth"
     content = torch.load(path, weights_only=True)
-    assert content["normalisation"]["means"] == [0.485, 0.456, 0.406]
-    assert content["normalisation"]["channel_order"] == content["options"]["channel_order"] == "rgb"
+    assert content["normalization"]["means"] == [0.485, 0.456, 0.406]
+    assert content["normalization"]["channel_order"] == content["options"]["channel_order"] == "rgb"
     expected = stem["conv1.weight"].unsqueeze(2).expand(-1, -1, 3, -1, -1) / 3
     assert torch.allclose(content["state_dict"]["stem.0.weight"], expected, atol=1e-6)
     assert train(stores, tmp_path / "auto", "--resume-epoch", "2", "--end-epoch", "2") == 0
     resumed = torch.load(path.with_name(f"{NAME}_ep-0002.pth"), weights_only=True)
-    assert resumed["normalisation"] == content["normalisation"]
+    assert resumed["normalization"] == content["normalization"]
     assert train(stores, tmp_path / "forced", *words, "--channel-order", "bgr") == 0
     forced = torch.load(folder(tmp_path / "forced") / f"{NAME}_ep-0001.pth", weights_only=True)
-    assert forced["normalisation"]["channel_order"] == "bgr"
+    assert forced["normalization"]["channel_order"] == "bgr"
     assert train(stores, tmp_path / "auto", "--resume-epoch", "3", "--channel-order", "bgr") == 2
-    assert train(stores, tmp_path / "wrong", *words, "--pretrained-layout", "own") == 2
+    assert train(stores, tmp_path / "wrong", *words, "--pretrained-format", "own") == 2

@@ -16,7 +16,7 @@ from tests.commands import main_of
 from tests.synthetic_frames import make_stores
 from tests.train.helpers import NAME, SMALL, fails, folder, train
 from train.checkpointing.checkpoint import load_checkpoint, save_checkpoint
-from train.input_norm import Normalisation
+from train.input_norm import ClipNormalizer
 from train.plot import read_rows
 from train.run_folder import claimed
 
@@ -42,7 +42,7 @@ def checkpoint(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         ({"metrics": {"sums": [0.0] * 3 + [True], "bad_samples": 1, "best_top1": 0.5}}, "sums"),
         ({"epoch": True}, "epoch"),
         ({"classes": "abc"}, "classes"),
-        ({"normalisation": {}}, "normalisation"),
+        ({"normalization": {}}, "normalization"),
     ],
 )
 def test_a_checkpoint_holds_what_a_run_writes(
@@ -56,7 +56,7 @@ def test_a_checkpoint_holds_what_a_run_writes(
 
 
 def other_moments(content: dict[str, Any]) -> None:
-    content["optimiser"]["state"][0]["momentum_buffer"] = torch.ones(3)
+    content["optimizer"]["state"][0]["momentum_buffer"] = torch.ones(3)
 
 
 def no_generator(content: dict[str, Any]) -> None:
@@ -88,8 +88,8 @@ def test_what_cannot_be_gone_on_with_is_named(
     change: Callable[[dict[str, Any]], None],
     message: str,
 ) -> None:
-    content = {**checkpoint, "optimiser": {**checkpoint["optimiser"]}}
-    content["optimiser"]["state"] = {k: dict(v) for k, v in content["optimiser"]["state"].items()}
+    content = {**checkpoint, "optimizer": {**checkpoint["optimizer"]}}
+    content["optimizer"]["state"] = {k: dict(v) for k, v in content["optimizer"]["state"].items()}
     change(content)
     results = tmp_path / f"{NAME}_gates_False"
     results.mkdir()
@@ -110,9 +110,9 @@ def test_what_cannot_be_gone_on_with_is_named(
     ],
 )
 def test_a_normalisation_is_one(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="its normalisation is not three means"):
-        Normalisation.of(Normalisation().plain() | change)
-    assert Normalisation.of(Normalisation().plain()) == Normalisation()
+    with pytest.raises(ValueError, match="its normalization is not three means"):
+        ClipNormalizer.of(ClipNormalizer().plain() | change)
+    assert ClipNormalizer.of(ClipNormalizer().plain()) == ClipNormalizer()
 
 
 def test_two_runs_do_not_write_to_one_folder(

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from data.batch_sampler import BatchShape
-from data.datasets import OWN
+from data.datasets import CUSTOM
 from data.video_iterator import Batch
 from tests.train.helpers import NAME, assert_same_weights, fails, folder, rows, train, weights
 from train.builders import make_network
 from train.callbacks import SpeedMonitor
 from train.cli import parse_options
 from train.engine import StepReport, Trainer
-from train.input_norm import Normalisation
-from train.lr_schedule import LearningRate
-from train.mixup import Regularisation
+from train.input_norm import ClipNormalizer
+from train.lr_schedule import LRSchedule
+from train.mixup import MixupCutmix
 from train.multigrid import Step
-from train.optimizer import make_optimiser, parameter_roles
+from train.optimizer import make_optimizer, param_roles
 from train.options import Options
-from train.parallel.distributed import World
+from train.parallel.distributed import DistContext
 
 
 @contextmanager
@@ -45,10 +45,8 @@ def stopping_at(place: str) -> Iterator[None]:
         logging.getLogger().removeHandler(handler)
 
 
-ALL = "--batch-size 2 --long-cycles --long-cycle-span stage --lr-steps 2 --short-cycles --clip-size 48 --short-side 48"
-ALL += (
-    " --bn-group 2 --ema 0.9 --optimiser adamw --lr-base 0.001 --label-smoothing 0.1 --mixup 0.4 --cutmix 1"
-)
+ALL = "--batch-size 2 --long-cycles --long-cycle-period stage --lr-steps 2 --short-cycles --clip-size 48 --short-side 48"
+ALL += " --sub-bn-size 2 --ema-decay 0.9 --optimizer adamw --lr-base 0.001 --label-smoothing 0.1 --mixup 0.4 --cutmix 1"
 ALL += " --accumulate 2 --end-epoch 3 --log-interval 1 --warmup-epochs 1"
 
 
@@ -67,7 +65,7 @@ def test_stopped_within_an_epoch_and_resumed_is_the_same_with_everything(
     for split in ("train", "val"):
         assert rows(tmp_path / "stopped", split) == rows(tmp_path / "undisturbed", split)
     contents = [torch.load(path, weights_only=True)["trained"] for path in paths]
-    assert contents[0]["averaged_steps"] == contents[1]["averaged_steps"] > 3
+    assert contents[0]["ema_steps"] == contents[1]["ema_steps"] > 3
     for name, value in contents[0]["state_dict"].items():
         assert torch.equal(value, contents[1]["state_dict"][name])
 
@@ -76,7 +74,7 @@ def test_schedule_is_printed_before_training(
     stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    words = ["--long-cycles", "--long-cycle-span", "stage", "--lr-steps", "5", "--end-epoch", "6"]
+    words = ["--long-cycles", "--long-cycle-period", "stage", "--lr-steps", "5", "--end-epoch", "6"]
     assert train(stores, tmp_path, *words, "--batch-size", "2") == 0
     lines = [record.getMessage() for record in caplog.records]
     first = next(i for i, line in enumerate(lines) if line.startswith("operations of the run"))
@@ -100,7 +98,7 @@ def test_span_and_batch_rule_change_the_plan(
     words = ["--batch-size", "2", "--long-cycles", "--lr-steps", "20", "--end-epoch", "30"]
     plans = [
         dry_run(capsys, stores, tmp_path, *words, *more.split())
-        for more in ("", "--long-cycle-span stage", "--batch-rule flops")
+        for more in ("", "--long-cycle-period stage", "--batch-scaling flops")
     ]
     assert len({plan["steps"][0]["lr"] for plan in plans}) == 1
     lengths = [[step["length"] for step in plan["steps"]] for plan in plans]
@@ -117,15 +115,15 @@ def test_another_plan_within_an_epoch_is_refused(
         assert train(stores, tmp_path, *ALL.split()) == 128 + signal.SIGTERM
     for flag, value, message in (
         ("--lr-steps", "1", "was written with --lr-steps [2], not [1]"),
-        ("--long-cycle-span", "epoch", "was written with --long-cycle-span stage, not epoch"),
-        ("--optimiser", "sgd", "was written with --optimiser adamw, not sgd"),
+        ("--long-cycle-period", "epoch", "was written with --long-cycle-period stage, not epoch"),
+        ("--optimizer", "sgd", "was written with --optimizer adamw, not sgd"),
     ):
         words = [*ALL.split(), "--resume-epoch", "auto", flag, value]
         fails(capsys, 2, message, run=lambda words=words: train(stores, tmp_path, *words))
 
 
 def test_average_is_what_is_validated_and_saved(stores: Path, tmp_path: Path) -> None:
-    assert train(stores, tmp_path / "average", "--end-epoch", "2", "--ema", "0.9") == 0
+    assert train(stores, tmp_path / "average", "--end-epoch", "2", "--ema-decay", "0.9") == 0
     assert train(stores, tmp_path / "plain", "--end-epoch", "2") == 0
     path = folder(tmp_path / "average") / f"{NAME}_ep-0002.pth"
     trained = torch.load(path, weights_only=True)["trained"]["state_dict"]
@@ -142,16 +140,16 @@ def test_average_is_what_is_validated_and_saved(stores: Path, tmp_path: Path) ->
 
 def test_recomputed_run_learns_the_same(stores: Path, tmp_path: Path) -> None:
     assert train(stores, tmp_path / "plain", "--end-epoch", "1") == 0
-    assert train(stores, tmp_path / "recomputed", "--end-epoch", "1", "--checkpoint-activations") == 0
+    assert train(stores, tmp_path / "recomputed", "--end-epoch", "1", "--activation-checkpointing") == 0
     assert rows(tmp_path / "recomputed", "val") == rows(tmp_path / "plain", "val")
 
 
 def test_network_is_made_as_the_flags_say() -> None:
-    words = ["--dataset", "d", "--network", "r3d_18", "--bn-group", "4"]
+    words = ["--dataset", "d", "--network", "r3d_18", "--sub-bn-size", "4"]
     networks = []
     for name in ("--channels-last", "--no-channels-last"):
         torch.manual_seed(0)
-        networks.append(make_network(parse_options(OWN, Options(), [*words, name]), 3, World()))
+        networks.append(make_network(parse_options(CUSTOM, Options(), [*words, name]), 3, DistContext()))
     layouts = [
         network.stem[0].weight.is_contiguous(memory_format=torch.channels_last_3d) for network in networks
     ]
@@ -162,8 +160,8 @@ def test_network_is_made_as_the_flags_say() -> None:
 
 
 def test_norms_that_cannot_be_grouped_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    words = ["--dataset", "d", "--network", "mtnet_xs_g8", "--bn-group", "4"]
-    make_network(parse_options(OWN, Options(), words), 3, World())
+    words = ["--dataset", "d", "--network", "mtnet_xs_g8", "--sub-bn-size", "4"]
+    make_network(parse_options(CUSTOM, Options(), words), 3, DistContext())
     assert "norms of mtnet_xs_g8 are of each clip alone" in caplog.text
 
 
@@ -187,16 +185,16 @@ def one_step(accumulate: int, clips: int, **mixing: float) -> tuple[Plain, StepR
     trainer = Trainer(
         network=network,
         validated=network,
-        optimiser=make_optimiser(network, parameter_roles(network, [], False), 0.6),
+        optimizer=make_optimizer(network, param_roles(network, [], False), 0.6),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
-        learning_rate=LearningRate(0.1, "step", (9,), 0.1, 9, 0),
-        normalisation=Normalisation(),
-        regularisation=Regularisation(**mixing),
+        learning_rate=LRSchedule(0.1, "step", (9,), 0.1, 9, 0),
+        normalization=ClipNormalizer(),
+        regularisation=MixupCutmix(**mixing),
         device=torch.device("cpu"),
         precision="fp32",
         accumulate=accumulate,
-        clip_gradient=None,
-        watch_gates=False,
+        clip_grad_norm=None,
+        log_gates=False,
     )
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(256, (clips, 4, 8, 8, 3), dtype=torch.uint8, generator=generator)

@@ -8,7 +8,7 @@ from torch import nn
 
 from data.ffmpeg import written_video
 from network import create_network
-from train.input_norm import Normalisation
+from train.input_norm import ClipNormalizer
 from train.options import Options
 
 CLASSES = ("dark", "bright")
@@ -37,7 +37,7 @@ def save_bright(path: Path) -> Path:
         "epoch": 1,
         "options": OPTIONS.plain(),
         "classes": list(CLASSES),
-        "normalisation": Normalisation().plain(),
+        "normalization": ClipNormalizer().plain(),
         "dataset": {},
     }
     torch.save(content, path)

@@ -29,11 +29,11 @@ def canvas(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def box(axes: Any, centre: Point, text: str, colour: str, width: float = 1.3, height: float = 0.62) -> None:
+def box(axes: Any, centre: Point, text: str, color: str, width: float = 1.3, height: float = 0.62) -> None:
     left, bottom = centre[0] - width / 2, centre[1] - height / 2
     style = "round,pad=0,rounding_size=0.08"
     axes.add_patch(
-        FancyBboxPatch((left, bottom), width, height, boxstyle=style, fc=colour, ec=INK, lw=1.1, zorder=2)
+        FancyBboxPatch((left, bottom), width, height, boxstyle=style, fc=color, ec=INK, lw=1.1, zorder=2)
     )
     axes.text(*centre, text, ha="center", va="center", fontsize=9.5, color=INK, zorder=3, linespacing=1.25)
 
@@ -44,9 +44,9 @@ def knot(axes: Any, centre: Point, sign: str) -> None:
     axes.text(*centre, sign, ha="center", va="center_baseline", fontsize=13, color=INK, zorder=3)
 
 
-def arrow(axes: Any, *points: Point, colour: str = INK, head: bool = True, dashed: bool = False) -> None:
+def arrow(axes: Any, *points: Point, color: str = INK, head: bool = True, dashed: bool = False) -> None:
     """Along straight lines through all points."""
-    line = {"color": colour, "lw": 1.3, "ls": "--" if dashed else "-", "zorder": 1}
+    line = {"color": color, "lw": 1.3, "ls": "--" if dashed else "-", "zorder": 1}
     for start, end in itertools.pairwise(points[:-1]):
         axes.plot(*zip(start, end, strict=True), solid_capstyle="round", **line)
     style = "-|>,head_length=5,head_width=2.6" if head else "-"
@@ -54,25 +54,25 @@ def arrow(axes: Any, *points: Point, colour: str = INK, head: bool = True, dashe
 
 
 def note(
-    axes: Any, place: Point, text: str, *, colour: str = FAINT, size: float = 8.5, align: str = "center"
+    axes: Any, place: Point, text: str, *, color: str = FAINT, size: float = 8.5, align: str = "center"
 ) -> None:
-    axes.text(*place, text, ha=align, va="center", fontsize=size, color=colour, linespacing=1.3)
+    axes.text(*place, text, ha=align, va="center", fontsize=size, color=color, linespacing=1.3)
 
 
 def title(axes: Any, place: Point, text: str) -> None:
     axes.text(*place, text, ha="left", va="center", fontsize=12, color=INK, weight="bold")
 
 
-def frames(axes: Any, left: float, bottom: float, name: str, colour: str) -> list[Point]:
+def frames(axes: Any, left: float, bottom: float, name: str, color: str) -> list[Point]:
     """A sequence of five frames as dots."""
     places = [(left + 0.62 * number, bottom) for number in range(5)]
     for number, place in enumerate(places, start=1):
-        axes.add_patch(Circle(place, 0.19, fc=colour, ec=INK, lw=1.0, zorder=2))
+        axes.add_patch(Circle(place, 0.19, fc=color, ec=INK, lw=1.0, zorder=2))
         axes.text(*place, f"${name}_{number}$", ha="center", va="center", fontsize=9, color=INK, zorder=3)
     return places
 
 
-def bent(axes: Any, start: Point, end: Point, colour: str, bend: float) -> None:
+def bent(axes: Any, start: Point, end: Point, color: str, bend: float) -> None:
     axes.add_patch(
         FancyArrowPatch(
             start,
@@ -81,7 +81,7 @@ def bent(axes: Any, start: Point, end: Point, colour: str, bend: float) -> None:
             arrowstyle="-|>,head_length=6,head_width=3",
             shrinkA=13,
             shrinkB=13,
-            color=colour,
+            color=color,
             lw=1.8,
             zorder=3,
         )
@@ -112,11 +112,11 @@ def draw_srtg() -> Any:
     arrow(axes, (6.35, main), (6.35, branch + 0.31))
     arrow(axes, (7.0, branch), (7.25, branch))
     arrow(axes, (8.65, branch), (9.05, branch))
-    note(axes, (8.86, branch + 0.15), "b", colour=INK)
-    note(axes, (7.13, branch + 0.15), "a", colour=INK)
+    note(axes, (8.86, branch + 0.15), "b", color=INK)
+    note(axes, (7.13, branch + 0.15), "a", color=INK)
     arrow(axes, (7.12, branch), (7.12, branch - 0.6), (9.75, branch - 0.6), (9.75, branch - 0.31))
     arrow(axes, (9.75, branch + 0.31), (9.75, main - 0.17))
-    note(axes, (9.85, 4.2), "open: b\nclosed: 1", colour=INK, align="left")
+    note(axes, (9.85, 4.2), "open: b\nclosed: 1", color=INK, align="left")
     note(
         axes,
         (0.2, branch + 0.02),
@@ -126,24 +126,24 @@ def draw_srtg() -> Any:
     note(
         axes,
         (0.2, branch - 0.52),
-        "--place puts them elsewhere in the block,\n--gates chooses whether there is a gate",
+        "--srtg-position puts them elsewhere in the block,\n--gates chooses whether there is a gate",
         align="left",
     )
 
     title(
         axes, (0.2, 2.35), "The gate opens when every frame finds its way back, from a to b and from b to a"
     )
-    for left, back, colour, words in (
+    for left, back, color, words in (
         (1.0, 2, "#2da44e", "$a_3$ is nearest to its neighbour in b:\nback at $a_3$, consistent"),
         (6.7, 4, "#cf222e", "another frame is nearer:\nback at $a_5$, not consistent, the gate stays closed"),
     ):
         upper = frames(axes, left, 1.75, "a", RECURSION)
         lower = frames(axes, left, 0.8, "b", GATE)
         middle = ((lower[2][0] + lower[3][0]) / 2, lower[2][1])
-        bent(axes, upper[2], middle, colour, 0.25)
-        bent(axes, middle, upper[back], colour, 0.25)
-        axes.plot(*middle, "o", ms=7, color=colour, zorder=4)
-        note(axes, (left - 0.3, 0.3), words, colour=INK, align="left")
+        bent(axes, upper[2], middle, color, 0.25)
+        bent(axes, middle, upper[back], color, 0.25)
+        axes.plot(*middle, "o", ms=7, color=color, zorder=4)
+        note(axes, (left - 0.3, 0.3), words, color=INK, align="left")
     note(axes, (4.0, 0.8), "soft nearest\nneighbour of $a_3$", align="left")
     return figure
 
@@ -152,8 +152,8 @@ def draw_mtconv() -> Any:
     figure, axes = canvas(11.2, 5.75)
     short, long = 4.75, 3.35
     title(axes, (0.2, 5.5), "A multi-temporal convolution (MTConv)")
-    note(axes, (0.2, short), "short\n⅞ of channels\nT×H×W", align="left", colour=INK)
-    note(axes, (0.2, long), "long\n⅛ of channels\nT/2×H/2×W/2", align="left", colour=INK)
+    note(axes, (0.2, short), "short\n⅞ of channels\nT×H×W", align="left", color=INK)
+    note(axes, (0.2, long), "long\n⅛ of channels\nT/2×H/2×W/2", align="left", color=INK)
     box(axes, (2.3, short), "conv", CONVOLUTION, width=1.0)
     box(axes, (9.2, short), "norm", PLAIN, width=0.9)
     box(axes, (2.3, long), "conv", LONG, width=1.0)
@@ -166,13 +166,13 @@ def draw_mtconv() -> Any:
     arrow(axes, (9.65, long), (9.88, long))
     arrow(axes, (10.22, long), (10.85, long))
     between = (short + long) / 2
-    for place, text, width, colour in (
+    for place, text, width, color in (
         (4.05, "mean of\n2×2 pixels", 1.2, PLAIN),
         (5.65, "the T/2 frames most\nlike their neighbours", 1.65, PLAIN),
         (7.25, "conv 1×1×1", 1.15, LONG),
         (8.55, "same norm", 1.05, PLAIN),
     ):
-        box(axes, (place, between), text, colour, width=width, height=0.56)
+        box(axes, (place, between), text, color, width=width, height=0.56)
     arrow(axes, (3.2, short), (3.2, between), (3.45, between))
     arrow(axes, (4.65, between), (4.82, between))
     arrow(axes, (6.48, between), (6.67, between))
@@ -182,7 +182,7 @@ def draw_mtconv() -> Any:
 
     level = 1.45
     title(axes, (0.2, 2.4), "A block of four (MTBlock); each line stands for both branches")
-    for place, text, colour, width in (
+    for place, text, color, width in (
         (1.75, "MTConv\n1×1×1", CONVOLUTION, 1.0),
         (3.15, "MTConv\n1×1×1", CONVOLUTION, 1.0),
         (4.55, "MTConv\n3×3×3", CONVOLUTION, 1.0),
@@ -190,9 +190,9 @@ def draw_mtconv() -> Any:
         (7.6, "squeeze, GRU\nand multiply", RECURSION, 1.35),
         (9.75, "ReLU", PLAIN, 0.75),
     ):
-        box(axes, (place, level), text, colour, width=width)
+        box(axes, (place, level), text, color, width=width)
     knot(axes, (8.85, level), "+")
-    note(axes, (0.45, level), "short,\nlong", colour=INK)
+    note(axes, (0.45, level), "short,\nlong", color=INK)
     for start, end in (
         (0.8, 1.25),
         (2.25, 2.65),

@@ -1,6 +1,6 @@
 """python tools/docs/terminal_screenshot.py SESSION -o terminal.png [--lines 20] [--columns 150]
 
-A picture of what a command printed on a terminal, with its colours. SESSION: of `script -c 'COMMAND' SESSION`.
+A picture of what a command printed on a terminal, with its colors. SESSION: of `script -c 'COMMAND' SESSION`.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SIZE = 9  # points of a letter
 WIDTH, HEIGHT = 0.602 * SIZE / 72, 1.45 * SIZE / 72  # inches that a letter takes
 LETTERS = {"family": "DejaVu Sans Mono", "size": SIZE, "va": "center"}
 
-Piece = tuple[str, str, bool]  # text, colour, whether bold
+Piece = tuple[str, str, bool]  # text, color, whether bold
 
 
 def printed_lines(session: str) -> list[str]:
@@ -43,21 +43,21 @@ def _is_shown(text: str) -> bool:
 
 
 def pieces(line: str) -> list[Piece]:
-    """A line by its colours: `\\x1b[32mgreen\\x1b[0m white` -> two."""
+    """A line by its colors: `\\x1b[32mgreen\\x1b[0m white` -> two."""
     found: list[Piece] = []
-    colour, bold = TEXT, False
+    color, bold = TEXT, False
     for part in re.split(r"(\x1b\[[0-9;]*m)", line):
         codes = re.fullmatch(r"\x1b\[([0-9;]*)m", part)
         if codes is None:
-            found += [(part, colour, bold)] if part else []
+            found += [(part, color, bold)] if part else []
             continue
         for code in (int(text or 0) for text in codes[1].split(";")):
             if code == 0:
-                colour, bold = TEXT, False
+                color, bold = TEXT, False
             elif code == 1:
                 bold = True
             else:
-                colour = COLOURS.get(code, COLOURS.get(code - 60, colour))
+                color = COLOURS.get(code, COLOURS.get(code - 60, color))
     return found
 
 
@@ -68,12 +68,12 @@ def draw(lines: Sequence[str], columns: int, path: Path) -> None:
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     axes.axhspan(0, 1.3 * HEIGHT, color=BAR)
-    for number, colour in enumerate(("#ff5f57", "#febc2e", "#28c840")):
-        axes.add_patch(Circle((0.18 + 0.17 * number, 0.65 * HEIGHT), 0.05, color=colour))
+    for number, color in enumerate(("#ff5f57", "#febc2e", "#28c840")):
+        axes.add_patch(Circle((0.18 + 0.17 * number, 0.65 * HEIGHT), 0.05, color=color))
     for row, line in enumerate(lines):
         column = 0
-        for text, colour, bold in pieces(line):
-            style = {"color": colour, "weight": "bold" if bold else "normal", **LETTERS}
+        for text, color, bold in pieces(line):
+            style = {"color": color, "weight": "bold" if bold else "normal", **LETTERS}
             for word in re.finditer(r"\S+", text[: max(0, columns - column)]):
                 # by words, so that what letters are rounded by does not add up
                 axes.text((column + word.start() + 1.5) * WIDTH, (row + 2.2) * HEIGHT, word[0], **style)

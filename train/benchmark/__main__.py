@@ -1,5 +1,5 @@
 """python -m train.benchmark [--precisions fp32 bf16] [--layouts channels-last] [--modes eager] [flags of training]
-python -m train.benchmark --multigrid-race [flags of training]
+python -m train.benchmark --time-to-accuracy [flags of training]
 
 How fast steps are, at each shape of the schedule: first on clips in the device's memory, every combination asked for,
 then through the loader, with the share of time spent waiting for it. `--precision`, `--channels-last` and `--compile`
@@ -7,7 +7,7 @@ choose one combination for both; `--precisions`, `--layouts` and `--modes` choos
 
 TFLOP/s are those of the network's convolutions, recurrent cells and linear layers, 2 per multiply-add, the backward
 pass as two forward ones; the peak is that of a large matrix product, measured here. Without `--dataset` the loader
-reads motions rendered for the occasion. `--multigrid-race` trains one network on motions in memory with each of
+reads motions rendered for the occasion. `--time-to-accuracy` trains one network on motions in memory with each of
 multigrid's cycles to the same accuracy. All flags of `python -m train` say what is measured, such as `--network`,
 `--batch-size` and `--long-cycles`.
 """
@@ -26,25 +26,25 @@ import torch
 
 from data.batch_sampler import BatchShape
 from data.common.cli import OneLineParser, output_file, positive
-from data.datasets import OWN
-from data.synthetic.shapes import MOTIONS, write_motion_set
+from data.datasets import CUSTOM
+from data.synthetic.shapes import MOTIONS, write_shapes_dataset
 from train.benchmark.step_time import (
-    Combination,
     LoadingTime,
+    StepConfig,
     StepTime,
-    matrix_peak,
+    peak_matmul_flops,
     time_loading,
     time_steps,
 )
 from train.benchmark.time_to_accuracy import VARIANTS, Lap, Motions, Result, run_variant, variant_options
 from train.builders import make_schedule
 from train.cli import parse_options
-from train.dry_run import operations_of
-from train.engine import MemoryShortError, TrainingError, describe
+from train.dry_run import flops_of
+from train.engine import StepOutOfMemoryError, TrainingError
 from train.options import PRECISIONS, Options, resolve, share
 from train.parallel.devices import NoCompilerError, choose_gpus
 
-LAYOUTS = {"contiguous": False, "channels-last": True}
+CHECKPOINT_FORMATS = {"contiguous": False, "channels-last": True}
 MODES = {"eager": False, "compiled": True}
 NUM_CLASSES = 400
 
@@ -65,11 +65,11 @@ RACE = replace(
     clip_length=16,
     clip_size=48,
     batch_size=4,
-    optimiser="adamw",
+    optimizer="adamw",
     lr_base=3e-4,
     lr_schedule="cosine",
     warmup_epochs=0.25,
-    clip_gradient=5.0,
+    clip_grad_norm=5.0,
 )
 # flags without effect: a race has clips of its own and tries all cycles
 NOT_OF_STEPS = ("race_clips", "race_epochs", "race_target", "race_variants")
@@ -84,7 +84,7 @@ NOT_OF_RACES_TRAINING = (
         "train_frame_interval",
         "val_frame_interval",
     ),
-    *("frame_sampling", "augment", "flip", "end_epoch", "long_cycles", "short_cycles", "long_cycle_span"),
+    *("frame_sampling", "augment", "flip", "end_epoch", "long_cycles", "short_cycles", "long_cycle_period"),
 )
 
 
@@ -96,7 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     for name, allowed, flag, remark in (
         ("precisions", PRECISIONS, "--precision", ", without fp16 on a CPU"),
-        ("layouts", tuple(LAYOUTS), "--channels-last", ""),
+        ("layouts", tuple(CHECKPOINT_FORMATS), "--channels-last", ""),
         ("modes", tuple(MODES), "--compile", "; eager on a CPU"),
     ):
         text = f"of steps, from {' '.join(allowed)} (default: as {flag} says, else all{remark})"
@@ -110,7 +110,9 @@ def make_parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(f"--{name}", type=positive, default=default, help=f"{text} (default: {default})")
     parser.add_argument("--no-loader", dest="loader", action="store_false", help="only clips in memory")
-    parser.add_argument("--multigrid-race", action="store_true", help="train with each of multigrid's cycles")
+    parser.add_argument(
+        "--time-to-accuracy", action="store_true", help="train with each of multigrid's cycles"
+    )
     parser.add_argument(
         "--race-target", type=share, default=0.8, help="validation top-1 that ends it (default: 0.8)"
     )
@@ -124,7 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     arguments, rest = parser.parse_known_args(argv)
-    options = parse_options(OWN, RACE if arguments.multigrid_race else SMALL, rest, parser.prog)
+    options = parse_options(CUSTOM, RACE if arguments.time_to_accuracy else SMALL, rest, parser.prog)
     try:
         gpus = min(1, choose_gpus(options.gpus))
     except ValueError as error:
@@ -132,16 +134,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unused := without_effect(parser, arguments, options):
         parser.error(unused)
     asked = combinations(options, arguments, gpus)
-    options = resolve(OWN, options, gpus)
-    if options.checkpoint_activations and any(combination.compiled for combination in asked):
+    options = resolve(CUSTOM, options, gpus)
+    if options.activation_checkpointing and any(combination.compiled for combination in asked):
         parser.error(
-            "argument --checkpoint-activations: does not work with --modes compiled; --modes eager does"
+            "argument --activation-checkpointing: does not work with --modes compiled; --modes eager does"
         )
     device = torch.cuda.get_device_name() if options.gpus else f"CPU, {torch.get_num_threads()} threads"
     print(f"{device}, torch {torch.__version__}, {options.network}")
     content: dict[str, Any] = {"device": device, "torch": torch.__version__, "options": options.plain()}
     try:
-        if arguments.multigrid_race:
+        if arguments.time_to_accuracy:
             content |= _race(options, arguments)
         else:
             content |= {"steps": _steps(options, asked, arguments)}
@@ -157,7 +159,7 @@ def without_effect(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace, options: Options
 ) -> str | None:
     """A complaint about a flag that was given, and that the race, or else the table of steps, takes no notice of."""
-    race = arguments.multigrid_race
+    race = arguments.time_to_accuracy
     given = [
         name
         for name in (NOT_OF_RACE if race else NOT_OF_STEPS)
@@ -169,16 +171,16 @@ def without_effect(
     if not given:
         return None
     flag = "no-loader" if given[0] == "loader" else given[0].replace("_", "-")
-    return f"argument --{flag}: has no effect {'with' if race else 'without'} --multigrid-race"
+    return f"argument --{flag}: has no effect {'with' if race else 'without'} --time-to-accuracy"
 
 
 def _shapes(options: Options) -> list[BatchShape]:
     """Those of the schedule, coarse to fine."""
-    schedule = make_schedule(options, 10**6, operations_of(options, NUM_CLASSES))
+    schedule = make_schedule(options, 10**6, flops_of(options, NUM_CLASSES))
     return list(dict.fromkeys(shape for shapes in schedule.phases for shape in shapes))
 
 
-def combinations(options: Options, arguments: argparse.Namespace, gpus: int) -> list[Combination]:
+def combinations(options: Options, arguments: argparse.Namespace, gpus: int) -> list[StepConfig]:
     """Those asked for by lists, else by the flags of training, else all that may pay on the device."""
     chosen = {
         "precisions": options.precision,
@@ -187,7 +189,7 @@ def combinations(options: Options, arguments: argparse.Namespace, gpus: int) -> 
     }
     worthwhile = {
         "precisions": PRECISIONS if gpus else ("fp32", "bf16"),
-        "layouts": LAYOUTS,
+        "layouts": CHECKPOINT_FORMATS,
         "modes": MODES if gpus else ("eager",),
     }
     lists = [
@@ -195,19 +197,19 @@ def combinations(options: Options, arguments: argparse.Namespace, gpus: int) -> 
         for name, choice in chosen.items()
     ]
     return [
-        Combination(precision, LAYOUTS[layout], MODES[mode])
+        StepConfig(precision, CHECKPOINT_FORMATS[layout], MODES[mode])
         for precision, layout, mode in itertools.product(*lists)
     ]
 
 
 def _steps(
-    options: Options, combinations: Sequence[Combination], arguments: argparse.Namespace
+    options: Options, combinations: Sequence[StepConfig], arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
     device = torch.device("cuda" if options.gpus else "cpu")
     print("\nsteps on clips in memory")
     print(f"{'':28} {'batch':>16} {'ms':>9} {'clips/s':>9} {'TFLOP/s':>8} {'of peak':>8} {'GB':>6}")
     sizes = {"num_classes": NUM_CLASSES, "warmup": arguments.warmup, "repeats": arguments.repeats}
-    peaks = {name: matrix_peak(device, name) for name in {entry.precision for entry in combinations}}
+    peaks = {name: peak_matmul_flops(device, name) for name in {entry.precision for entry in combinations}}
     rows = []
     for combination in combinations:
         peak = peaks[combination.precision]
@@ -215,16 +217,14 @@ def _steps(
             for row in time_steps(options, combination, _shapes(options), **sizes):
                 print(_describe_step(combination, row, peak), flush=True)
                 rows.append({**combination._asdict(), **_plain(row), "peak_teraflops": peak})
-        except (NoCompilerError, MemoryShortError) as error:
+        except (NoCompilerError, StepOutOfMemoryError) as error:
             print(f"{combination!s:28} left out: {error}", flush=True)
     return rows
 
 
-def _describe_step(combination: Combination, row: StepTime, peak: float) -> str:
+def _describe_step(combination: StepConfig, row: StepTime, peak: float) -> str:
     memory = "" if row.gigabytes is None else f"{row.gigabytes:6.1f}"
-    line = (
-        f"{combination!s:28} {describe(row.shape):>16} {1000 * row.seconds:9.1f} {row.clips_per_second:9.1f}"
-    )
+    line = f"{combination!s:28} {row.shape!s:>16} {1000 * row.seconds:9.1f} {row.clips_per_second:9.1f}"
     return f"{line} {row.teraflops:8.3f} {row.teraflops / peak:8.1%} {memory}".rstrip()
 
 
@@ -236,7 +236,7 @@ def _loading(options: Options, arguments: argparse.Namespace) -> list[dict[str, 
             root = Path(folder) / "motions"
             per_class = max(5, -(-arguments.loader_clips * 5 // (4 * len(MOTIONS))))  # one for validation
             length = options.val_frame_interval * options.clip_length
-            write_motion_set(root, per_class, length, options.short_side, options.random_seed)
+            write_shapes_dataset(root, per_class, length, options.short_side, options.random_seed)
             options = replace(options, dataset=root)
         rows = time_loading(options, arguments.loader_clips)
     print(f"\nsteps through the loader, {options.workers} workers, in {options.precision}")
@@ -252,7 +252,7 @@ def _describe_loading(row: LoadingTime) -> str:
     milliseconds = 1000 * row.seconds / row.steps
     rate = row.steps * row.shape.batch / row.seconds
     waiting = row.waited / row.seconds
-    return f"{describe(row.shape):>16} {row.steps:6} {milliseconds:9.1f} {rate:9.1f} {waiting:8.1%}"
+    return f"{row.shape!s:>16} {row.steps:6} {milliseconds:9.1f} {rate:9.1f} {waiting:8.1%}"
 
 
 def _race(options: Options, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -294,7 +294,7 @@ def _describe_result(result: Result, first: Result) -> str:
 def _shape_costs(options: Options, arguments: argparse.Namespace) -> dict[str, Any]:
     """What a step costs at each shape of both cycles, to one at the base shape: measured, and by operations."""
     cycled = replace(options, long_cycles=True, short_cycles=True)
-    combination = Combination(options.precision, bool(options.channels_last), options.compile)
+    combination = StepConfig(options.precision, bool(options.channels_last), options.compile)
     sizes = {"num_classes": len(MOTIONS), "warmup": arguments.warmup, "repeats": arguments.repeats}
     rows = list(time_steps(cycled, combination, _shapes(cycled), **sizes))
     shape = BatchShape(options.batch_size, options.clip_length, options.clip_size)
@@ -303,7 +303,7 @@ def _shape_costs(options: Options, arguments: argparse.Namespace) -> dict[str, A
     print(f"{'batch':>16} {'ms':>9} {'time':>6} {'operations':>11}")
     for row in rows:
         time_ratio, ratio = row.seconds / base.seconds, _operations(row) / _operations(base)
-        print(f"{describe(row.shape):>16} {1000 * row.seconds:9.1f} {time_ratio:6.2f} {ratio:11.2f}")
+        print(f"{row.shape!s:>16} {1000 * row.seconds:9.1f} {time_ratio:6.2f} {ratio:11.2f}")
     return {"shapes": [_plain(row) for row in rows]}
 
 

@@ -8,22 +8,22 @@ from typing import NamedTuple
 import torch
 
 from data.batch_sampler import BatchShape
-from data.datasets import OWN
+from data.datasets import CUSTOM
 from data.video_iterator import Batch
 from train.builders import make_schedule, make_state, make_trainer
-from train.dry_run import operations_of
+from train.dry_run import flops_of
 from train.engine import AUTOCAST, Trainer
-from train.lr_schedule import LearningRate
+from train.lr_schedule import LRSchedule
 from train.multigrid import Step
 from train.options import Options
 from train.parallel.devices import choose_backends
-from train.parallel.distributed import World
+from train.parallel.distributed import DistContext
 from train.run import Run
 
 BACKWARD = 2  # times the operations of the forward pass: gradients of the inputs, and of the weights
 
 
-class Combination(NamedTuple):
+class StepConfig(NamedTuple):
     """How a step is computed: `precision` fp32, bf16 or fp16, `layout` of weights in memory, eager or compiled."""
 
     precision: str
@@ -56,11 +56,11 @@ class LoadingTime(NamedTuple):
 
 def make_measured(options: Options, num_classes: int) -> Trainer:
     """The trainer that a run with these options, resolved ones, begins with."""
-    device, world = torch.device("cuda", 0) if options.gpus else torch.device("cpu"), World()
-    return make_trainer(options, make_state(options, num_classes, device, world), device, world)
+    device, dist = torch.device("cuda", 0) if options.gpus else torch.device("cpu"), DistContext()
+    return make_trainer(options, make_state(options, num_classes, device, dist), device, dist)
 
 
-def matrix_peak(device: torch.device, precision: str) -> float:
+def peak_matmul_flops(device: torch.device, precision: str) -> float:
     """TFLOP/s of matrix products with the libraries that steps use: the best of several sizes, layouts and tries.
 
     The layouts are those of a layer's output and of its two gradients, which differ tenfold for bf16 on CPUs.
@@ -93,7 +93,7 @@ def _seconds_of_product(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def time_steps(
     options: Options,
-    combination: Combination,
+    combination: StepConfig,
     shapes: list[BatchShape],
     *,
     num_classes: int,
@@ -104,10 +104,8 @@ def time_steps(
     precision, channels_last, compiled = combination
     options = replace(options, precision=precision, channels_last=channels_last, compile=compiled)
     trainer = make_measured(options, num_classes)
-    trainer.learning_rate = LearningRate(
-        1e-9, "step", (), 1.0, 1, 0
-    )  # noise teaches nothing, and stays finite
-    operations = operations_of(options, num_classes)
+    trainer.learning_rate = LRSchedule(1e-9, "step", (), 1.0, 1, 0)  # noise teaches nothing, and stays finite
+    operations = flops_of(options, num_classes)
     for shape in shapes:
         batch = _random_batch(shape, num_classes, trainer.device)
         _run_steps(trainer, shape, batch, warmup)
@@ -149,7 +147,7 @@ def time_loading(options: Options, clips: int) -> list[LoadingTime]:
 
     The first step, whose clips nobody could read ahead, is left out.
     """
-    run = Run(OWN, options, World())
+    run = Run(CUSTOM, options, DistContext())
     schedule = make_schedule(run.options, min(clips, len(run.dataset.train)), run.operations)
     steps = schedule.epoch(1)
     if len(steps) < 2:

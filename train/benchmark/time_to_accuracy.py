@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.batch_sampler import BatchShape, ClipRequest, TrainingBatches, ValidationBatches
+from data.batch_sampler import BatchShape, ClipSpec, TrainBatchSampler, ValBatchSampler
 from data.synthetic.shapes import MOTIONS, render
 from data.video_iterator import Sample, make_loader
 from data.video_sampler import center_clip, random_clip
 from train.benchmark.step_time import make_measured
 from train.builders import make_schedule
-from train.dry_run import operations_of
+from train.dry_run import flops_of
 from train.metrics import averages
 from train.options import Options
 
@@ -27,11 +27,11 @@ VARIANTS: dict[str, dict[str, bool | str]] = {  # besides NO_CYCLES
     "none": {},
     "short": {"short_cycles": True},
     "long-epoch": {"long_cycles": True},
-    "long-stage": {"long_cycles": True, "long_cycle_span": "stage"},
+    "long-stage": {"long_cycles": True, "long_cycle_period": "stage"},
     "both-epoch": {"long_cycles": True, "short_cycles": True},
-    "both-stage": {"long_cycles": True, "short_cycles": True, "long_cycle_span": "stage"},
+    "both-stage": {"long_cycles": True, "short_cycles": True, "long_cycle_period": "stage"},
 }
-NO_CYCLES: dict[str, bool | str] = {"long_cycles": False, "short_cycles": False, "long_cycle_span": "epoch"}
+NO_CYCLES: dict[str, bool | str] = {"long_cycles": False, "short_cycles": False, "long_cycle_period": "epoch"}
 
 
 class Motions(Dataset[Sample]):
@@ -55,7 +55,7 @@ class Motions(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, request: ClipRequest) -> Sample:
+    def __getitem__(self, request: ClipSpec) -> Sample:
         video = self.videos[request.index]
         n_frames, height, width, _ = video.shape
         generator = np.random.default_rng(request.seed)
@@ -116,11 +116,11 @@ def run_variant(
     """Train from the seed on. The clock runs while training, clips included, and stands while validating."""
     torch.manual_seed(options.random_seed)
     trainer = make_measured(options, len(MOTIONS))
-    schedule = make_schedule(options, len(train), operations_of(options, len(MOTIONS)))
-    plan = TrainingBatches(len(train), options.random_seed)
+    schedule = make_schedule(options, len(train), flops_of(options, len(MOTIONS)))
+    plan = TrainBatchSampler(len(train), options.random_seed)
     loader = make_loader(train, plan, workers=0)
     base = BatchShape(64, options.clip_length, options.clip_size)
-    val_loader = make_loader(val, ValidationBatches(len(val), base), workers=0)
+    val_loader = make_loader(val, ValBatchSampler(len(val), base), workers=0)
     laps: list[Lap] = []
     seconds, steps_done, clips_done = 0.0, 0, 0
     for epoch in range(1, options.end_epoch + 1):

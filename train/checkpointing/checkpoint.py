@@ -15,8 +15,8 @@ import torch
 from data.common.atomic_io import flush_to_disk, naming
 from data.common.cli import shown
 from network.pretrained import read_tensors_file
-from train.input_norm import Normalisation
-from train.metrics import N_SUMS
+from train.input_norm import ClipNormalizer
+from train.metrics import NUM_METRIC_SUMS
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +26,12 @@ KEYS = {
     "epoch": int,
     "step": int,
     "options": Mapping,
-    "optimiser": Mapping,
+    "optimizer": Mapping,
     "scaler": Mapping,
     "generators": Mapping,
     "metrics": Mapping,
     "classes": list,
-    "normalisation": Mapping,
+    "normalization": Mapping,
     "dataset": Mapping,
 }
 
@@ -110,8 +110,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         odd += [shown(name) for name, value in content["options"].items() if not _is_plain(value)]
     if odd:
         raise ValueError(f"{path}: cannot be resumed from, its {odd[0]} is not what a run writes")
-    with naming_what_fails(path):
-        Normalisation.of(content["normalisation"])
+    with error_context(path):
+        ClipNormalizer.of(content["normalization"])
     return content
 
 
@@ -121,7 +121,7 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def _are_sums(values: list[Any]) -> bool:
-    return len(values) == N_SUMS and all(_is(value, float) or _is(value, int) for value in values)
+    return len(values) == NUM_METRIC_SUMS and all(_is(value, float) or _is(value, int) for value in values)
 
 
 def _is_plain(value: Any) -> bool:
@@ -131,7 +131,7 @@ def _is_plain(value: Any) -> bool:
 
 
 @contextmanager
-def naming_what_fails(path: Path) -> Iterator[None]:
+def error_context(path: Path) -> Iterator[None]:
     """Within, whatever the content of a file makes go wrong is a ValueError that names it."""
     try:
         yield
@@ -142,7 +142,7 @@ def naming_what_fails(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: cannot be gone on with, {reason}") from error
 
 
-def find_furthest(folder: Path, network: str) -> tuple[Path, dict[str, Any]] | None:
+def find_latest(folder: Path, network: str) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint furthest by (epoch, step), None where there is none. One that cannot be read is passed over."""
     after_epochs = _after_epochs(folder, network)
     others = ([last_path(folder, network)], [best_path(folder, network)])
@@ -151,7 +151,7 @@ def find_furthest(folder: Path, network: str) -> tuple[Path, dict[str, Any]] | N
     return max(found, key=lambda pair: (pair[1]["epoch"], pair[1]["step"]), default=None)
 
 
-def set_aside_later(folder: Path, network: str, epoch: int, step: int) -> None:
+def archive_newer(folder: Path, network: str, epoch: int, step: int) -> None:
     """Rename checkpoints further than a start to `<name>.old`, so that this run's own are found after it.
 
     Where another start has done so before, to `<name>.old2` and so on.

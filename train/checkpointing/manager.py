@@ -17,14 +17,14 @@ from train.checkpointing.checkpoint import best_path, copy_checkpoint, epoch_pat
 from train.csv_log import validation_scores
 from train.engine import Trainer, TrainingError
 from train.options import Options
-from train.parallel.distributed import World
-from train.state import TrainingState
+from train.parallel.distributed import DistContext
+from train.state import TrainState
 
 logger = logging.getLogger(__name__)
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-class FullDisk:
+class DiskFullGuard:
     """What a full disk means to a run that writes to `folder`. `last_good`: the checkpoint to go on from, if any."""
 
     def __init__(self, folder: Path, goes_on: bool) -> None:
@@ -54,7 +54,7 @@ class FullDisk:
 
 
 @dataclass
-class Saver:
+class CheckpointManager:
     """Writes the checkpoints of a run. All its processes call, the first one writes.
 
     `constant` is what every checkpoint has besides the state (see train.checkpointing.checkpoint.KEYS).
@@ -62,10 +62,10 @@ class Saver:
 
     folder: Path
     options: Options
-    world: World
-    disk: FullDisk
+    dist: DistContext
+    disk: DiskFullGuard
     trainer: Trainer
-    state: TrainingState
+    state: TrainState
     callbacks: Sequence[Callback]
     constant: dict[str, Any]
     saved_at: float = field(default_factory=time.monotonic)
@@ -73,7 +73,7 @@ class Saver:
     def is_due(self) -> bool:
         """Whether it is time for one within an epoch, by the clock of the first process."""
         minutes = self.options.save_minutes
-        return self.world.is_first and minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
+        return self.dist.is_main_process and minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
 
     def keeps(self, epoch: int) -> bool:
         """Whether there is one after an epoch."""
@@ -84,11 +84,11 @@ class Saver:
         return self._save(last_path(self.folder, self.options.network))
 
     def save_epoch(self, epoch: int, top1: float) -> None:
-        """Those after an epoch. The best first: a kill between the two leaves what `complete_epoch` goes on from."""
+        """Those after an epoch. The best first: a kill between the two leaves what `repair_epoch_checkpoint` goes on from."""
         if top1 > self.state.best_top1:
             before, self.state.best_top1 = self.state.best_top1, top1
             saved = self._save(best_path(self.folder, self.options.network))
-            if any(self.world.add(not saved)):  # the best is that of those that found space
+            if any(self.dist.add(not saved)):  # the best is that of those that found space
                 self.state.best_top1 = before
         if self.keeps(epoch):
             path = epoch_path(self.folder, self.options.network, epoch)
@@ -99,7 +99,7 @@ class Saver:
         """Where there is no best checkpoint, as after going back to before it: a copy of the best that is left."""
         state, network = self.state, self.options.network
         best, top1 = best_path(self.folder, network), state.best_top1
-        if self.world.is_first and not best.exists():
+        if self.dist.is_main_process and not best.exists():
             top1 = -1.0  # whatever comes is better than nothing
             scored = validation_scores(self.folder).items()
             kept = [(score, epoch_path(self.folder, network, epoch)) for epoch, score in scored]
@@ -110,15 +110,15 @@ class Saver:
                     copy_checkpoint(path, best)
                     logger.info("%s: the best that is left, copied to %s", path, best.name)
                     top1 = score
-        state.best_top1 = self.world.from_first(top1)
+        state.best_top1 = self.dist.broadcast_object(top1)
 
-    def complete_epoch(self) -> None:
+    def repair_epoch_checkpoint(self) -> None:
         """Write the one after the epoch before this start, where it should be there and only the best one is.
 
-        A copy of that: this run's own state may be less, as without `--ema` it has forgotten the average.
+        A copy of that: this run's own state may be less, as without `--ema-decay` it has forgotten the average.
         """
         state, options = self.state, self.options
-        if options.resume_epoch != "auto" or state.step or not self.world.is_first:
+        if options.resume_epoch != "auto" or state.step or not self.dist.is_main_process:
             return
         path = epoch_path(self.folder, options.network, state.epochs_done)
         if state.epochs_done and self.keeps(state.epochs_done) and not path.exists():
@@ -129,9 +129,9 @@ class Saver:
     def _save(self, path: Path) -> bool:
         """Everything needed to continue, to evaluate and to predict. False where a full disk is gone on with."""
         self.trainer.check_finite()  # weights after a loss that is no number are worth nothing
-        sums = self.world.sum(self.state.sums)
+        sums = self.dist.sum(self.state.sums)
         self.saved_at = time.monotonic()
-        if not self.world.is_first:
+        if not self.dist.is_main_process:
             return True
         with self.disk.met():
             for callback in self.callbacks:

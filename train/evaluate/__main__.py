@@ -18,19 +18,19 @@ from data.common.cli import OneLineParser, not_negative, positive
 from data.label_files import write_csv
 from data.multiview import CROPS
 from train.evaluate.multiview import evaluate, open_videos
-from train.evaluate.scores import Scores, average, class_rows, confusion, summarise
-from train.figures import draw_confusion, pyplot
-from train.inference import load_trained
+from train.evaluate.scores import Scores, average, class_rows, confusion, summarize
+from train.figures import plot_confusion, pyplot
+from train.inference import load_inference_model
 from train.options import PRECISIONS, Options, share
-from train.parallel.devices import choose_device, shortage_as
-from train.parallel.distributed import PeerError, World, join
+from train.parallel.devices import choose_device, oom_as
+from train.parallel.distributed import DistContext, RemoteRankError, join
 
 logger = logging.getLogger(__name__)
 
 
 def table(scores: Scores) -> str:
     """What is printed of an evaluation, a line a number."""
-    summary = summarise(scores)
+    summary = summarize(scores)
     lines = {}
     if summary.clip:
         lines |= {"clip@1": summary.clip[0], "clip@5": summary.clip[1]}
@@ -49,8 +49,8 @@ def write_tables(scores: Scores, folder: Path) -> list[Path]:
     write_csv(paths[1], ["Class", "Videos", "Top1", "Top5", "TakenFor", "Times"], class_rows(scores))
     rows = ([name, *row] for name, row in zip(scores.classes, counts.tolist(), strict=True))
     write_csv(paths[2], ["Class", *scores.classes], rows)
-    title = f"video@1 ({scores.views}): {summarise(scores).video[0]:.4f}"
-    draw_confusion(counts, scores.classes, title, paths[3])
+    title = f"video@1 ({scores.views}): {summarize(scores).video[0]:.4f}"
+    plot_confusion(counts, scores.classes, title, paths[3])
     return paths
 
 
@@ -77,19 +77,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _scores_of(path: Path, arguments: argparse.Namespace, device: torch.device, world: World) -> Scores:
+def _scores_of(path: Path, arguments: argparse.Namespace, device: torch.device, dist: DistContext) -> Scores:
     """A file's own scores, or a checkpoint's of all videos. Prints how good they are."""
     if path.suffix == ".npz":
         scores, what = Scores.load(path), "scores"
     else:
-        trained = load_trained(path, device, arguments.precision)
+        trained = load_inference_model(path, device, arguments.precision)
         videos = open_videos(
             trained, arguments.dataset, arguments.labels, arguments.split, arguments.max_missing
         )
         scores, bad = evaluate(
             trained,
             videos,
-            world,
+            dist,
             clips=arguments.clips,
             crops=arguments.crops,
             batch_size=arguments.batch_size or trained.options.batch_size,
@@ -97,29 +97,29 @@ def _scores_of(path: Path, arguments: argparse.Namespace, device: torch.device, 
             skip_bad_samples=arguments.skip_bad_samples,
         )
         what = f"{trained.options.network} after epoch {trained.epoch}"
-        for sample in bad if world.is_first else []:
+        for sample in bad if dist.is_main_process else []:
             logger.warning("left out: %s", sample.reason)
         if bad:
             what += f", {len(bad)} of {len(videos)} videos left out"
-    if world.is_first:
+    if dist.is_main_process:
         print(f"{path}: {what}, {len(scores.videos)} videos of {len(set(scores.labels))} classes")
         print(table(scores), flush=True)
     return scores
 
 
-def _run(arguments: argparse.Namespace, world: World) -> None:
+def _run(arguments: argparse.Namespace, dist: DistContext) -> None:
     folder = arguments.output or _default_output(arguments)
-    if world.is_first:  # what is missing shows before the work
+    if dist.is_main_process:  # what is missing shows before the work
         pyplot()
         folder.mkdir(parents=True, exist_ok=True)
-    device, _ = choose_device(arguments.gpus, world)
+    device, _ = choose_device(arguments.gpus, dist)
     several, written = [], []
     for number, path in enumerate(arguments.files, start=1):
-        several.append(_scores_of(path, arguments, device, world))
-        if world.is_first and len(arguments.files) > 1:  # now, as the next may fail
+        several.append(_scores_of(path, arguments, device, dist))
+        if dist.is_main_process and len(arguments.files) > 1:  # now, as the next may fail
             written.append(folder / f"{number}_{path.stem}.npz")
             several[-1].save(written[-1])
-    if not world.is_first:
+    if not dist.is_main_process:
         return
     scores = average(several)
     if len(several) > 1:
@@ -141,22 +141,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.dataset is None and any(path.suffix != ".npz" for path in arguments.files):
         parser.error("the following arguments are required: --dataset")
-    world = World()
+    dist = DistContext()
     try:
-        world = join()
-        coloredlogs.install(level="INFO" if world.is_first else "ERROR", fmt="%(levelname)s %(message)s")
-        with world.explained(), shortage_as(OSError, "out of memory; a lower --batch-size may help"):
-            _run(arguments, world)
-        world.leave()
+        dist = join()
+        coloredlogs.install(
+            level="INFO" if dist.is_main_process else "ERROR", fmt="%(levelname)s %(message)s"
+        )
+        with dist.explained(), oom_as(OSError, "out of memory; a lower --batch-size may help"):
+            _run(arguments, dist)
+        dist.leave()
     except KeyboardInterrupt:
         logger.error("stopped")
         return 130
-    except (ValueError, LookupError, OSError, PeerError) as error:
-        if world.report(" ".join(str(error).split())):
+    except (ValueError, LookupError, OSError, RemoteRankError) as error:
+        if dist.report(" ".join(str(error).split())):
             parser.error(str(error))
         return 2
     except Exception as error:
-        world.report(f"{type(error).__name__}: {error}")
+        dist.report(f"{type(error).__name__}: {error}")
         raise
     return 0
 

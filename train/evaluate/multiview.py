@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from data.datasets import SPECS
 from data.label_files import find_label_folder, read_label_csv
-from data.multiview import VideoViews, view_loader
+from data.multiview import MultiViewDataset, view_loader
 from data.video_iterator import BadSample, Batch
-from data.video_list import VideoList, find_videos
+from data.video_list import VideoIndex, find_videos
 from train.evaluate.scores import Scores
-from train.inference import Trained
-from train.parallel.distributed import World
+from train.inference import InferenceModel
+from train.parallel.distributed import DistContext
 
 
 class VideoScore(NamedTuple):
@@ -32,13 +32,13 @@ class VideoScore(NamedTuple):
 
 
 def open_videos(
-    trained: Trained, root: Path, labels: Path | None, split: str, max_missing: float | None = None
-) -> VideoList:
+    trained: InferenceModel, root: Path, labels: Path | None, split: str, max_missing: float | None = None
+) -> VideoIndex:
     """The videos of a split, in the numbers of the network's classes, by the label files of the set it was trained on.
 
     `labels`: their folder, by default the one that training was given, if it was. `max_missing`: the share of them that
     may have no store, by default as in training. Raises as
-    data.video_list.open_dataset, but needs no videos of the other split; ValueError for a class that the network does not
+    data.video_list.load_dataset, but needs no videos of the other split; ValueError for a class that the network does not
     know.
     """
     name = trained.dataset.get("name")
@@ -53,7 +53,7 @@ def open_videos(
     return find_videos(root / "jpg", path, rows, trained.classes, allowed, whose)
 
 
-def score_videos(trained: Trained, videos: Iterable[Batch], batch_size: int) -> Iterator[VideoScore]:
+def score_videos(trained: InferenceModel, videos: Iterable[Batch], batch_size: int) -> Iterator[VideoScore]:
     """What each video scores. `videos` are batches of one, as `view_loader` gives; at most `batch_size` views at once.
 
     ValueError where the network gives no numbers.
@@ -85,9 +85,9 @@ def _groups(videos: Iterable[Batch], views: int) -> Iterator[list[Batch]]:
 
 
 def evaluate(
-    trained: Trained,
-    videos: VideoList,
-    world: World,
+    trained: InferenceModel,
+    videos: VideoIndex,
+    dist: DistContext,
     *,
     clips: int,
     crops: int,
@@ -105,21 +105,21 @@ def evaluate(
         raise ValueError(
             f"--crops 10: has mirrored views, but {trained.path} was trained with --flip False; 1 and 3 have none"
         )
-    views = VideoViews(
+    views = MultiViewDataset(
         videos, interval=options.val_frame_interval, clips=clips, crops=crops, short_side=options.short_side
     )
     loader = view_loader(
         views,
-        range(world.rank, len(videos), world.size),
+        range(dist.rank, len(videos), dist.size),
         length=options.clip_length,
         size=options.clip_size,
         workers=workers,
-        processes=world.local_size,
+        processes=dist.local_size,
     )
     bad: list[BadSample] = []
-    progress = tqdm(loader, unit="video", disable=None if world.is_first else True)
+    progress = tqdm(loader, unit="video", disable=None if dist.is_main_process else True)
     scored = list(score_videos(trained, _readable(progress, bad, skip_bad_samples), batch_size))
-    scored, bad = sorted(world.gather(scored), key=lambda score: score.index), world.gather(bad)
+    scored, bad = sorted(dist.gather(scored), key=lambda score: score.index), dist.gather(bad)
     if not scored:
         raise ValueError(f"none of {len(videos)} videos could be read: {bad[0].reason}")
     indices = [score.index for score in scored]

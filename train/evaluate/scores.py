@@ -95,7 +95,7 @@ class Summary(NamedTuple):
     class_mean: float
 
 
-def summarise(scores: Scores) -> Summary:
+def summarize(scores: Scores) -> Summary:
     clip = None
     if scores.clips is not None:
         views, first, five = scores.clips.sum(axis=0)
@@ -117,13 +117,13 @@ def confusion(scores: Scores) -> np.ndarray:
 
 
 class ClassRow(NamedTuple):
-    """One class. `taken_for`: the class that its videos were most often mistaken for, and `times` how often."""
+    """One class. `predicted_as`: the class that its videos were most often mistaken for, and `times` how often."""
 
     name: str
     videos: int
     top1: float
     top5: float
-    taken_for: str
+    predicted_as: str
     times: int
 
 
@@ -137,8 +137,8 @@ def class_rows(scores: Scores) -> list[ClassRow]:
         own = scores.labels == number
         times = int(wrong[number].max())
         shares = [float(hit[own].mean()) if own.any() else float("nan") for hit in (first, five)]
-        taken_for = scores.classes[int(wrong[number].argmax())] if times else ""
-        rows.append(ClassRow(name, int(own.sum()), *shares, taken_for, times))
+        predicted_as = scores.classes[int(wrong[number].argmax())] if times else ""
+        rows.append(ClassRow(name, int(own.sum()), *shares, predicted_as, times))
     return rows
 
 

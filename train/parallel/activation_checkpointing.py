@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-class _Recomputed:
+class _CheckpointedBlock:
     """Put before a block's class: its forward pass is run again when gradients come to it."""
 
     def forward(self, *inputs: Any) -> Any:
@@ -20,7 +20,7 @@ class _Recomputed:
             return super().forward(*inputs)
 
         def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-            return nullcontext(), statistics_untouched(self)
+            return nullcontext(), frozen_running_stats(self)
 
         return checkpoint(
             super().forward, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
@@ -28,7 +28,7 @@ class _Recomputed:
 
 
 @contextmanager
-def statistics_untouched(module: nn.Module) -> Iterator[None]:
+def frozen_running_stats(module: nn.Module) -> Iterator[None]:
     """Within, batch norms normalise by the batch as ever, but their running statistics and counters stay."""
     norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
@@ -41,7 +41,7 @@ def statistics_untouched(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
-def recompute_blocks(network: nn.Module) -> None:
+def apply_activation_checkpointing(network: nn.Module) -> None:
     """Make every block of a network's stages, the members of its `nn.Sequential`s named `layer...`, one of these.
 
     In place; names of weights stay. Raises ValueError for a network without such stages.
@@ -52,7 +52,7 @@ def recompute_blocks(network: nn.Module) -> None:
         if name.startswith("layer") and isinstance(stage, nn.Sequential)
     ]
     if not stages:
-        raise ValueError("--checkpoint-activations: this network has no stages of blocks to compute again")
+        raise ValueError("--activation-checkpointing: this network has no stages of blocks to compute again")
     for block in (block for stage in stages for block in stage):
         kind = type(block)
-        block.__class__ = type(kind.__name__, (_Recomputed, kind), {})
+        block.__class__ = type(kind.__name__, (_CheckpointedBlock, kind), {})

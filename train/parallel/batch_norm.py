@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.parallel.distributed import World
+from train.parallel.distributed import DistContext
 
 
 def batch_norms(network: nn.Module) -> Iterator[nn.Module]:
@@ -22,31 +22,31 @@ def freeze(network: nn.Module) -> None:
         norm.eval()
 
 
-def synchronise(network: nn.Module, world: World) -> None:
+def convert_sync_batchnorm(network: nn.Module, dist: DistContext) -> None:
     """Replace every BatchNorm3d, under its name and with its parameters, by one over the clips of all processes."""
     for parent in list(network.modules()):
         for name, norm in list(parent.named_children()):
             if type(norm) is nn.BatchNorm3d:
-                setattr(parent, name, SynchronisedBatchNorm3d(norm, world))
+                setattr(parent, name, SyncBatchNorm3d(norm, dist))
 
 
-class SynchronisedBatchNorm3d(nn.BatchNorm3d):
+class SyncBatchNorm3d(nn.BatchNorm3d):
     """A batch norm over the clips of all processes that have some in a step; on any device, in fp32 at least.
 
     torch.nn.SyncBatchNorm does not run on the CPU and waits for processes that have no clips.
     """
 
-    def __init__(self, norm: nn.BatchNorm3d, world: World) -> None:
+    def __init__(self, norm: nn.BatchNorm3d, dist: DistContext) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
         self.weight, self.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
             setattr(self, name, buffer)
-        self.world = world
+        self.dist = dist
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.world.takers == 1:
+        if not self.training or self.dist.num_participants == 1:
             return super().forward(x)
-        y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps, self.world)
+        y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps, self.dist)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
@@ -59,7 +59,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, world: World
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dist: DistContext
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dtype, others = torch.promote_types(x.dtype, torch.float32), [0, *range(2, x.dim())]
         variance, mean = torch.var_mean(x.to(dtype), dim=others, correction=0)
@@ -67,13 +67,13 @@ class _Normalise(torch.autograd.Function):
         # in float64, where a mean of squares less a squared mean loses nothing that float32 could tell
         mean, variance = mean.double(), variance.double()
         sums = torch.cat([mean * count, (variance + mean**2) * count, count])
-        world.sum_among(world.takers, sums)
+        dist.all_reduce_subset(dist.num_participants, sums)
         total = sums[-1:]
         mean, square = (sums[:-1] / total).chunk(2)
         variance = (square - mean**2).clamp(min=0)
         mean, variance, total = mean.to(dtype), variance.to(dtype), total.to(dtype)
         ctx.save_for_backward(x, weight, mean, variance, total)
-        ctx.eps, ctx.world, ctx.takers = eps, world, world.takers
+        ctx.eps, ctx.dist, ctx.num_participants = eps, dist, dist.num_participants
         ctx.mark_non_differentiable(mean, variance, total)
         return F.batch_norm(x, mean, variance, weight, bias, eps=eps), mean, variance, total
 
@@ -87,14 +87,14 @@ class _Normalise(torch.autograd.Function):
         bias_gradient = gradient.sum(dim=others)
         weight_gradient = (gradient * normalised).sum(dim=others)
         sums = torch.cat([bias_gradient, weight_gradient])
-        ctx.world.sum_among(ctx.takers, sums)
+        ctx.dist.all_reduce_subset(ctx.num_participants, sums)
         mean_gradient, mean_product = (sums / total).chunk(2)
         centred = gradient - mean_gradient.view(shape) - normalised * mean_product.view(shape)
         x_gradient = centred * (weight / deviation).view(shape)
         return x_gradient.to(x.dtype), weight_gradient, bias_gradient, None, None
 
 
-class GroupedBatchNorm3d(nn.BatchNorm3d):
+class SubBatchNorm3d(nn.BatchNorm3d):
     """In training, normalises each group of about `group` clips by its own statistics; in evaluation, a plain norm.
 
     A batch of B clips makes B // group groups, at least one, of equal sizes up to one clip, in order. Running
@@ -126,9 +126,9 @@ class GroupedBatchNorm3d(nn.BatchNorm3d):
         self.running_var.lerp_(variance, self.momentum)
 
 
-def group_norms(network: nn.Module, group: int) -> None:
+def convert_sub_batchnorm(network: nn.Module, group: int) -> None:
     """Make every `nn.BatchNorm3d` of a network, in place, one over groups of `group` clips."""
     for module in network.modules():
         if type(module) is nn.BatchNorm3d:
-            module.__class__ = GroupedBatchNorm3d
+            module.__class__ = SubBatchNorm3d
             module.group = group

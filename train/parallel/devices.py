@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import gather, parallel_apply, replicate, scatter
 
-from train.parallel.distributed import World
+from train.parallel.distributed import DistContext
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,13 @@ def choose_gpus(wanted: int | None) -> int:
     return wanted
 
 
-def choose_device(wanted: int | None, world: World, batch: int = 1) -> tuple[torch.device, int]:
+def choose_device(wanted: int | None, dist: DistContext, batch: int = 1) -> tuple[torch.device, int]:
     """Where this process computes, and on how many GPUs. One that was launched with others has the GPU of its rank, or
     the only one that it is shown.
 
     Where nobody says how many, as many of a machine's as have eight clips of a batch each.
     """
-    if not world.launched:
+    if not dist.launched:
         gpus = choose_gpus(wanted)
         if wanted is None:
             gpus = min(gpus, max(1, batch // CLIPS_A_GPU))
@@ -48,9 +48,9 @@ def choose_device(wanted: int | None, world: World, batch: int = 1) -> tuple[tor
     present, shown = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     if present == 1 and shown:
         return torch.device("cuda", 0), 1
-    if 0 < present < world.local_size:
-        raise ValueError(f"{world.local_size} processes were launched here, this machine has {present} GPUs")
-    return torch.device("cuda", world.local_rank) if present else torch.device("cpu"), min(present, 1)
+    if 0 < present < dist.local_size:
+        raise ValueError(f"{dist.local_size} processes were launched here, this machine has {present} GPUs")
+    return torch.device("cuda", dist.local_rank) if present else torch.device("cpu"), min(present, 1)
 
 
 def choose_backends(device: torch.device, precision: str) -> None:
@@ -74,7 +74,7 @@ def check_compiler(device: torch.device) -> None:
         raise NoCompilerError(f"--compile: does not work here, {reason}") from error
 
 
-def replica_count(batch: int, gpus: int) -> int:
+def num_replicas(batch: int, gpus: int) -> int:
     """How many GPUs share a batch: as many as can have two clips each, which a batch norm needs, and at least one.
 
     Clips are dealt in equal parts, the last one smaller: 5 clips on 4 GPUs go as 3 and 2.
@@ -98,7 +98,7 @@ def autocast_as_here(function: Callable[..., Any], device_type: str) -> Callable
 
 
 @contextmanager
-def shortage_as(kind: type[Exception], message: str) -> Iterator[None]:
+def oom_as(kind: type[Exception], message: str) -> Iterator[None]:
     """Within, an error of `kind` is raised where a device, or the machine, has too little memory.
 
     It is made here: one that is made by who catches it would be held by its own traceback, and hold all its tensors.
@@ -113,7 +113,7 @@ def shortage_as(kind: type[Exception], message: str) -> Iterator[None]:
         raise kind(message) from reason
 
 
-class Replicas(nn.Module):
+class DataParallel(nn.Module):
     """Data parallelism in one process, as nn.DataParallel does it, but no replica gets a single clip."""
 
     def __init__(self, network: nn.Module, gpus: int) -> None:
@@ -122,7 +122,7 @@ class Replicas(nn.Module):
         self.gpus = gpus
 
     def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
-        devices = list(range(replica_count(len(clips), self.gpus)))
+        devices = list(range(num_replicas(len(clips), self.gpus)))
         if len(devices) == 1:
             return self.network(clips, **options)
         parts = scatter(clips, devices)

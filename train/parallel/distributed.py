@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import torch
-import torch.distributed as dist
+import torch.distributed as torch_dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from data.common.cpus import own_cores
+from data.common.cpus import cpus_per_rank
 
 # what torchrun sets for each of its processes
 LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -28,14 +28,14 @@ CPU = torch.device("cpu")
 Value = TypeVar("Value")
 
 
-class PeerError(RuntimeError):
+class RemoteRankError(RuntimeError):
     """Another process of the run has failed; the message says which and why, as far as is known."""
 
 
-class World:
+class DistContext:
     """The processes of a run, this one being number `rank` of `size`; `local_*` count those on this machine.
 
-    What passes values on is collective: all processes call it at the same point, or all end with a PeerError.
+    What passes values on is collective: all processes call it at the same point, or all end with a RemoteRankError.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class World:
         size: int = 1,
         local_rank: int = 0,
         local_size: int = 1,
-        store: dist.Store | None = None,
+        store: torch_dist.Store | None = None,
         launched: bool = False,
     ) -> None:
         self.rank = rank
@@ -52,16 +52,18 @@ class World:
         self.local_rank = local_rank
         self.local_size = local_size
         self.launched = launched
-        self.takers = size  # how many processes, those of the lowest ranks, have clips in the current step
+        self.num_participants = (
+            size  # how many processes, those of the lowest ranks, have clips in the current step
+        )
         self._store = store
-        self._groups: dict[int, dist.ProcessGroup] = {}
+        self._groups: dict[int, torch_dist.ProcessGroup] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "World":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "DistContext":
         """Itself: what is copied for averaging still runs in these processes."""
         return self
 
     @property
-    def is_first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that writes and logs."""
         return self.rank == 0
 
@@ -69,7 +71,7 @@ class World:
         """The sum over all processes, on all of them."""
         total = tensor.clone()
         if self.size > 1:
-            dist.all_reduce(total)
+            torch_dist.all_reduce(total)
         return total
 
     def add(self, *counts: int) -> list[int]:
@@ -82,33 +84,33 @@ class World:
         if self.size == 1:
             return list(items)
         parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, list(items))
+        torch_dist.all_gather_object(parts, list(items))
         return [item for part in parts for item in part]
 
-    def from_first(self, value: Value) -> Value:
+    def broadcast_object(self, value: Value) -> Value:
         """What the first process has."""
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0, device=CPU)
+        torch_dist.broadcast_object_list(values, src=0, device=CPU)
         return values[0]
 
-    def copy_from_first(self, tensors: Iterator[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterator[Tensor]) -> None:
         """Fill tensors with those of the first process."""
         if self.size > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+                torch_dist.broadcast(tensor, src=0)
 
-    def count_takers(self, takes_part: bool) -> None:
-        """Set `takers`. Waits for the other hosts, for no device."""
-        self.takers = self.add(takes_part)[0]
-        if 1 < self.takers < self.size and self.takers not in self._groups:
-            self._groups[self.takers] = dist.new_group(range(self.takers))
+    def count_participants(self, takes_part: bool) -> None:
+        """Set `num_participants`. Waits for the other hosts, for no device."""
+        self.num_participants = self.add(takes_part)[0]
+        if 1 < self.num_participants < self.size and self.num_participants not in self._groups:
+            self._groups[self.num_participants] = torch_dist.new_group(range(self.num_participants))
 
-    def sum_among(self, takers: int, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over the first processes, as many as `takers`; they alone call this."""
-        if takers > 1:
-            dist.all_reduce(tensor, group=self._groups.get(takers))
+    def all_reduce_subset(self, num_participants: int, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the first processes, as many as `num_participants`; they alone call this."""
+        if num_participants > 1:
+            torch_dist.all_reduce(tensor, group=self._groups.get(num_participants))
 
     def report(self, message: str) -> bool:
         """Leave word to the others why this process ends; False where another has ended for the same reason before."""
@@ -123,13 +125,13 @@ class World:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Within, a lost connection becomes a PeerError that says why the other process went, if it left word."""
+        """Within, a lost connection becomes a RemoteRankError that says why the other process went, if it left word."""
         try:
             yield
         except RuntimeError as error:
             if not _is_lost_connection(error):
                 raise
-            raise PeerError(self._why_lost(error)) from error
+            raise RemoteRankError(self._why_lost(error)) from error
 
     def _why_lost(self, error: RuntimeError) -> str:
         try:
@@ -147,13 +149,13 @@ class World:
         """At the end of a run that went well, when nothing refers to its network any more."""
         if self.size > 1:
             gc.collect()  # a DistributedDataParallel that outlives its group waits for ever when it goes
-            dist.destroy_process_group()
+            torch_dist.destroy_process_group()
 
 
-def join() -> World:
+def join() -> DistContext:
     """The processes that a launcher started this one with; this one alone where none did. Waits for all to be there."""
     if any(name not in os.environ for name in LAUNCHER):
-        return World()
+        return DistContext()
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -166,27 +168,29 @@ def join() -> World:
         try:
             store, _, _ = next(rendezvous("env://"))
             store = _own_session(store, rank, size)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+            torch_dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         except RuntimeError as error:
             place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             hint = "; GLOO_SOCKET_IFNAME names the network card" if "127.0." in str(error) else ""
-            raise PeerError(f"{size} processes did not find each other at {place}: {error}{hint}") from error
-    return World(rank, size, local_rank, local_size, store, launched=True)
+            raise RemoteRankError(
+                f"{size} processes did not find each other at {place}: {error}{hint}"
+            ) from error
+    return DistContext(rank, size, local_rank, local_size, store, launched=True)
 
 
-def _own_session(store: dist.Store, rank: int, size: int) -> dist.Store:
+def _own_session(store: torch_dist.Store, rank: int, size: int) -> torch_dist.Store:
     """A part of a store that holds nothing of processes that ended: torchrun keeps its store when it starts new ones.
 
     The first process opens a session; each of the others waits for one that nobody of its rank has entered.
     """
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    sessions = dist.PrefixStore(f"sessions of {size} after {restarts} restarts", store)
+    sessions = torch_dist.PrefixStore(f"sessions of {size} after {restarts} restarts", store)
     if rank == 0:
-        return dist.PrefixStore(str(sessions.add("last", 1)), sessions)
+        return torch_dist.PrefixStore(str(sessions.add("last", 1)), sessions)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         last = sessions.add("last", 0)
-        session = dist.PrefixStore(str(last), sessions)
+        session = torch_dist.PrefixStore(str(last), sessions)
         if last and session.add(f"entered by {rank}", 1) == 1:
             return session
         time.sleep(0.05)
@@ -196,11 +200,11 @@ def _own_session(store: dist.Store, rank: int, size: int) -> dist.Store:
 def _share_cores() -> None:
     """torchrun gives each process one thread unless told otherwise; with more cores than processes they get more."""
     if os.environ.get("OMP_NUM_THREADS") == "1":
-        torch.set_num_threads(own_cores())
+        torch.set_num_threads(cpus_per_rank())
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
+    return isinstance(error, torch_dist.DistError) or "/gloo/" in str(error)
 
 
 class Evaluated(nn.Module):
@@ -209,14 +213,14 @@ class Evaluated(nn.Module):
     They are those of the first process.
     """
 
-    def __init__(self, network: nn.Module, world: World) -> None:
+    def __init__(self, network: nn.Module, dist: DistContext) -> None:
         super().__init__()
         self.network = network
-        self.world = world
+        self.dist = dist
 
     def train(self, mode: bool = True) -> Self:
         if not mode:
-            self.world.copy_from_first(self.network.buffers())
+            self.dist.broadcast_tensors(self.network.buffers())
         return super().train(mode)
 
     def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
@@ -236,15 +240,15 @@ class Shared(Evaluated):
     def __init__(
         self,
         network: nn.Module,
-        world: World,
+        dist: DistContext,
         device: torch.device,
         *,
         classes: int,
         gates: int,
-        synchronised: bool,
+        sync_batchnorm: bool,
     ) -> None:
-        super().__init__(network, world)
-        self.synchronised = synchronised
+        super().__init__(network, dist)
+        self.sync_batchnorm = sync_batchnorm
         gpus = [device.index] if device.type == "cuda" else None
         self.parallel = DistributedDataParallel(
             _Part(network, classes, gates), device_ids=gpus, gradient_as_bucket_view=True
@@ -253,8 +257,8 @@ class Shared(Evaluated):
     def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
         if not self.training:
             return super().forward(clips, **options)
-        if self.synchronised:
-            self.world.count_takers(len(clips) > 0)
+        if self.sync_batchnorm:
+            self.dist.count_participants(len(clips) > 0)
         return self.parallel(clips, **options)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Copier:
+class DevicePrefetcher:
     """Copies tensors to a device. On a GPU by a stream of its own: a batch that the loop asks for while earlier steps
     are still being computed travels meanwhile, and only what uses it waits for it.
 

@@ -1,9 +1,9 @@
-"""python -m train.predict CHECKPOINT VIDEO... [--top 5] [--json FILE] [--overlay OUT.mp4] [--attention OUT.mp4]
+"""python -m train.predict CHECKPOINT VIDEO... [--top 5] [--json FILE] [--overlay OUT.mp4] [--gradcam OUT.mp4]
 
 What a trained network says about videos: files, frame stores, or folders of either, of any length and size. A window of
 the clips that it was validated on slides over each; the video's probabilities are the mean of its windows'.
 
-`--overlay` draws each window's answers onto the video, `--attention` where in space and time the network found what
+`--overlay` draws each window's answers onto the video, `--gradcam` where in space and time the network found what
 speaks for its answer (Grad-CAM). A file that is damaged is watched as far as it decodes.
 """
 
@@ -19,17 +19,17 @@ from typing import Any
 import coloredlogs
 import numpy as np
 
-from data.common.atomic_io import save_arrays, write_whole
+from data.common.atomic_io import atomic_write, save_arrays
 from data.common.cli import OneLineParser, not_negative, output_file, positive
 from data.ffmpeg import Video, VideoStreamError, find_videos, written_video
 from data.frame_store import FrameStoreError
 from data.video_sampler import clip_span
-from train.inference import Trained, load_trained
+from train.inference import InferenceModel, load_inference_model
 from train.options import PRECISIONS
-from train.parallel.devices import choose_device, shortage_as
-from train.parallel.distributed import World
-from train.predict.overlay import draw_answers, draw_attention
-from train.predict.predictor import Answer, Prediction, Watcher, best_answers
+from train.parallel.devices import choose_device, oom_as
+from train.parallel.distributed import DistContext
+from train.predict.overlay import draw_gradcam, draw_predictions
+from train.predict.predictor import ClassScore, Prediction, VideoPredictor, topk_classes
 
 logger = logging.getLogger(__name__)
 
@@ -99,16 +99,16 @@ def draw_video(video: Video, path: Path, draw: Callable[[int, np.ndarray], np.nd
             writer.write(draw(index, frame))
 
 
-def draw_overlay(watcher: Watcher, video: Video, prediction: Prediction, path: Path, top: int) -> None:
+def draw_overlay(watcher: VideoPredictor, video: Video, prediction: Prediction, path: Path, top: int) -> None:
     classes = watcher.trained.classes
     draw_video(
         video,
         path,
-        lambda index, frame: draw_answers(frame, best_answers(prediction.at(index), classes, top)),
+        lambda index, frame: draw_predictions(frame, topk_classes(prediction.at(index), classes, top)),
     )
 
 
-def draw_attention_video(watcher: Watcher, video: Video, prediction: Prediction, path: Path) -> None:
+def draw_attention_video(watcher: VideoPredictor, video: Video, prediction: Prediction, path: Path) -> None:
     """Where it found what speaks for the video's most probable class."""
     options = watcher.trained.options
     number = int(prediction.overall().argmax())
@@ -117,15 +117,15 @@ def draw_attention_video(watcher: Watcher, video: Video, prediction: Prediction,
     seen = options.clip_size / max(options.short_side, options.clip_size)
 
     def draw(index: int, frame: np.ndarray) -> np.ndarray:
-        answer = Answer(label, float(prediction.at(index)[number]))
-        return draw_answers(draw_attention(frame, tube.at(index), seen), [answer])
+        answer = ClassScore(label, float(prediction.at(index)[number]))
+        return draw_predictions(draw_gradcam(frame, tube.at(index), seen), [answer])
 
     draw_video(video, path, draw)
 
 
 def as_text(video: Video, prediction: Prediction, classes: Sequence[str], top: int) -> str:
     """A line for the video, and one for each of its best classes, with a bar."""
-    best = best_answers(prediction.overall(), classes, top)
+    best = topk_classes(prediction.overall(), classes, top)
     count = len(prediction.frames)
     lines = [f"{video.path}: {prediction.n_frames} frames, {count} window{'s' if count > 1 else ''}"]
     width = max(len(answer.label) for answer in best)
@@ -139,7 +139,7 @@ def as_plain(video: Video, prediction: Prediction, classes: Sequence[str], top: 
     """For JSON. Frames are counted from 0."""
 
     def plain(probabilities: np.ndarray) -> list[dict[str, Any]]:
-        best = best_answers(probabilities, classes, top)
+        best = topk_classes(probabilities, classes, top)
         return [{"class": label, "probability": round(share, 6)} for label, share in best]
 
     windows = zip(prediction.frames.tolist(), prediction.probabilities, strict=True)
@@ -184,7 +184,7 @@ def make_parser() -> OneLineParser:
     parser.add_argument(
         "--overlay", type=Path, metavar="MP4", help="the answers on the video; a folder for several"
     )
-    parser.add_argument("--attention", type=Path, metavar="MP4", help="where it looked; a folder for several")
+    parser.add_argument("--gradcam", type=Path, metavar="MP4", help="where it looked; a folder for several")
     parser.add_argument(
         "--features", type=output_file, metavar="NPZ", help="what the head sees, a row a window"
     )
@@ -210,13 +210,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         pairs = ((one, other) for one, other in zip(*drawings, strict=True) if one and other)
         twice = next((one for one, other in pairs if one.resolve() == other.resolve()), None)
         if twice is not None:
-            raise ValueError(f"{twice}: --overlay and --attention need a place each")
-        device, _ = choose_device(arguments.gpus, World())
+            raise ValueError(f"{twice}: --overlay and --gradcam need a place each")
+        device, _ = choose_device(arguments.gpus, DistContext())
         short = f"{device}: has too little memory left for the network; does something else run there?"
-        with shortage_as(OSError, short):
-            trained = load_trained(arguments.checkpoint, device, arguments.precision)
+        with oom_as(OSError, short):
+            trained = load_inference_model(arguments.checkpoint, device, arguments.precision)
         try:
-            with shortage_as(OSError, "out of memory; a lower --batch-size may help"):
+            with oom_as(OSError, "out of memory; a lower --batch-size may help"):
                 for done in _watch(arguments, trained, videos, *drawings):
                     watched.append(done)
         except BaseException:
@@ -234,14 +234,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _watch(
     arguments: argparse.Namespace,
-    trained: Trained,
+    trained: InferenceModel,
     videos: Sequence[Video],
     overlays: Sequence[Path | None],
     attentions: Sequence[Path | None],
 ) -> Iterator[tuple[Video, Prediction]]:
     """Watch, print and draw one after the other; those that cannot be read are logged."""
     span = clip_span(trained.options.clip_length, trained.options.val_frame_interval)
-    watcher = Watcher(trained, arguments.stride or span, arguments.batch_size)
+    watcher = VideoPredictor(trained, arguments.stride or span, arguments.batch_size)
     for video, overlay, attention in zip(videos, overlays, attentions, strict=True):
         try:
             prediction = watcher.predict(video)
@@ -259,7 +259,7 @@ def _watch(
             draw_attention_video(watcher, video, prediction, attention)
 
 
-def _write_what_there_is(arguments: argparse.Namespace, trained: Trained, watched: Watched) -> None:
+def _write_what_there_is(arguments: argparse.Namespace, trained: InferenceModel, watched: Watched) -> None:
     """For who stops: an error of this is logged, as it is not why."""
     try:
         _write_tables(arguments, trained, watched)
@@ -267,12 +267,12 @@ def _write_what_there_is(arguments: argparse.Namespace, trained: Trained, watche
         logger.error("%s", error)
 
 
-def _write_tables(arguments: argparse.Namespace, trained: Trained, watched: Watched) -> None:
+def _write_tables(arguments: argparse.Namespace, trained: InferenceModel, watched: Watched) -> None:
     if arguments.json:
         rows = [as_plain(*pair, trained.classes, arguments.top) for pair in watched]
         to_terminal = arguments.json == "-"  # which may not have all letters
         text = json.dumps(rows, indent=1, ensure_ascii=to_terminal) + "\n"
-        sys.stdout.write(text) if to_terminal else write_whole(arguments.json, text)
+        sys.stdout.write(text) if to_terminal else atomic_write(arguments.json, text)
     if arguments.features and watched:
         save_features(arguments.features, trained.classes, watched)
 

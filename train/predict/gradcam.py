@@ -16,18 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.inference import Trained
+from train.inference import InferenceModel
 
 STAGES = {"layer4": 32, "layer3": 16, "layer2": 8, "layer1": 4}  # pixels of the clip to one place
 LEAST_PLACES = 7  # a side: those of the last stage at 224 pixels
 
 
-def attention_stage(size: int) -> str:
+def gradcam_stage(size: int) -> str:
     """The deepest stage that tells enough places of a clip apart: of 224 pixels the last, of 112 the third."""
     return next((stage for stage, pixels in STAGES.items() if size >= LEAST_PLACES * pixels), "layer1")
 
 
-def attention_maps(trained: Trained, clips: Tensor, number: int, stage: str) -> Tensor:
+def grad_cam(trained: InferenceModel, clips: Tensor, number: int, stage: str) -> Tensor:
     """What speaks for class `number` (positive) and against it, at each place of a stage's output.
 
     Clips uint8 `(B, T, H, W, 3)`, BGR -> float32 `(B, T', H', W')`. The mean over the places of the last stage is the
@@ -99,7 +99,7 @@ class SaliencyTube:
         return (1 - share) * self.heat[after - 1] + share * self.heat[after]
 
 
-def make_tube(windows: Sequence[tuple[np.ndarray, np.ndarray]]) -> SaliencyTube:
+def heatmap_over_time(windows: Sequence[tuple[np.ndarray, np.ndarray]]) -> SaliencyTube:
     """From each window's frame indices `(T,)` and maps `(T', H', W')`: one stands amid its share of the frames.
 
     What speaks against the class is left out.

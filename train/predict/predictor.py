@@ -10,22 +10,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.ffmpeg import Video
-from train.inference import Trained
-from train.predict.gradcam import SaliencyTube, attention_maps, attention_stage, make_tube
+from train.inference import InferenceModel
+from train.predict.gradcam import SaliencyTube, grad_cam, gradcam_stage, heatmap_over_time
 from train.predict.sliding_window import Window, sliding_windows
 
 
-class Answer(NamedTuple):
+class ClassScore(NamedTuple):
     """A class and its probability."""
 
     label: str
     probability: float
 
 
-def best_answers(probabilities: np.ndarray, classes: Sequence[str], top: int) -> list[Answer]:
+def topk_classes(probabilities: np.ndarray, classes: Sequence[str], top: int) -> list[ClassScore]:
     """The most probable of `(classes,)`, falling."""
     order = np.argsort(-probabilities, kind="stable")[:top]
-    return [Answer(classes[number], float(probabilities[number])) for number in order]
+    return [ClassScore(classes[number], float(probabilities[number])) for number in order]
 
 
 class Prediction(NamedTuple):
@@ -48,14 +48,14 @@ class Prediction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Watcher:
+class VideoPredictor:
     """A network that watches videos through a window that moves on by `stride` frames, `batch_size` windows at a time.
 
     No more than a window's frames and a batch of clips are held. Where a video cannot be read, VideoStreamError or
     FrameStoreError.
     """
 
-    trained: Trained
+    trained: InferenceModel
     stride: int
     batch_size: int
 
@@ -78,12 +78,12 @@ class Watcher:
 
     def attention(self, video: Video, number: int) -> SaliencyTube:
         """Another pass: where and when it found what speaks for class `number`."""
-        stage = attention_stage(self.trained.options.clip_size)
+        stage = gradcam_stage(self.trained.options.clip_size)
         found: list[tuple[np.ndarray, np.ndarray]] = []
         for windows, clips in self._batches(video):
-            maps = attention_maps(self.trained, clips, number, stage).cpu().numpy()
+            maps = grad_cam(self.trained, clips, number, stage).cpu().numpy()
             found += zip((window.indices for window in windows), maps, strict=True)
-        return make_tube(found)
+        return heatmap_over_time(found)
 
     def _batches(self, video: Video) -> Iterator[tuple[list[Window], Tensor]]:
         """Windows, prepared as in validation, and their clips, uint8 `(B, T, H, W, 3)`."""
@@ -113,7 +113,7 @@ def _in_batches(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
         yield batch
 
 
-def _ask(trained: Trained, clips: Tensor) -> tuple[Tensor, Tensor]:
+def _ask(trained: InferenceModel, clips: Tensor) -> tuple[Tensor, Tensor]:
     """Logits `(B, classes)`, and what goes into the head, `(B, C)`."""
     pooled: list[Tensor] = []
     handle = trained.network.fc.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0].float()))

@@ -56,7 +56,7 @@ def test_every_variant_gives_clips_and_the_first_is_the_measure(
 
 
 def test_the_recipe_does_the_same_to_a_clip_as_we_do(tmp_path: Path) -> None:
-    """Of a clip in one colour, as the square is another; else one's heavier operations would count as its slowness."""
+    """Of a clip in one color, as the square is another; else one's heavier operations would count as its slowness."""
     _, jpeg = cv2.imencode(".jpg", np.full((360, 480, 3), (60, 120, 180), np.uint8))
     write_frame_store(tmp_path / "grey", [jpeg.tobytes()] * 8)
     write_original_store(tmp_path / "original" / "grey", [jpeg.tobytes()] * 8)

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from data.batch_sampler import BatchShape, TrainingBatches
+from data.batch_sampler import BatchShape, TrainBatchSampler
 from data.browse.__main__ import collect, make_parser
 from data.browse.contact_sheet import describe, describe_frames, describe_operation
-from data.datasets import OWN
-from data.synthetic.shapes import write_motion_set
-from data.video_iterator import TrainingClips
-from data.video_list import open_dataset
+from data.datasets import CUSTOM
+from data.synthetic.shapes import write_shapes_dataset
+from data.video_iterator import TrainDataset
+from data.video_list import load_dataset
 from data.video_transforms import AUGMENTATIONS
 from tests.commands import main_of
 from tests.data.labels.test_labels import write
@@ -26,7 +26,7 @@ SMALL = ["--clip-length", "4", "--clip-size", "48", "--short-side", "60"]
 @pytest.fixture(scope="module")
 def motions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browse") / "motions"
-    write_motion_set(root, videos_per_class=5, n_frames=12, height=64, seed=1)
+    write_shapes_dataset(root, videos_per_class=5, n_frames=12, height=64, seed=1)
     return root
 
 
@@ -34,12 +34,12 @@ def test_clips_are_those_of_the_epoch(motions: Path) -> None:
     """Pixel for pixel, for the same seed: what the loader of training makes of the sampler's requests."""
     arguments = make_parser().parse_args([str(motions), *SMALL, "--random-seed", "7", "--epoch", "3"])
     shown = {clip.video_id: clip for clip in collect(arguments)}
-    dataset = open_dataset(motions, OWN, "", None, num_classes=8, max_missing=0)
-    clips = TrainingClips(
+    dataset = load_dataset(motions, CUSTOM, "", None, num_classes=8, max_missing=0)
+    clips = TrainDataset(
         dataset.train, intervals=[2], base_length=4, clip_size=48, short_side=60,
         augment="fused", flip=True, frame_sampling="uniform",
     )  # fmt: skip
-    batches = TrainingBatches(len(dataset.train), seed=7)
+    batches = TrainBatchSampler(len(dataset.train), seed=7)
     batches.set_epoch(3, [BatchShape(len(dataset.train), 4, 48)])
     samples = [clips[request] for request in next(iter(batches))]
     assert len(shown) == 16

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.common.atomic_io import append_whole, flush_to_disk, remove_leftovers, save_arrays, write_whole
+from data.common.atomic_io import atomic_append, atomic_write, flush_to_disk, remove_leftovers, save_arrays
 
 
 def test_lines_are_added_below_one_header(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     for number in range(3):
-        append_whole(path, "number\n", f"{number}\n")
+        atomic_append(path, "number\n", f"{number}\n")
     assert path.read_text() == "number\n0\n1\n2\n"
 
 
@@ -21,7 +21,7 @@ def test_half_a_line_is_dropped(tmp_path: Path, torn: str) -> None:
     """What a kill leaves."""
     path = tmp_path / "table.csv"
     path.write_text(torn)
-    append_whole(path, "number\n", "1\n")
+    atomic_append(path, "number\n", "1\n")
     assert path.read_text() == "number\n1\n"
 
 
@@ -30,7 +30,7 @@ def test_leftovers_of_killed_writers_go_and_nothing_else(tmp_path: Path) -> None
         (tmp_path / name).touch()
     for name in ("net_last.pth", ".hidden", "net_ep-0001.pth.123", ".cache.d"):
         (tmp_path / name).touch()
-    write_whole(tmp_path / "run.json", "{}")
+    atomic_write(tmp_path / "run.json", "{}")
     assert remove_leftovers(tmp_path) == 2
     assert {path.name for path in tmp_path.iterdir()} == {
         "net_last.pth", ".hidden", "net_ep-0001.pth.123", ".cache.d", "run.json",
@@ -54,7 +54,7 @@ class Unmakeable:
 
 def test_the_file_is_named_and_not_the_one_beside_its_place(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as raised:
-        write_whole(tmp_path / "nowhere" / "x.json", "{}")
+        atomic_write(tmp_path / "nowhere" / "x.json", "{}")
     assert raised.value.filename == str(tmp_path / "nowhere" / "x.json")
     assert str(raised.value).endswith("x.json'")  # once x.json' -> None
 
@@ -62,7 +62,7 @@ def test_the_file_is_named_and_not_the_one_beside_its_place(tmp_path: Path) -> N
 def test_errors_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match=r"Is a directory: .*folder"):
-        append_whole(tmp_path / "folder", "", "line\n")
+        atomic_append(tmp_path / "folder", "", "line\n")
 
 
 def test_folders_that_a_disk_cannot_flush_are_no_error(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from data.common.job_pool import LostJobError, run_each
+from data.common.job_pool import JobCrashedError, run_in_subprocesses
 from tests.data.crash_recovery import is_alive
 
 
@@ -27,26 +27,26 @@ def work(job: str) -> str:
 
 def test_each_ends_with_its_result_its_error_or_its_death() -> None:
     jobs = ["a", "raise", "die", "exit", "b"]
-    ended = {one.job: one for one in run_each(work, jobs, workers=2, time_limit=60)}
+    ended = {one.job: one for one in run_in_subprocesses(work, jobs, workers=2, time_limit=60)}
     assert {name: ended[name].result for name in "ab"} == {"a": "A", "b": "B"}
     assert {name: (type(one.error), str(one.error)) for name, one in ended.items() if one.error} == {
         "raise": (ValueError, "no such thing"),
-        "die": (LostJobError, "its process was killed by SIGKILL"),
-        "exit": (LostJobError, "its process ended with status 3"),
+        "die": (JobCrashedError, "its process was killed by SIGKILL"),
+        "exit": (JobCrashedError, "its process ended with status 3"),
     }
     assert "in work" in ended["raise"].error.__notes__[0]  # where it was raised
 
 
 def test_time_limit_ends_a_job_and_what_it_started() -> None:
     sleep = "sleep 1000.1"
-    ended = list(run_each(work, [sleep, "a"], workers=1, time_limit=0.5))
+    ended = list(run_in_subprocesses(work, [sleep, "a"], workers=1, time_limit=0.5))
     assert [str(one.error or one.result) for one in ended] == ["not done after 0.5 s", "A"]
     assert not is_running(sleep)
 
 
 def test_leaving_ends_all_that_is_at_work() -> None:
     sleeps = ["sleep 1000.2", "sleep 1000.3"]
-    with closing(run_each(work, [*sleeps, "a"], workers=3, time_limit=60)) as endings:
+    with closing(run_in_subprocesses(work, [*sleeps, "a"], workers=3, time_limit=60)) as endings:
         assert next(endings).result == "A"
         for sleep in sleeps:
             wait_for(lambda sleep=sleep: is_running(sleep))
@@ -63,20 +63,20 @@ def test_jobs_begin_when_they_may_and_results_come_meanwhile() -> None:
         return 0.0
 
     ended = []
-    for one in run_each(work, ["a", "b", "c"], workers=3, time_limit=60, delay=delay):
+    for one in run_in_subprocesses(work, ["a", "b", "c"], workers=3, time_limit=60, delay=delay):
         ended.append((one.job, len(began)))
     assert ended == [("a", 1), ("b", 2), ("c", 3)]
 
 
 def test_nothing_outlives_a_process_that_is_killed(tmp_path: Path, repository: Path) -> None:
     code = (
-        "import subprocess, sys; from pathlib import Path; from data.processes import run_each\n"
+        "import subprocess, sys; from pathlib import Path; from data.processes import run_in_subprocesses\n"
         "def work(place):\n"
         "    sleeper = subprocess.Popen(['sleep', '1000'])\n"
         "    Path(place, 'half').write_text(str(sleeper.pid))\n"
         "    Path(place, 'half').rename(Path(place, 'pid'))\n"
         "    sleeper.wait()\n"
-        "list(run_each(work, sys.argv[1:], workers=1, time_limit=60))"
+        "list(run_in_subprocesses(work, sys.argv[1:], workers=1, time_limit=60))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=repository)
     wait_for((tmp_path / "pid").exists)

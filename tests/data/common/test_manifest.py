@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from data.common.manifest import Ledger
+from data.common.manifest import Manifest
 
 COLUMNS = ("video", "status", "reason")
 
 
 def test_the_last_row_of_a_video_counts(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "new" / "x.csv", COLUMNS)
+    ledger = Manifest(tmp_path / "new" / "x.csv", COLUMNS)
     assert ledger.read() == {}
     ledger.add("a/1", "failed", 'said "no", twice\nand left')
     ledger.add("a/2", "done", "")
@@ -23,7 +23,7 @@ def test_the_last_row_of_a_video_counts(tmp_path: Path) -> None:
 
 
 def test_half_a_row_is_forgotten(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "x.csv", COLUMNS)
+    ledger = Manifest(tmp_path / "x.csv", COLUMNS)
     ledger.add("a/1", "done", "")
     with ledger.path.open("a") as file:
         file.write("a/2,do")
@@ -39,13 +39,13 @@ def test_rows_are_written_where_a_disk_has_no_locks(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("data.common.atomic_io.fcntl.flock", refuse)
-    ledger = Ledger(tmp_path / "x.csv", COLUMNS)
+    ledger = Manifest(tmp_path / "x.csv", COLUMNS)
     ledger.add("a/1", "done", "")
     assert list(ledger.read()) == ["a/1"]
 
 
 def test_names_that_are_no_utf_8_are_spelt_out(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "x.csv", COLUMNS)
+    ledger = Manifest(tmp_path / "x.csv", COLUMNS)
     ledger.add("a/\udcff", "failed", "")
     assert list(ledger.read()) == ["a/\\udcff"]
 
@@ -53,17 +53,17 @@ def test_names_that_are_no_utf_8_are_spelt_out(tmp_path: Path) -> None:
 def test_several_writers_lose_no_row(tmp_path: Path) -> None:
     def write(name: int) -> None:
         for i in range(20):
-            Ledger(tmp_path / "x.csv", COLUMNS).add(f"{name}/{i}", "done", "x" * 100)
+            Manifest(tmp_path / "x.csv", COLUMNS).add(f"{name}/{i}", "done", "x" * 100)
 
     writers = [threading.Thread(target=write, args=(name,)) for name in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(Ledger(tmp_path / "x.csv", COLUMNS).read()) == 80
+    assert len(Manifest(tmp_path / "x.csv", COLUMNS).read()) == 80
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("label,id\n")
     with pytest.raises(ValueError, match="x.csv: is no ledger, its first line must be video,status,reason"):
-        Ledger(tmp_path / "x.csv", COLUMNS).read()
+        Manifest(tmp_path / "x.csv", COLUMNS).read()

@@ -11,7 +11,7 @@ import pytest
 from data.convert.sources import find_jobs
 from data.ffmpeg import ffmpeg_binary
 from data.frame_store import FrameStore
-from data.label_files import LabelRow
+from data.label_files import Annotation
 from data.labels.splits import link_videos
 from tests.commands import main_of
 from tests.data.crash_recovery import is_alive
@@ -161,7 +161,7 @@ def test_folder_that_may_not_be_read_is_an_error(painted: Path, capsys: pytest.C
         with forbidden(root / "videos/lost+found"), as_nobody():
             jobs, _ = find_jobs(root / "videos", root / "set")
             assert [job.video.name for job in jobs] == ["x.mp4"]
-            assert link_videos(root / "videos", root / "links", [LabelRow("a", "x")])["linked"] == 1
+            assert link_videos(root / "videos", root / "links", [Annotation("a", "x")])["linked"] == 1
 
 
 def test_mistyped_folder_of_sources_is_an_error(

@@ -59,11 +59,11 @@ def test_colours_are_those_that_the_file_means(tmp_path: Path, matrix: str) -> N
     """Those of HD videos were once taken for those of others: greens came out 35 too bright."""
     tag = {"bt709": "bt709", "bt601": "smpte170m"}[matrix]
     filters = f"scale=out_color_matrix={matrix}:out_range=tv,format=yuv420p"
-    colour = ["-f", "lavfi", "-i", "color=c=0x20C840:s=64x48:d=0.2:r=25", "-vf", filters, "-colorspace", tag]
-    run_maker(*colour, tmp_path / "v.mp4")
+    color = ["-f", "lavfi", "-i", "color=c=0x20C840:s=64x48:d=0.2:r=25", "-vf", filters, "-colorspace", tag]
+    run_maker(*color, tmp_path / "v.mp4")
     convert_video(Job(tmp_path / "v.mp4", tmp_path / "store"), **HOW)
-    colour = FrameStore(tmp_path / "store").read([2])[0, 20, 20]
-    assert np.abs(colour.astype(int) - (0x40, 0xC8, 0x20)).max() < 8
+    color = FrameStore(tmp_path / "store").read([2])[0, 20, 20]
+    assert np.abs(color.astype(int) - (0x40, 0xC8, 0x20)).max() < 8
 
 
 def test_of_several_streams_it_is_the_one_that_ffmpeg_picks(tmp_path: Path, painted: Path) -> None:

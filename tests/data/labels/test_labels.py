@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data.datasets import HACS, KINETICS, OWN
+from data.datasets import CUSTOM, HACS, KINETICS
 from data.label_files import (
-    LabelRow,
+    Annotation,
     dictionary_path,
     find_label_folder,
     read_label_csv,
@@ -17,7 +17,7 @@ from data.label_files import (
     write_label_csv,
 )
 from data.labels.splits import split_by_list
-from data.video_list import open_dataset
+from data.video_list import load_dataset
 from tests.commands import main_of
 from tests.synthetic_frames import make_stores
 
@@ -42,16 +42,16 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_dataset(
     stores: Path, labels: Path, num_classes: int | None = None, max_missing: float = 0.2
 ) -> object:
-    return open_dataset(
-        stores, OWN, variant="", labels=labels, num_classes=num_classes, max_missing=max_missing
+    return load_dataset(
+        stores, CUSTOM, variant="", labels=labels, num_classes=num_classes, max_missing=max_missing
     )
 
 
 @pytest.mark.parametrize("id_column", ["youtube_id", "id"])
 def test_ids_get_their_times_as_six_digits(tmp_path: Path, id_column: str) -> None:
     path = write(tmp_path / "x.csv", f"label,{id_column},time_start,time_end,split\nrun,-abc,3,13.0,train\n")
-    assert read_label_csv(path, timed_ids=True) == [LabelRow("run", "-abc_000003_000013")]
-    assert read_label_csv(path, timed_ids=False) == [LabelRow("run", "-abc")]
+    assert read_label_csv(path, timed_ids=True) == [Annotation("run", "-abc_000003_000013")]
+    assert read_label_csv(path, timed_ids=False) == [Annotation("run", "-abc")]
 
 
 def test_rows_without_times_are_whole_videos(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_excels_byte_order_mark_quotes_and_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b'\xef\xbb\xbflabel,id\r\n"a, ""b""",x\r\npetting animal (not cat),y\r\n')
     assert read_label_csv(path, timed_ids=False) == [
-        LabelRow('a, "b"', "x"),
-        LabelRow("petting animal (not cat)", "y"),
+        Annotation('a, "b"', "x"),
+        Annotation("petting animal (not cat)", "y"),
     ]
 
 
@@ -190,7 +190,7 @@ def test_validation_class_that_training_lacks(stores: Path, tmp_path: Path) -> N
 
 def test_folder_that_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="--dataset must be a folder that holds jpg/"):
-        open_dataset(tmp_path, KINETICS, variant="400", labels=None, num_classes=400, max_missing=0.2)
+        load_dataset(tmp_path, KINETICS, variant="400", labels=None, num_classes=400, max_missing=0.2)
 
 
 def test_fingerprint_follows_videos_labels_and_splits(stores: Path, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_folders_command_splits_each_class(stores: Path, capsys: pytest.CaptureF
     ]
     rows = [read_label_csv(stores / "labels" / f"{split}.csv", True) for split in ("train", "val")]
     assert sorted(rows[0] + rows[1]) == sorted(
-        LabelRow(label, video) for label, ids in IDS.items() for video in ids
+        Annotation(label, video) for label, ids in IDS.items() for video in ids
     )
     assert sorted(row.label for row in rows[1]) == ["fall", "jump", "run"]
     before = (stores / "labels" / "val.csv").read_text()
@@ -256,7 +256,7 @@ def test_list_says_what_is_for_validation(
     chosen = write(tmp_path / "val.txt", "run/a\n\njump/h.mp4\nrun/d.avi\n")
     assert main(["folders", str(stores), "--val-list", str(chosen), "--overwrite"]) == 0
     assert read_label_csv(stores / "labels" / "val.csv", True) == [
-        LabelRow("run", "a"), LabelRow("jump", "h"), LabelRow("run", "d"),
+        Annotation("run", "a"), Annotation("jump", "h"), Annotation("run", "d"),
     ]  # fmt: skip
     assert len(read_label_csv(stores / "labels" / "train.csv", True)) == 9
     for text, message in (
@@ -387,6 +387,6 @@ def test_list_that_is_no_text_is_named(stores: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    rows = [LabelRow('a, "b"', "x,y"), LabelRow("ü 日本", "#1?")]
+    rows = [Annotation('a, "b"', "x,y"), Annotation("ü 日本", "#1?")]
     write_label_csv(tmp_path / "new" / "x.csv", rows, "train")
     assert read_label_csv(tmp_path / "new" / "x.csv", True) == rows

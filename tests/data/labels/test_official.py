@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.label_files import LabelRow, read_classes, read_label_csv
+from data.label_files import Annotation, read_classes, read_label_csv
 from data.labels.official import FORMATS
 from tests.commands import main_of
 from tests.data.labels.test_labels import write
@@ -161,7 +161,7 @@ def test_ucf101(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         {"label": "YoYo", "id": "v_YoYo_g08_c01", "split": "train"},
     ]
     assert read_label_csv(labels / "ucf101_split1_val.csv", timed_ids=False) == [
-        LabelRow("HandstandPushups", "v_HandStandPushups_g01_c01")
+        Annotation("HandstandPushups", "v_HandStandPushups_g01_c01")
     ]
     assert json.loads((labels / "ucf101_split1_dictionary.json").read_text()) == {
         "YoYo": 0,
@@ -189,7 +189,7 @@ def test_hmdb51_with_the_names_it_has(tmp_path: Path) -> None:
     assert main(["hmdb51", *arguments]) == 0
     for split, names in (("train", odd[::2]), ("val", odd[1::2])):
         rows = read_label_csv(tmp_path / "new" / f"hmdb_split1_{split}.csv", timed_ids=False)
-        assert rows == [LabelRow("shake_hands", name) for name in names]
+        assert rows == [Annotation("shake_hands", name) for name in names]
 
 
 def test_classes_of_hmdb51_are_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_kinetics_ids_carry_their_seconds(tmp_path: Path) -> None:
         "cooking on campfire_stove",
         "petting animal (not cat)",
     ]
-    assert rows == [LabelRow(name, f"-abc_{i}_000007_000017") for i, name in enumerate(folders)]
+    assert rows == [Annotation(name, f"-abc_{i}_000007_000017") for i, name in enumerate(folders)]
     assert rows_of(tmp_path / "new" / "kinetics-600_val.csv") == [
         {"label": names[0], "youtube_id": "xyz", "time_start": "1500", "time_end": "1510", "split": "val"}
     ]
@@ -277,9 +277,9 @@ def test_hacs_takes_positive_clips_and_clips_of_the_same_seconds_once(
     )
     assert main(["hacs", str(tmp_path), str(tmp_path / "new"), "--num-classes", "2"]) == 0
     assert read_label_csv(tmp_path / "new" / "HACS_clips_v1.1_train.csv", timed_ids=True) == [
-        LabelRow("Archery", "a2X2hz1G6i8_000015_000017"),
-        LabelRow("Archery", "a2X2hz1G6i8_000030_000032"),
-        LabelRow("Beer pong", "0O_qMHxBfXg_000024_000026"),
+        Annotation("Archery", "a2X2hz1G6i8_000015_000017"),
+        Annotation("Archery", "a2X2hz1G6i8_000030_000032"),
+        Annotation("Beer pong", "0O_qMHxBfXg_000024_000026"),
     ]
     assert rows_of(tmp_path / "new" / "HACS_clips_v1.1_train.csv")[0]["time_start"] == "15.5"
     assert len(rows_of(tmp_path / "new" / "HACS_clips_v1.1_val.csv")) == 1
@@ -295,8 +295,8 @@ def test_moments_in_time_keeps_its_numbers(tmp_path: Path) -> None:
     write(tmp_path / "validationSet.csv", "clapping/getty-x-id6_4.mp4,clapping,3,0\n")
     assert main(["mit", str(tmp_path), str(tmp_path / "new"), "--num-classes", "2"]) == 0
     assert read_label_csv(tmp_path / "new" / "Moments_in_Time_train.csv", timed_ids=False) == [
-        LabelRow("clapping", "flickr-1-2.3_4"),
-        LabelRow("adult+female+singing", "yt-a_20"),
+        Annotation("clapping", "flickr-1-2.3_4"),
+        Annotation("adult+female+singing", "yt-a_20"),
     ]
     numbers = json.loads((tmp_path / "new" / "Moments_in_Time_dictionary.json").read_text())
     assert numbers == {"adult+female+singing": 0, "clapping": 1}
@@ -309,7 +309,7 @@ def test_diving48_names_classes_by_its_vocabulary(tmp_path: Path) -> None:
     write(tmp_path / "Diving48_V2_train.json", json.dumps(train))
     assert main(["diving48", str(tmp_path), str(tmp_path / "new")]) == 0
     assert read_label_csv(tmp_path / "new" / "diving48_train.csv", timed_ids=False) == [
-        LabelRow("Back_2som_05Twis_FREE", "-mmq0PT-u8k_00155")
+        Annotation("Back_2som_05Twis_FREE", "-mmq0PT-u8k_00155")
     ]
     assert len(json.loads((tmp_path / "new" / "diving48_dictionary.json").read_text())) == 48
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.frame_store import FrameStore
-from data.synthetic.shapes import MOTIONS, pose_at, render, write_motion_set
+from data.synthetic.shapes import MOTIONS, pose_at, render, write_shapes_dataset
 from tests.commands import main_of
 
 main = main_of("data.synthetic")
@@ -90,7 +90,7 @@ def test_picture_of_no_known_kind(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_set_without_files_of_video(tmp_path: Path) -> None:
-    write_motion_set(tmp_path, 5, n_frames=4, height=32, seed=1)
+    write_shapes_dataset(tmp_path, 5, n_frames=4, height=32, seed=1)
     assert len((tmp_path / "labels/train.csv").read_text().splitlines()) == 1 + 8 * 4
     assert (tmp_path / "labels/val.csv").read_text().splitlines()[1] == "left,left_00004"
     frames = FrameStore(tmp_path / "jpg/left/left_00004").read([0, 3])

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from data.frame_store import FrameStore, FrameStoreError
-from data.label_files import LabelRow
+from data.label_files import Annotation
 from data.verify.__main__ import verify_stores
-from data.verify.checks import inspect_store, mend_store
+from data.verify.checks import inspect_store, repair_store
 from tests.commands import main_of
 from tests.data.labels.test_labels import write
 from tests.data.test_frame_store import write_foreign_store
@@ -224,7 +224,7 @@ def test_fix_makes_stores_whose_rows_are_in_order_as_ours(tmp_path: Path) -> Non
     with closing(sqlite3.connect(folder / "frames.db")) as connection, connection:
         connection.execute("CREATE TABLE Images (ObjId STRING, frames BLOB)")
         connection.executemany("INSERT INTO Images VALUES (?, ?)", rows)
-    assert mend_store(folder, inspect_store(folder, seed=0, full=True)) == ["n_frames", "key"]
+    assert repair_store(folder, inspect_store(folder, seed=0, full=True)) == ["n_frames", "key"]
     assert indices_of(FrameStore(folder).read([19, 0, 7])) == [19, 0, 7]
     with closing(sqlite3.connect(folder / "frames.db")) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
@@ -288,7 +288,7 @@ def test_who_reads_during_a_fix_reads_the_same(tmp_path: Path) -> None:
         reading = pool.submit(read)
         try:
             for _ in range(5):
-                assert mend_store(tmp_path / "theirs", inspection) == ["key"]
+                assert repair_store(tmp_path / "theirs", inspection) == ["key"]
                 replace_by(tmp_path / "theirs" / "frames.db", original)
         finally:
             done.set()
@@ -309,7 +309,7 @@ def test_killed_within_a_fix_leaves_the_store_readable(
     content = (folder / "frames.db").read_bytes()
     if (child := os.fork()) == 0:
         monkeypatch.setattr("data.verify.checks.flush_to_disk", lambda path: os._exit(9))
-        mend_store(folder, inspect_store(folder, seed=0, full=True)._replace(slow=["no key"]))
+        repair_store(folder, inspect_store(folder, seed=0, full=True)._replace(slow=["no key"]))
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert (folder / "frames.db").read_bytes() == content
@@ -362,7 +362,7 @@ class Deadly:
 
 
 def test_a_process_that_is_killed_is_no_traceback() -> None:
-    rows = [LabelRow("a", f"{i}") for i in range(8)]
+    rows = [Annotation("a", f"{i}") for i in range(8)]
     with pytest.raises(OSError, match="a process was killed, perhaps as memory ran out"):
         list(verify_stores(rows, workers=2, root=Deadly(), random_frames=0, full=False, fix=False))
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch._inductor import config as inductor
 
-from data.batch_sampler import BatchShape, ClipRequest
-from data.datasets import OWN
+from data.batch_sampler import BatchShape, ClipSpec
+from data.datasets import CUSTOM
 from data.synthetic.shapes import MOTIONS
 from network import create_network
 from tests.commands import main_of
 from train.benchmark.__main__ import SMALL as SMALL_OPTIONS
 from train.benchmark.__main__ import combinations, make_parser
-from train.benchmark.step_time import Combination, StepTime, make_measured, matrix_peak, time_steps
+from train.benchmark.step_time import StepConfig, StepTime, make_measured, peak_matmul_flops, time_steps
 from train.benchmark.time_to_accuracy import Motions, variant_options
 from train.cli import parse_options
-from train.dry_run import operations_of
+from train.dry_run import flops_of
 from train.options import Options
 
 main = main_of("train.benchmark")
@@ -88,7 +88,7 @@ def test_compiled_steps_are_those_of_a_compiled_network(monkeypatch: pytest.Monk
     options = Options(network="r3d_18", gpus=0)
     sizes = {"num_classes": 3, "warmup": 0, "repeats": 1}
     for wanted in (False, True):
-        combination = Combination("fp32", channels_last=False, compiled=wanted)
+        combination = StepConfig("fp32", channels_last=False, compiled=wanted)
         assert len(list(time_steps(options, combination, [BatchShape(2, 4, 32)], **sizes))) == 1
         assert sum(isinstance(what, torch.nn.Module) for what in compiled) == wanted
     assert str(combination) == "fp32 contiguous compiled"
@@ -124,7 +124,7 @@ def test_where_nothing_can_be_compiled_a_line_says_so_and_the_rest_goes_on(
 def test_flags_of_training_choose_what_is_measured(words: str, expected: list[str]) -> None:
     """The table of steps once ignored `--precision`, `--channels-last` and `--compile`."""
     arguments, rest = make_parser().parse_known_args(words.split())
-    options = parse_options(OWN, SMALL_OPTIONS, rest)
+    options = parse_options(CUSTOM, SMALL_OPTIONS, rest)
     measured = [str(combination) for combination in combinations(options, arguments, gpus=0)]
     assert [name for name in measured if options.precision or name.startswith("fp32")] == expected
 
@@ -142,10 +142,10 @@ def test_measured_steps_start_from_the_weights_that_are_named(tmp_path: Path) ->
 
 def test_teraflops_are_three_forward_passes() -> None:
     options = Options(network="r3d_18", gpus=0)
-    combination = Combination("fp32", channels_last=False, compiled=False)
+    combination = StepConfig("fp32", channels_last=False, compiled=False)
     (row,) = time_steps(options, combination, [BatchShape(2, 4, 32)], num_classes=3, warmup=0, repeats=1)
     assert isinstance(row, StepTime)
-    forward = operations_of(options, 3)(4, 32)
+    forward = flops_of(options, 3)(4, 32)
     assert row.teraflops * 1e12 * row.seconds == pytest.approx(2 * 3 * forward)
     assert row.gigabytes is None
 
@@ -153,7 +153,7 @@ def test_teraflops_are_three_forward_passes() -> None:
 def test_peak_is_that_of_this_machine_with_the_libraries_of_the_step() -> None:
     """That of bf16 on CPUs was once oneDNN's, which steps leave out."""
     for precision in ("fp32", "bf16"):
-        assert 1e-4 < matrix_peak(torch.device("cpu"), precision) < 10
+        assert 1e-4 < peak_matmul_flops(torch.device("cpu"), precision) < 10
         at_peak = torch.backends.mkldnn.enabled
         make_measured(Options(network="ir_csn_50", gpus=0, precision=precision), 3)
         assert torch.backends.mkldnn.enabled == at_peak == (precision == "fp32")
@@ -163,9 +163,9 @@ def test_peak_is_that_of_this_machine_with_the_libraries_of_the_step() -> None:
     ("words", "message"),
     [
         (["--precisions", "fp8"], "invalid choice: 'fp8'"),
-        (["--multigrid-race", "--workers", "9"], "--workers: has no effect with --multigrid-race"),
-        (["--multigrid-race", "--no-loader"], "--no-loader: has no effect with --multigrid-race"),
-        (["--race-clips", "9"], "--race-clips: has no effect without --multigrid-race"),
+        (["--time-to-accuracy", "--workers", "9"], "--workers: has no effect with --time-to-accuracy"),
+        (["--time-to-accuracy", "--no-loader"], "--no-loader: has no effect with --time-to-accuracy"),
+        (["--race-clips", "9"], "--race-clips: has no effect without --time-to-accuracy"),
         (["--repeats", "0"], "'0' is not a whole number of at least 1"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
         (["--network", "nothing"], "unknown network 'nothing'"),
@@ -186,14 +186,14 @@ def test_bad_arguments_are_one_line(
 def test_motions_are_functions_of_the_request() -> None:
     motions = Motions(16, length=8, size=32, seed=1, moves=True)
     assert motions.labels == [*range(8), *range(8)]
-    clips = [motions[ClipRequest(3, 2, 22, seed)].clip for seed in (1, 1, 2)]
+    clips = [motions[ClipSpec(3, 2, 22, seed)].clip for seed in (1, 1, 2)]
     assert clips[0].shape == (2, 22, 22, 3)
     assert clips[0].dtype == torch.uint8
     assert torch.equal(clips[0], clips[1])
     assert not torch.equal(clips[0], clips[2])
     assert np.array_equal(Motions(16, 8, 32, 1, True).videos[3], motions.videos[3])
     assert not np.array_equal(motions.videos[3], motions.videos[11])
-    middle = Motions(8, length=8, size=32, seed=1, moves=False)[ClipRequest(3, 8, 32, 9)]
+    middle = Motions(8, length=8, size=32, seed=1, moves=False)[ClipSpec(3, 8, 32, 9)]
     assert (middle.clip.shape, middle.label) == ((8, 32, 32, 3), 3)
 
 
@@ -201,14 +201,14 @@ def test_variants_differ_in_cycles_and_the_base_shapes_rate_is_one() -> None:
     options = Options(lr_base=0.01)
     assert variant_options(options, "none", 6).end_epoch == 6
     both = variant_options(options, "both-stage", 6)
-    assert (both.long_cycles, both.short_cycles, both.long_cycle_span) == (True, True, "stage")
+    assert (both.long_cycles, both.short_cycles, both.long_cycle_period) == (True, True, "stage")
     assert both.end_epoch == 9
     assert both.lr_base / 8 == pytest.approx(variant_options(options, "short", 6).lr_base)
 
 
 def test_race_runs_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """To a target that chance reaches, so that every variant does."""
-    words = [*SMALL, "--multigrid-race", "--race-clips", "80", "--race-epochs", "1", "--race-target", "0"]
+    words = [*SMALL, "--time-to-accuracy", "--race-clips", "80", "--race-epochs", "1", "--race-target", "0"]
     words += ["--race-variants", "none", "both-stage", "--json", str(tmp_path / "race.json")]
     assert main([*words, "--clip-size", "48"]) == 0
     first, second = json.loads((tmp_path / "race.json").read_text())["race"]
@@ -224,7 +224,7 @@ def test_race_runs_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_race_says_what_was_not_reached(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*SMALL, "--multigrid-race", "--race-clips", "16", "--race-epochs", "1", "--race-target", "1"]
+    words = [*SMALL, "--time-to-accuracy", "--race-clips", "16", "--race-epochs", "1", "--race-target", "1"]
     assert main([*words, "--race-variants", "none"]) == 0
     assert "not reached" in capsys.readouterr().out
 

@@ -13,17 +13,17 @@ import torch
 from train.checkpointing.checkpoint import (
     KEYS,
     epoch_path,
-    find_furthest,
+    find_latest,
     last_path,
     load_checkpoint,
     save_checkpoint,
 )
-from train.input_norm import Normalisation
+from train.input_norm import ClipNormalizer
 
 
 def content(epoch: int, step: int = 0, size: int = 4) -> dict:
     return {key: [] if kind is list else {} for key, kind in KEYS.items()} | {
-        "normalisation": Normalisation().plain(),
+        "normalization": ClipNormalizer().plain(),
         "metrics": {"sums": [0.0] * 4, "bad_samples": 0, "best_top1": -1.0},
         "state_dict": {"w": torch.full((size,), float(epoch))},
         "epoch": epoch,
@@ -68,14 +68,14 @@ def test_failure_while_saving_keeps_the_old_one(tmp_path: Path) -> None:
 
 
 def test_furthest_is_by_content_not_by_name(tmp_path: Path) -> None:
-    assert find_furthest(tmp_path, "net") is None
+    assert find_latest(tmp_path, "net") is None
     for epoch in (2, 10):
         save_checkpoint(epoch_path(tmp_path, "net", epoch), content(epoch))
     save_checkpoint(last_path(tmp_path, "net"), content(9, step=50))
-    assert find_furthest(tmp_path, "net")[1]["epoch"] == 10
+    assert find_latest(tmp_path, "net")[1]["epoch"] == 10
     save_checkpoint(last_path(tmp_path, "net"), content(10, step=1))
-    assert find_furthest(tmp_path, "net")[0] == last_path(tmp_path, "net")
-    assert find_furthest(tmp_path, "other") is None
+    assert find_latest(tmp_path, "net")[0] == last_path(tmp_path, "net")
+    assert find_latest(tmp_path, "other") is None
 
 
 def test_unreadable_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -83,7 +83,7 @@ def test_unreadable_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.Log
         save_checkpoint(epoch_path(tmp_path, "net", epoch), content(epoch))
     newest = epoch_path(tmp_path, "net", 2)
     newest.write_bytes(newest.read_bytes()[:200])
-    assert find_furthest(tmp_path, "net")[1]["epoch"] == 1
+    assert find_latest(tmp_path, "net")[1]["epoch"] == 1
     assert str(newest) in caplog.text
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.train.helpers import NAME, UNDISTURBED, assert_same_weights, folder, rows, train
 from tests.train.test_callbacks import epoch
-from train.callbacks import ResultsTable
+from train.callbacks import CSVLogger
 from train.checkpointing.checkpoint import load_checkpoint
 
 MEGABYTES = 60  # two checkpoints of 21 fit, a third does not
@@ -94,7 +94,7 @@ def test_a_result_that_was_never_written_is_no_success(
 def test_rows_that_found_no_space_are_written_later(disk: Path) -> None:
     ballast = fill(disk, MEGABYTES - 0.01)
     (disk / "last").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize))
-    table = ResultsTable(disk, first_epoch=1)
+    table = CSVLogger(disk, first_epoch=1)
     for number in (1, 2):
         with pytest.raises(OSError, match=r"No space left on device: '.*train_results_s0001.csv'"):
             table.on_epoch(epoch(number))

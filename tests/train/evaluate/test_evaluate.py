@@ -16,12 +16,12 @@ from torch.distributed import TCPStore
 
 from data.augmentation import scale_short_side
 from data.frame_store import FrameStore, write_frame_store
-from data.video_sampler import spread_clips
+from data.video_sampler import uniform_clips
 from tests.commands import main_of
 from tests.synthetic_frames import painted_jpegs
 from tests.train.checkpoints import make_checkpoint
-from train.evaluate.scores import Scores, summarise
-from train.inference import load_trained
+from train.evaluate.scores import Scores, summarize
+from train.inference import load_inference_model
 from train.options import Options
 
 labels_main = main_of("data.labels")
@@ -60,12 +60,12 @@ def evaluate(*words: str | Path) -> int:
 
 def obvious(checkpoint: Path, dataset: Path, clips: int) -> dict[str, tuple[np.ndarray, int, int]]:
     """Probabilities of each video, how many views it has and how many of them are right: one clip after the other."""
-    trained = load_trained(checkpoint, torch.device("cpu"))
+    trained = load_inference_model(checkpoint, torch.device("cpu"))
     found = {}
     for name, video in videos_of(dataset):
         store = FrameStore(dataset / "jpg" / name / video)
         views = []
-        for indices in spread_clips(store.n_frames, 4, 2, clips):
+        for indices in uniform_clips(store.n_frames, 4, 2, clips):
             frames = scale_short_side(store.read(indices), 36)
             for left in (0, 2, 4):
                 clip = torch.from_numpy(frames[None, :, 2:34, left : left + 32].copy())
@@ -154,7 +154,7 @@ def test_checkpoints_and_files_of_scores_are_averaged(
     np.testing.assert_allclose(both.probabilities, mean, rtol=1e-5)
     assert printed.count("clip@1") == 2  # that of an average of networks is not defined
     last = printed[printed.index("average of 2") :]
-    assert f"video@1 (2x1)        {summarise(both).video[0]:.4f}" in last
+    assert f"video@1 (2x1)        {summarize(both).video[0]:.4f}" in last
     assert evaluate(*singles, "--output", tmp_path / "again") == 0
     again = Scores.load(tmp_path / "again" / "scores.npz")
     np.testing.assert_array_equal(again.probabilities, both.probabilities)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.evaluate.scores import ClassRow, Scores, Summary, average, class_rows, confusion, hits, summarise
+from train.evaluate.scores import ClassRow, Scores, Summary, average, class_rows, confusion, hits, summarize
 
 CLASSES = ("run", "jump", "sit", "fall", "wave", "nod", "bow")
 
@@ -31,7 +31,7 @@ KNOWN = scores_of(
 def test_known_numbers() -> None:
     """Views weigh alike whatever video they are of, videos alike, and in the class mean classes that have videos."""
     expected = Summary(clip=(45 / 69, 63 / 69), video=(2 / 4, 3 / 4), class_mean=(2 / 3 + 0) / 2)
-    summary = summarise(KNOWN)
+    summary = summarize(KNOWN)
     assert summary.clip == pytest.approx(expected.clip)
     assert summary.video == expected.video
     assert summary.class_mean == pytest.approx(expected.class_mean)
@@ -71,7 +71,7 @@ def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert (read.classes, read.videos, read.views) == (scores.classes, scores.videos, scores.views)
         np.testing.assert_array_equal(read.probabilities, scores.probabilities)
         np.testing.assert_array_equal(read.labels, scores.labels)
-        assert summarise(read) == summarise(scores)
+        assert summarize(read) == summarize(scores)
 
 
 def test_an_average_matches_videos_and_classes_by_name() -> None:
@@ -79,7 +79,7 @@ def test_an_average_matches_videos_and_classes_by_name() -> None:
     mean = average([KNOWN, other])
     np.testing.assert_allclose(mean.probabilities, (KNOWN.probabilities + other.probabilities) / 2, rtol=1e-6)
     assert mean.clips is None
-    assert summarise(mean).clip is None
+    assert summarize(mean).clip is None
     assert mean.views == "10x3"
     videos, classes = [3, 1, 0, 2], [6, 0, 2, 1, 4, 3, 5]
     shuffled = Scores(

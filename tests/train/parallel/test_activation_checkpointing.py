@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from network import create_network
-from train.parallel.activation_checkpointing import recompute_blocks
-from train.parallel.batch_norm import group_norms
+from train.parallel.activation_checkpointing import apply_activation_checkpointing
+from train.parallel.batch_norm import convert_sub_batchnorm
 
 
 @pytest.mark.parametrize("group", [None, 2])
@@ -17,9 +17,9 @@ def test_same_gradients_and_running_statistics(name: str, group: int | None) -> 
     torch.manual_seed(0)
     plain = create_network(name, 3, **({"gates": "soft"} if name.startswith("srtg") else {}))
     if group:
-        group_norms(plain, group)
+        convert_sub_batchnorm(plain, group)
     other = copy.deepcopy(plain)
-    recompute_blocks(other)
+    apply_activation_checkpointing(other)
     assert list(other.state_dict()) == list(plain.state_dict())
     clips = torch.randn(4, 3, 4, 32, 32)
     for network in (plain, other):
@@ -46,12 +46,12 @@ def test_keeps_the_inputs_of_blocks_alone() -> None:
 
     plain = create_network("r3d_18", 3)
     before = kept_bytes(plain)
-    recompute_blocks(plain)
+    apply_activation_checkpointing(plain)
     blocks = [block for stage in (plain.layer1, plain.layer2) for block in stage]
-    assert all(type(block).__mro__[1].__name__ == "_Recomputed" for block in blocks)
+    assert all(type(block).__mro__[1].__name__ == "_CheckpointedBlock" for block in blocks)
     assert kept_bytes(plain) < before
 
 
 def test_network_without_blocks_is_refused() -> None:
-    with pytest.raises(ValueError, match="--checkpoint-activations: this network has no stages of blocks"):
-        recompute_blocks(nn.Sequential(nn.Conv3d(3, 4, 1)))
+    with pytest.raises(ValueError, match="--activation-checkpointing: this network has no stages of blocks"):
+        apply_activation_checkpointing(nn.Sequential(nn.Conv3d(3, 4, 1)))

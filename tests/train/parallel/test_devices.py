@@ -9,27 +9,27 @@ import pytest
 import torch
 
 from train.parallel.devices import (
-    Replicas,
+    DataParallel,
     autocast_as_here,
     choose_device,
     choose_gpus,
-    replica_count,
-    shortage_as,
+    num_replicas,
+    oom_as,
 )
-from train.parallel.distributed import World
+from train.parallel.distributed import DistContext
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("batch", range(1, 40))
 def test_no_replica_gets_a_single_clip(batch: int, gpus: int) -> None:
-    count = replica_count(batch, gpus)
+    count = num_replicas(batch, gpus)
     parts = [len(part) for part in torch.arange(batch).chunk(count)]
     assert len(parts) == count <= gpus
     assert count == 1 or min(parts) >= 2
 
 
 def test_all_gpus_work_where_the_batch_allows() -> None:
-    assert [replica_count(batch, 4) for batch in (8, 32, 5, 3, 1)] == [4, 4, 2, 1, 1]
+    assert [num_replicas(batch, 4) for batch in (8, 32, 5, 3, 1)] == [4, 4, 2, 1, 1]
 
 
 @pytest.fixture
@@ -41,23 +41,23 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_more_is_used_where_it_gets_eight_clips() -> None:
     """The first page's batch of 8 went to four GPUs, two clips each, whose norms saw next to nothing."""
     first = torch.device("cuda", 0)
-    assert [choose_device(None, World(), batch)[1] for batch in (1, 8, 16, 32, 64)] == [1, 1, 2, 4, 4]
-    assert choose_device(4, World(), 8) == (first, 4)  # who says so gets them
+    assert [choose_device(None, DistContext(), batch)[1] for batch in (1, 8, 16, 32, 64)] == [1, 1, 2, 4, 4]
+    assert choose_device(4, DistContext(), 8) == (first, 4)  # who says so gets them
 
 
 def test_a_process_that_is_shown_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where SLURM gives each task its own; the number of the process on the machine was taken for a GPU's."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    world = World(rank=3, size=4, local_rank=3, local_size=4, launched=True)
+    dist = DistContext(rank=3, size=4, local_rank=3, local_size=4, launched=True)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(ValueError, match="4 processes were launched here, this machine has 1 GPUs"):
-        choose_device(None, world)
+        choose_device(None, dist)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
-    assert choose_device(None, world) == (torch.device("cuda", 0), 1)
+    assert choose_device(None, dist) == (torch.device("cuda", 0), 1)
 
 
 def test_small_batches_stay_on_one_device() -> None:
-    network = Replicas(torch.nn.Linear(3, 2), gpus=4)
+    network = DataParallel(torch.nn.Linear(3, 2), gpus=4)
     assert network(torch.zeros(2, 3)).shape == (2, 2)
 
 
@@ -72,13 +72,13 @@ def test_replicas_compute_in_the_precision_of_their_run(enabled: bool) -> None:
 
 
 def test_a_shortage_of_memory_is_told_from_other_errors() -> None:
-    with pytest.raises(OSError, match="too much"), shortage_as(OSError, "too much"):
+    with pytest.raises(OSError, match="too much"), oom_as(OSError, "too much"):
         torch.empty(2**60)
-    with pytest.raises(OSError, match="too much"), shortage_as(OSError, "too much"):
+    with pytest.raises(OSError, match="too much"), oom_as(OSError, "too much"):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(OSError, match="too much"), shortage_as(OSError, "too much"):
+    with pytest.raises(OSError, match="too much"), oom_as(OSError, "too much"):
         raise torch.AcceleratorError("CUDA error: out of memory")  # where somebody else has filled it
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), shortage_as(OSError, "too much"):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), oom_as(OSError, "too much"):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
 
 
@@ -88,7 +88,7 @@ def test_a_shortage_of_memory_keeps_nothing() -> None:
     def fail() -> None:
         large = torch.zeros(8)
         kept.append(weakref.ref(large))
-        with shortage_as(OSError, "too much"):
+        with oom_as(OSError, "too much"):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     kept: list[weakref.ref[torch.Tensor]] = []

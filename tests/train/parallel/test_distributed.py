@@ -29,8 +29,8 @@ from tests.train.helpers import (
     wait_for,
 )
 from train.multigrid import cycle_shapes, plan_epoch
-from train.parallel.batch_norm import synchronise
-from train.parallel.distributed import PeerError, Shared, World, join
+from train.parallel.batch_norm import convert_sync_batchnorm
+from train.parallel.distributed import DistContext, RemoteRankError, Shared, join
 
 labels_main = main_of("data.labels")
 
@@ -73,7 +73,7 @@ def test_several_processes_learn_what_one_does(
 
 def test_parts_of_parts_and_averages(stores: Path, alone: Path, tmp_path: Path) -> None:
     """Of 5 clips one process accumulates over 3 and 2, two over 3 and 2 of theirs; all of them validate the average."""
-    words = [*ODD, "--freeze-batchnorm", "--accumulate", "2", "--ema", "0.5"]
+    words = [*ODD, "--freeze-batchnorm", "--accumulate", "2", "--ema-decay", "0.5"]
     assert train(stores, tmp_path / "one", *words) == 0
     together = Together(2, stores, tmp_path / "two", *words)
     assert together.end() == [0, 0]
@@ -120,7 +120,7 @@ def _train_synchronised(rank: int, port: int, path: Path) -> None:
         os.environ.update(RANK=str(rank), WORLD_SIZE="3", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
         os.environ["LOCAL_WORLD_SIZE"] = "3"  # two threads never end in a fork of a process that has used two
-    world = join() if rank >= 0 else World()
+    dist = join() if rank >= 0 else DistContext()
     torch.manual_seed(1)
     layers = [
         nn.Conv3d(3, 8, 3),
@@ -130,17 +130,17 @@ def _train_synchronised(rank: int, port: int, path: Path) -> None:
         nn.BatchNorm3d(8),
     ]
     plain = nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 3)).double()
-    synchronise(plain, world)
+    convert_sync_batchnorm(plain, dist)
     options = {"classes": 3, "gates": 0, "synchronised": True}
-    network = plain if rank < 0 else Shared(plain, world, torch.device("cpu"), **options)
-    optimiser = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
+    network = plain if rank < 0 else Shared(plain, dist, torch.device("cpu"), **options)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
     for clips in (5, 2):
-        mine = Part(world.rank, world.size).of(clips)
+        mine = Part(dist.rank, dist.size).of(clips)
         x, labels = torch.randn(clips, 3, 6, 9, 9, dtype=torch.float64), torch.arange(clips) % 3
         loss = nn.functional.cross_entropy(network(x[mine]), labels[mine], reduction="sum")
-        optimiser.zero_grad()
-        (loss * world.size / clips).backward()
-        optimiser.step()
+        optimizer.zero_grad()
+        (loss * dist.size / clips).backward()
+        optimizer.step()
     network.eval()
     torch.save({"state_dict": plain.state_dict()}, path)
     os._exit(0)
@@ -177,7 +177,7 @@ def test_one_process_killed_ends_the_other_with_a_message(stores: Path, tmp_path
 def test_what_nccl_says_is_passed_on() -> None:
     """It was cut off, and another process called dead."""
     said = "NCCL error in: NCCLUtils.cpp:94, unhandled system error\nLast error:\n"
-    with pytest.raises(PeerError) as stopped, World().explained():
+    with pytest.raises(RemoteRankError) as stopped, DistContext().explained():
         raise torch.distributed.DistBackendError(f"{said}Duplicate GPU detected : rank 1 and rank 0\n")
     assert str(stopped.value) == "stopped, because NCCL failed: Duplicate GPU detected : rank 1 and rank 0"
 
@@ -260,9 +260,9 @@ def _children(pid: int) -> list[int]:
 
 
 def test_without_a_launcher_there_is_one_process() -> None:
-    world = World()
-    assert world.is_first
-    assert world.add(1, 2) == [1, 2]
-    assert world.gather(["a"]) == ["a"]
-    assert world.from_first("a") == "a"
-    assert world.report("error")
+    dist = DistContext()
+    assert dist.is_main_process
+    assert dist.add(1, 2) == [1, 2]
+    assert dist.gather(["a"]) == ["a"]
+    assert dist.broadcast_object("a") == "a"
+    assert dist.report("error")

@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from train.parallel.prefetcher import Copier
+from train.parallel.prefetcher import DevicePrefetcher
 
 
 def test_what_is_on_the_device_already_is_not_copied() -> None:
     clips, labels = torch.zeros(2, 4, 8, 8, 3, dtype=torch.uint8), torch.tensor([0, 1])
-    assert Copier(torch.device("cpu"))(clips, labels) == [clips, labels]
+    assert DevicePrefetcher(torch.device("cpu"))(clips, labels) == [clips, labels]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_what_computes_waits_for_the_copy_and_memory_is_not_given_away_before() -> None:
     device = torch.device("cuda", 0)
-    copier = Copier(device)
+    copier = DevicePrefetcher(device)
     batches = [torch.full((1 << 26,), value, dtype=torch.uint8) for value in range(4)]
     sums = []
     for batch in batches:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from network import create_network
-from train.parallel.batch_norm import GroupedBatchNorm3d, group_norms
+from train.parallel.batch_norm import SubBatchNorm3d, convert_sub_batchnorm
 
 
 def grouped(group: int) -> tuple[nn.BatchNorm3d, nn.BatchNorm3d]:
@@ -16,7 +16,7 @@ def grouped(group: int) -> tuple[nn.BatchNorm3d, nn.BatchNorm3d]:
     nn.init.uniform_(plain.weight)
     nn.init.uniform_(plain.bias)
     network = nn.Sequential(copy.deepcopy(plain))
-    group_norms(network, group)
+    convert_sub_batchnorm(network, group)
     return plain, network[0]
 
 
@@ -58,7 +58,7 @@ def test_evaluation_is_the_plain_norms() -> None:
 
 def test_weights_of_a_network_fit_either() -> None:
     plain, other = create_network("r3d_18", 3), create_network("r3d_18", 3)
-    group_norms(other, 2)
-    assert sum(isinstance(module, GroupedBatchNorm3d) for module in other.modules()) == 20
+    convert_sub_batchnorm(other, 2)
+    assert sum(isinstance(module, SubBatchNorm3d) for module in other.modules()) == 20
     plain.load_state_dict(other.state_dict())
     assert list(plain.state_dict()) == list(other.state_dict())

@@ -14,9 +14,9 @@ import torch
 from data.ffmpeg import VideoFile
 from tests.commands import main_of
 from tests.train.toy_task import CLASSES, save_bright, write_video
-from train.inference import load_trained
+from train.inference import load_inference_model
 from train.predict.__main__ import output_paths
-from train.predict.predictor import Answer, Prediction, Watcher, best_answers
+from train.predict.predictor import ClassScore, Prediction, VideoPredictor, topk_classes
 
 convert = main_of("data.convert")
 main = main_of("train.predict")
@@ -89,8 +89,8 @@ def test_windows_and_their_answers_as_json(
 
 
 def test_probabilities_of_a_video_are_the_mean_of_its_windows(checkpoint: Path, dawn: Path) -> None:
-    trained = load_trained(checkpoint, torch.device("cpu"))
-    prediction, other = (Watcher(trained, SPAN, batch).predict(VideoFile(dawn)) for batch in (1, 100))
+    trained = load_inference_model(checkpoint, torch.device("cpu"))
+    prediction, other = (VideoPredictor(trained, SPAN, batch).predict(VideoFile(dawn)) for batch in (1, 100))
     np.testing.assert_allclose(prediction.probabilities, other.probabilities, rtol=1e-4)
     assert prediction.frames.tolist() == [[0, 6], [7, 13], [14, 20], [21, 27], [23, 29]]
     np.testing.assert_allclose(prediction.overall(), np.mean(list(prediction.probabilities), axis=0))
@@ -105,12 +105,15 @@ def test_a_frame_has_the_answer_of_the_window_around_it() -> None:
     probabilities = np.eye(3)
     prediction = Prediction(16, np.array([[0, 6], [7, 13], [9, 15]]), probabilities, np.zeros((3, 1)))
     assert [int(prediction.at(frame).argmax()) for frame in (0, 6, 7, 10, 12, 15)] == [0, 0, 1, 1, 2, 2]
-    assert best_answers(np.array([0.2, 0.5, 0.3]), ["a", "b", "c"], 2) == [Answer("b", 0.5), Answer("c", 0.3)]
+    assert topk_classes(np.array([0.2, 0.5, 0.3]), ["a", "b", "c"], 2) == [
+        ClassScore("b", 0.5),
+        ClassScore("c", 0.3),
+    ]
 
 
 def test_drawings_have_the_frames_and_size_of_the_video(checkpoint: Path, dawn: Path, tmp_path: Path) -> None:
     overlay, attention = tmp_path / "new" / "overlay.mp4", tmp_path / "attention.mp4"
-    words = ["--overlay", str(overlay), "--attention", str(attention)]
+    words = ["--overlay", str(overlay), "--gradcam", str(attention)]
     assert main([str(checkpoint), str(dawn), *words]) == 0
     source, drawn, heat = (
         np.stack(list(VideoFile(path).frames())).astype(int) for path in (dawn, overlay, attention)
@@ -141,7 +144,7 @@ def test_several_videos_are_drawn_into_a_folder(
     words = [checkpoint, single]
     fails(capsys, f"{folder}.mp4: 3 videos need", *words, tmp_path / "videos", "--overlay", f"{folder}.mp4")
     for name in ("seen.avi", "seen.WMV"):
-        fails(capsys, f"{name}: must end with .mp4, or be a folder", *words, "--attention", name)
+        fails(capsys, f"{name}: must end with .mp4, or be a folder", *words, "--gradcam", name)
     assert main([str(checkpoint), str(single), "--overlay", str(tmp_path / "SEEN.MP4")]) == 0
     assert (tmp_path / "SEEN.MP4").is_file()  # once a folder of that name
     fails(capsys, f"{folder / 'one_a.mp4.mp4'}: two of the videos", *words, single, "--overlay", folder)
@@ -208,7 +211,7 @@ def test_what_is_stopped_leaves_nothing_half_drawn(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.predict.__main__.draw_answers", interrupt)
+    monkeypatch.setattr("train.predict.__main__.draw_predictions", interrupt)
     words = ["--overlay", str(tmp_path / "o.mp4"), "--json", str(tmp_path / "a.json")]
     assert main([str(checkpoint), str(dawn), *words]) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]  # what had been said
@@ -219,14 +222,14 @@ def test_answers_from_before_a_failure_are_written(
 ) -> None:
     """They were lost, after hours perhaps."""
     other = one_colour(tmp_path / "other.mp4", 255)
-    predict = Watcher.predict
+    predict = VideoPredictor.predict
 
-    def stopped_at_the_second(self: Watcher, video: VideoFile) -> Prediction:
+    def stopped_at_the_second(self: VideoPredictor, video: VideoFile) -> Prediction:
         if video.path == other:
             raise KeyboardInterrupt
         return predict(self, video)
 
-    monkeypatch.setattr(Watcher, "predict", stopped_at_the_second)
+    monkeypatch.setattr(VideoPredictor, "predict", stopped_at_the_second)
     answers, features = tmp_path / "new" / "a.json", tmp_path / "f.npz"
     words = ["--json", str(answers), "--features", str(features)]
     assert main([str(checkpoint), str(dawn), str(other), *words]) == 130
@@ -243,10 +246,10 @@ def test_no_video_is_drawn_over(checkpoint: Path, tmp_path: Path, capsys: pytest
     before = {path: path.read_bytes() for path in clips.iterdir()}
     fails(capsys, f"{one}: is one of the videos", checkpoint, clips, "--overlay", clips)
     detour = clips / ".." / "clips" / "x.mp4"
-    fails(capsys, f"{detour}: is one of the videos", checkpoint, one, "--attention", detour)
+    fails(capsys, f"{detour}: is one of the videos", checkpoint, one, "--gradcam", detour)
     both = tmp_path / "both"
-    fails(capsys, f"{both / 'x.mp4'}: --overlay and --attention need", checkpoint, clips, "--overlay", both,
-          "--attention", both)  # fmt: skip
+    fails(capsys, f"{both / 'x.mp4'}: --overlay and --gradcam need", checkpoint, clips, "--overlay", both,
+          "--gradcam", both)  # fmt: skip
     assert {path: path.read_bytes() for path in clips.iterdir()} == before
 
 
@@ -293,7 +296,7 @@ def test_real_videos(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The damaged one, the one turned by its metadata, which is shorter than a clip, ten bits a colour."""
+    """The damaged one, the one turned by its metadata, which is shorter than a clip, ten bits a color."""
     names = ["corrupted.mp4", "video_90.mov", "h265_10bits.mp4"]
     words = [str(checkpoint), *(str(real_videos / name) for name in names), "--overlay", str(tmp_path)]
     assert main([*words, "--json", "-"]) == 0
