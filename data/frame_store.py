@@ -21,7 +21,7 @@ import numpy as np
 import simplejpeg
 
 from data.common.atomic_io import flush_to_disk, open_without_waiting
-from data.common.cli import shown
+from data.common.cli import sanitize
 from data.common.staging import staging_folder
 
 LONGEST_VALUE = 2**25  # bytes of a JPEG, or of its name
@@ -72,7 +72,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
             connection.set_progress_handler(lambda: True, min(steps, 2**31 - 1))
             yield connection
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where its message has bytes of the file
-        reason = REASONS.get(getattr(error, "sqlite_errorname", ""), shown(error))
+        reason = REASONS.get(getattr(error, "sqlite_errorname", ""), sanitize(error))
         raise DatabaseError(reason) from error
 
 

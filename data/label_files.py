@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TextIO
 
 from data.common.atomic_io import atomic_write, open_without_waiting
-from data.common.cli import shown
+from data.common.cli import sanitize
 from data.datasets import SPECS, DatasetSpec
 from data.frame_store import LONGEST_VALUE
 
@@ -102,7 +102,7 @@ def read_label_csv(path: Path, timed_ids: bool) -> list[Annotation]:
             id_column = next((name for name in ("youtube_id", "id") if name in columns), None)
             if "label" not in columns or id_column is None:
                 raise ValueError(
-                    f"{path}: has the columns {shown(', '.join(columns))}; needs label, and youtube_id or id"
+                    f"{path}: has the columns {sanitize(', '.join(columns))}; needs label, and youtube_id or id"
                 )
             for row in reader:
                 place = f"{path}, line {reader.line_num}"
@@ -110,14 +110,14 @@ def read_label_csv(path: Path, timed_ids: bool) -> list[Annotation]:
                 check_stays_inside(label, place)
                 if "/" in label:
                     raise ValueError(
-                        f"{place}: class {shown(label)!r} has a slash in it; a class is one folder"
+                        f"{place}: class {sanitize(label)!r} has a slash in it; a class is one folder"
                     )
                 check_stays_inside(video_id, place)
                 if timed_ids:
                     video_id += time_suffix(row.get("time_start"), row.get("time_end"), place)
                 rows.append(Annotation(label, video_id))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not a CSV in UTF-8, {shown(error)}") from error
+        raise ValueError(f"{path}: is not a CSV in UTF-8, {sanitize(error)}") from error
     if not rows:
         raise ValueError(f"{path}: has no rows")
     return rows
@@ -158,7 +158,7 @@ def read_classes(path: Path) -> list[str]:
         "".join(numbers).encode()  # JSON may hold halves of characters
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{path}: is not a JSON object of class names and numbers, {shown(error)}"
+            f"{path}: is not a JSON object of class names and numbers, {sanitize(error)}"
         ) from error
     if not isinstance(numbers, dict) or any(type(number) is not int for number in numbers.values()):
         raise ValueError(f"{path}: is not a JSON object of class names and whole numbers")
@@ -197,10 +197,10 @@ def time_suffix(start: str | None, end: str | None, place: str) -> str:
         first, last = (int(float(time)) for time in times)
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{place}: times {shown(times[0])!r} to {shown(times[1])!r} are not two numbers of seconds"
+            f"{place}: times {sanitize(times[0])!r} to {sanitize(times[1])!r} are not two numbers of seconds"
         ) from None
     if not 0 <= first <= last:
-        raise ValueError(f"{place}: times {shown(times[0])} to {shown(times[1])} must rise from 0 on")
+        raise ValueError(f"{place}: times {sanitize(times[0])} to {sanitize(times[1])} must rise from 0 on")
     return f"_{first:06d}_{last:06d}"
 
 
@@ -209,11 +209,11 @@ def check_stays_inside(name: str, place: str) -> None:
     if not name.strip():
         raise ValueError(f"{place}: label or id is empty")
     if any(character < " " for character in name):
-        raise ValueError(f"{place}: {shown(name)!r} has a line break or the like; is a quote left open?")
+        raise ValueError(f"{place}: {sanitize(name)!r} has a line break or the like; is a quote left open?")
     if name.startswith("/") or not {".", ".."}.isdisjoint(name.split("/")):
-        raise ValueError(f"{place}: {shown(name)!r} leaves the data set's folder")
+        raise ValueError(f"{place}: {sanitize(name)!r} leaves the data set's folder")
     if PurePosixPath(name).parts == ():
-        raise ValueError(f"{place}: {shown(name)!r} names no folder")
+        raise ValueError(f"{place}: {sanitize(name)!r} names no folder")
 
 
 class Segment(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data.common.cli import shown
+from data.common.cli import sanitize
 from data.datasets import DatasetSpec
 from data.frame_store import DATABASE, has_store
 from data.label_files import Annotation, find_label_folder, read_label_csv, read_or_write_classes
@@ -125,19 +125,21 @@ def find_videos(
     numbers = {name: number for number, name in enumerate(classes)}
     unknown = next((row for row in rows if row.label not in numbers), None)
     if unknown is not None:
-        raise ValueError(f"{path}: class {shown(unknown.label)!r} is not one of the {len(classes)} {whose}")
+        raise ValueError(
+            f"{path}: class {sanitize(unknown.label)!r} is not one of the {len(classes)} {whose}"
+        )
     sizes = [_store_bytes(root / row.label / row.video_id) for row in rows]
     found = [row for row, size in zip(rows, sizes, strict=True) if size is not None]
     missing = Counter(row.label for row in rows)
     missing.subtract(row.label for row in found)
     missing = +missing
     if missing:
-        worst = ", ".join(f"{shown(name)} {count}" for name, count in missing.most_common(5))
+        worst = ", ".join(f"{sanitize(name)} {count}" for name, count in missing.most_common(5))
         logger.warning(
             "%s: %d of %d videos have no store; most in %s", path, missing.total(), len(rows), worst
         )
     if not found:
-        first = root / shown(rows[0].label) / shown(rows[0].video_id)
+        first = root / sanitize(rows[0].label) / sanitize(rows[0].video_id)
         raise ValueError(f"{path}: none of its {len(rows)} videos has a store, as {first}")
     if missing.total() > max_missing * len(rows):
         raise ValueError(

@@ -90,26 +90,26 @@ class InteractionPreservedConv3D(nn.Sequential):
 
 
 class Stem3D(nn.Sequential):
-    """`(B, 3, T, H, W)` -> `(B, 64, T, H/2, W/2)` with one 3 x 7 x 7 convolution."""
+    """`(B, 3, T, H, W)` -> `(B, channels, T, H/2, W/2)` with one 3 x 7 x 7 convolution."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 64) -> None:
         super().__init__(
-            nn.Conv3d(3, 64, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
-            nn.BatchNorm3d(64),
+            nn.Conv3d(3, channels, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
+            nn.BatchNorm3d(channels),
             nn.ReLU(inplace=True),
         )
 
 
 class Stem2Plus1D(nn.Sequential):
-    """`(B, 3, T, H, W)` -> `(B, 64, T, H/2, W/2)`, over space first and then over time."""
+    """`(B, 3, T, H, W)` -> `(B, channels, T, H/2, W/2)`, over space first and then over time."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 64) -> None:
         super().__init__(
             nn.Conv3d(3, 45, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
             nn.BatchNorm3d(45),
             nn.ReLU(inplace=True),
-            nn.Conv3d(45, 64, (3, 1, 1), 1, (1, 0, 0), bias=False),
-            nn.BatchNorm3d(64),
+            nn.Conv3d(45, channels, (3, 1, 1), 1, (1, 0, 0), bias=False),
+            nn.BatchNorm3d(channels),
             nn.ReLU(inplace=True),
         )
 

@@ -6,7 +6,7 @@ Pattern Recognition Letters 2021, section 3. To add a network, plain and `srtg_`
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 
 import torch
@@ -30,6 +30,7 @@ from network.registry import Builder, register
 logger = logging.getLogger(__name__)
 
 Depths = tuple[int, int, int, int]  # blocks in each of the four stages
+CHANNELS = (64, 128, 256, 512)  # of the four stages
 
 
 def make_pool(pool: str) -> nn.Module:
@@ -47,6 +48,7 @@ class VideoResNet(nn.Module):
         block, depths: the kind of block, and how many of them each stage has.
         conv, stem: the convolution in the blocks, and the first layers.
         num_classes: outputs of the head, `fc`.
+        channels: of the four stages.
         groups, width: of the blocks' convolutions, and how many times wider than the block their inside is.
         pool: after the stem, "max" or "soft".
         recursion, place: makes a `SqueezeRecursion` of so many channels, and where in each block it goes.
@@ -60,9 +62,10 @@ class VideoResNet(nn.Module):
         block: type[BasicBlock] | type[Bottleneck],
         depths: Depths,
         conv: Convolution,
-        stem: Callable[[], nn.Module],
+        stem: Callable[[int], nn.Module],
         num_classes: int,
         *,
+        channels: Sequence[int] = CHANNELS,
         groups: int = 1,
         width: int = 1,
         pool: str = "max",
@@ -72,13 +75,14 @@ class VideoResNet(nn.Module):
     ) -> None:
         super().__init__()
         make_block = partial(block, conv=conv, groups=groups, width=width, recursion=recursion, place=place)
-        self.stem = stem()
+        first, second, third, fourth = channels
+        self.stem = stem(first)
         self.pool = make_pool(pool)
-        self.layer1 = make_stage(make_block, depths[0], 64, 64, stride=1)
-        self.layer2 = make_stage(make_block, depths[1], 64, 128, stride=2)
-        self.layer3 = make_stage(make_block, depths[2], 128, 256, stride=2)
-        self.layer4 = make_stage(make_block, depths[3], 256, 512, stride=2)
-        self.fc = nn.Linear(512, num_classes)
+        self.layer1 = make_stage(make_block, depths[0], first, first, stride=1)
+        self.layer2 = make_stage(make_block, depths[1], first, second, stride=2)
+        self.layer3 = make_stage(make_block, depths[2], second, third, stride=2)
+        self.layer4 = make_stage(make_block, depths[3], third, fourth, stride=2)
+        self.fc = nn.Linear(fourth, num_classes)
         self.gate_names = [
             name.removesuffix(".sar")
             for name, module in self.named_modules()
@@ -123,13 +127,14 @@ def define(
     block: type[BasicBlock] | type[Bottleneck],
     depths: Depths,
     conv: Convolution,
-    stem: Callable[[], nn.Module] = Stem3D,
+    stem: Callable[[int], nn.Module] = Stem3D,
     *,
+    channels: Sequence[int] = CHANNELS,
     groups: int = 1,
     width: int = 1,
 ) -> tuple[Builder, Builder]:
     """Register the networks `name` and `srtg_<name>` and return their builders; the rest: `VideoResNet`."""
-    network = partial(VideoResNet, block, depths, conv, stem, groups=groups, width=width)
+    network = partial(VideoResNet, block, depths, conv, stem, channels=channels, groups=groups, width=width)
 
     def plain(num_classes: int, *, pool: str = "max", zero_init_residual: bool = False) -> VideoResNet:
         return network(num_classes, pool=pool, zero_init_residual=zero_init_residual)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.common.atomic_io import atomic_append, atomic_write
-from data.common.cli import shown
+from data.common.cli import sanitize
 
 TABLES = "results_s[0-9]*.csv"  # one a start, named after its first epoch; other files are not the run's
 
@@ -56,7 +56,7 @@ def validation_scores(folder: Path) -> dict[int, float]:
                 try:
                     scores[int(row["Epoch"])] = float(row["Top1"])
                 except (KeyError, TypeError, ValueError):
-                    raise ValueError(f"{path}: {shown(row)} is not a row Epoch,Top1,Top5,Loss") from None
+                    raise ValueError(f"{path}: {sanitize(row)} is not a row Epoch,Top1,Top5,Loss") from None
     return dict(sorted(scores.items()))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import coloredlogs
 
-from data.common.cli import LONGEST_MESSAGE, shown
+from data.common.cli import LONGEST_MESSAGE, sanitize
 from data.datasets import DatasetSpec
 from train.cli import parse_options
 from train.engine import TrainingError
@@ -33,7 +33,7 @@ def main(
         print(f"{prog}: stopped before the first step", file=sys.stderr)
         return 130
     except (ValueError, LookupError, OSError, TrainingError, RemoteRankError) as error:
-        message = shown(error, LONGEST_MESSAGE)
+        message = sanitize(error, LONGEST_MESSAGE)
         is_news = dist.report(message)
         if options.debug_mode:
             raise

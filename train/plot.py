@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.batch_sampler import BatchShape
-from data.common.cli import OneLineParser, shown
+from data.common.cli import OneLineParser, sanitize
 from train.builders import make_learning_rate, make_schedule
 from train.callbacks import GATES_COLUMN, SPEED_COLUMNS
 from train.csv_log import TABLES
@@ -47,7 +47,7 @@ def read_rows(folder: Path, split: str) -> list[Row]:
             except csv.Error as error:
                 raise ValueError(f"{path}: is no CSV, {error}") from error
             except (KeyError, TypeError, ValueError):
-                raise ValueError(f"{path}: {shown(row)} is not a row Epoch,Top1,Top5,Loss") from None
+                raise ValueError(f"{path}: {sanitize(row)} is not a row Epoch,Top1,Top5,Loss") from None
     if not rows:
         raise ValueError(f"{paths[-1]}: no epoch has ended yet")
     return [row for _, row in sorted(rows, key=lambda pair: pair[0])]

@@ -16,7 +16,7 @@ import torch
 from humanfriendly.terminal import ansi_strip
 
 from data.common.atomic_io import NO_LOCKS, atomic_write
-from data.common.cli import shown
+from data.common.cli import sanitize
 from data.datasets import DatasetSpec
 from data.video_list import Dataset
 from train.checkpointing.checkpoint import epoch_path, error_context, find_latest, load_checkpoint
@@ -117,7 +117,7 @@ def _check_fits(
         before, now = content["options"].get(name, defaults[name]), now_plain[name]
         if before != now:
             raise ValueError(
-                f"{path}: was written with --{_flag(name, spec)} {shown(before)}, not {now}; "
+                f"{path}: was written with --{_flag(name, spec)} {sanitize(before)}, not {now}; "
                 "--task-name starts another run beside it"
             )
     if options.fine_tune and not fine_tunes(content["optimizer"]):

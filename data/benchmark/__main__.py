@@ -28,7 +28,7 @@ from data.benchmark.reading import (
     workers_rate,
 )
 from data.benchmark.test_videos import made, make_videos, prepare
-from data.common.cli import LONGEST_MESSAGE, OneLineParser, output_file, shown
+from data.common.cli import LONGEST_MESSAGE, OneLineParser, output_file, sanitize
 from data.convert.converter import ConversionError
 from data.ffmpeg import NO_VIDEOS
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     except (OSError, ValueError, ConversionError, subprocess.CalledProcessError) as error:
-        print(f"python -m data.benchmark: error: {shown(error, LONGEST_MESSAGE)}", file=sys.stderr)
+        print(f"python -m data.benchmark: error: {sanitize(error, LONGEST_MESSAGE)}", file=sys.stderr)
         return 2
     return 0
 

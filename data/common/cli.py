@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 LONGEST_MESSAGE = 1000  # characters
 
 
-def shown(text: object, longest: int = 200) -> str:
+def sanitize(text: object, longest: int = 200) -> str:
     """What a file holds or a user types, in a message: one line, not long, nothing that moves a terminal's cursor."""
     line = " ".join(str(text)[:longest].split())
     return "".join(character if character.isprintable() else "?" for character in line)
@@ -23,7 +23,7 @@ class OneLineParser(argparse.ArgumentParser):
     """Errors are one line, without the usage, and end with status 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {shown(message, LONGEST_MESSAGE)}\n")
+        self.exit(2, f"{self.prog}: error: {sanitize(message, LONGEST_MESSAGE)}\n")
 
 
 def output_file(text: str) -> Path:
@@ -32,13 +32,13 @@ def output_file(text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{shown(text)}: {error.strerror}, {error.filename}") from None
+        raise argparse.ArgumentTypeError(f"{sanitize(text)}: {error.strerror}, {error.filename}") from None
     except RecursionError:  # pathlib makes one folder within the other by calling itself
-        raise argparse.ArgumentTypeError(f"{shown(text)}: lies too many folders deep") from None
+        raise argparse.ArgumentTypeError(f"{sanitize(text)}: lies too many folders deep") from None
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{shown(text)}: is no file, and would be replaced by one")
+        raise argparse.ArgumentTypeError(f"{sanitize(text)}: is no file, and would be replaced by one")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{shown(text)}: cannot be written there")
+        raise argparse.ArgumentTypeError(f"{sanitize(text)}: cannot be written there")
     return path.resolve() if path.is_symlink() else path
 
 

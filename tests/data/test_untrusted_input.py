@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data.common.atomic_io import atomic_write
-from data.common.cli import shown
+from data.common.cli import sanitize
 from data.convert.sources import find_jobs
 from data.ffmpeg import ffmpeg_command
 from data.frame_store import FrameStore, FrameStoreError, jpeg_size, write_frame_store
@@ -209,4 +209,4 @@ def test_a_column_called_rowid_is_a_finding(tmp_path: Path) -> None:
 
 
 def test_messages_are_a_line() -> None:
-    assert shown("a\nb\x1b[2J\u202e" + "x" * 500) == "a b?[2J?" + "x" * 192
+    assert sanitize("a\nb\x1b[2J\u202e" + "x" * 500) == "a b?[2J?" + "x" * 192

@@ -20,7 +20,7 @@ GOING = 20.0  # seconds in which nothing is left of a run that has ended
 
 
 class BrokenPromiseError(AssertionError):
-    """A run did what docs/fault_tolerance.md says that none does."""
+    """A run did what docs/reliability.md says that none does."""
 
 
 class Training:

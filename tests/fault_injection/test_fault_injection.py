@@ -13,7 +13,7 @@ from tests.fault_injection.processes import BrokenPromiseError, Training
 
 
 def test_a_few_faults_change_nothing() -> None:
-    """`make soak` does five hundred; docs/fault_tolerance.md has its result."""
+    """`make soak` does five hundred; docs/reliability.md has its result."""
     with tempfile.TemporaryDirectory() as place:  # a short name, as sockets want
         campaign = Campaign(Path(place), random.Random(3), epochs=1, owns_shared_memory=False, ending=0)
         campaign.disturb(lambda: campaign.faults.total() < 6)

@@ -13,7 +13,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 
-from data.common.cli import shown
+from data.common.cli import sanitize
 from data.datasets import CUSTOM
 from data.frame_store import write_frame_store
 from data.label_files import Annotation, write_label_csv
@@ -137,7 +137,8 @@ def _command(place: Path, main: Callable[[], int | None]) -> Callable[[], None]:
 def _forms(words: Sequence[str]) -> list[str]:
     """What a message shows of what was typed."""
     forms = [
-        (f"{shown(word, 40)}: ", f": {shown(word, 40)}", repr(word), ascii(word)[1:-1][:40]) for word in words
+        (f"{sanitize(word, 40)}: ", f": {sanitize(word, 40)}", repr(word), ascii(word)[1:-1][:40])
+        for word in words
     ]
     forms += [(f" {word[2:]};",) for word in words if word.startswith("--")]  # an option of the network's
     forms += [(f"{Path(word)}: ",) for word in words if "/" in word]  # a//b is a/b

@@ -1,4 +1,4 @@
-"""A short campaign; `make soak` tries many thousands. docs/fault_tolerance.md has its result."""
+"""A short campaign; `make soak` tries many thousands. docs/reliability.md has its result."""
 
 from pathlib import Path
 

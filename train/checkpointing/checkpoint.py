@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import torch
 
 from data.common.atomic_io import flush_to_disk, naming
-from data.common.cli import shown
+from data.common.cli import sanitize
 from network.pretrained import read_tensors_file
 from train.input_norm import ClipNormalizer
 from train.metrics import NUM_METRIC_SUMS
@@ -107,7 +107,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         odd += [key for key, kind in METRICS.items() if not _is(metrics.get(key), kind)]
         if "sums" not in odd and not _are_sums(metrics["sums"]):
             odd.append("sums")
-        odd += [shown(name) for name, value in content["options"].items() if not _is_plain(value)]
+        odd += [sanitize(name) for name, value in content["options"].items() if not _is_plain(value)]
     if odd:
         raise ValueError(f"{path}: cannot be resumed from, its {odd[0]} is not what a run writes")
     with error_context(path):
@@ -138,7 +138,7 @@ def error_context(path: Path) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if str(path) in str(error):
             raise
-        reason = shown(error if isinstance(error, ValueError | RuntimeError) else repr(error))
+        reason = sanitize(error if isinstance(error, ValueError | RuntimeError) else repr(error))
         raise ValueError(f"{path}: cannot be gone on with, {reason}") from error
 
 
