@@ -1,8 +1,8 @@
 """python -m train.export CHECKPOINT -o model.onnx|model.pt2|model.safetensors
 
-A trained network for use without this code: as ONNX, as a PyTorch program (torch.export), or its weights alone. The
-first two take frames as they are decoded, uint8 `(batch, frames, height, width, 3)` in BGR, normalise them, and give
-logits; the batch may be of any size. What was written is read again and compared with the network before it is there.
+Export a trained network to ONNX, to a PyTorch program (torch.export), or its weights to safetensors. ONNX and PyTorch
+programs take decoded frames, uint8 `(batch, frames, height, width, 3)` in BGR, of any batch size, normalize them, and
+return logits. The exported file is loaded again and compared with the network before it is saved.
 """
 
 import json
@@ -11,7 +11,6 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,188 +23,163 @@ from network.pretrained import load_weights, write_safetensors
 from train.inference import InferenceModel, load_inference_model
 from train.options import network_kwargs
 
-BATCHES = (1, 2, 5)  # that are compared; the one that is exported with is another
-EXPORTED_BATCH = 3
-TOLERANCE = 1e-4  # of the largest logit, or of 1 if that is larger
-NOTES_FILE = "metadata.json"  # within a .pt2
+TEST_BATCHES = (1, 2, 5)  # the network is traced with another one
+TOLERANCE = 1e-4  # relative to the largest logit, or to 1 if that is larger
+METADATA_FILE = "metadata.json"  # in a .pt2
 
-Notes = Mapping[str, str]
-Ask = Callable[[Tensor], Tensor]
+Metadata = Mapping[str, str]
+LogitsFunction = Callable[[Tensor], Tensor]  # uint8 clips -> logits
 
 
-class Program(nn.Module):
-    """A network and what its clips go through before it: uint8 `(B, T, H, W, 3)`, BGR -> logits `(B, classes)`."""
+class ExportModule(nn.Module):
+    """A network with its normalization: clips, uint8 `(B, T, H, W, 3)`, BGR -> logits `(B, num_classes)`."""
 
-    def __init__(self, trained: InferenceModel) -> None:
+    def __init__(self, model: InferenceModel) -> None:
         super().__init__()
-        self.network = trained.network
-        self.normalization = trained.normalization
+        self.network = model.network
+        self.normalization = model.normalization
 
     def forward(self, clips: Tensor) -> Tensor:
         return self.network(self.normalization(clips))
 
 
-def example_clips(trained: InferenceModel, batch: int) -> Tensor:
-    """Random ones, uint8 `(batch, T, H, W, 3)`, as long and large as the network was trained with."""
-    length, size = trained.options.clip_length, trained.options.clip_size
+def example_clips(model: InferenceModel, batch: int) -> Tensor:
+    """Return random clips, uint8 `(batch, T, H, W, 3)`, of the length and size that the network was trained with."""
+    length, size = model.options.clip_length, model.options.clip_size
     generator = torch.Generator().manual_seed(batch)
     return torch.randint(0, 256, (batch, length, size, size, 3), dtype=torch.uint8, generator=generator)
 
 
-def notes_of(trained: InferenceModel, clips: str) -> dict[str, str]:
-    """What a file says about itself: text, or JSON where it is more than a word. `clips`: what it takes."""
-    options = trained.options
+def make_metadata(model: InferenceModel, input_description: str) -> dict[str, str]:
+    """Return what an exported file records: strings, JSON for anything but a word or a number."""
+    options = model.options
     return {
         "network": options.network,
         "network_options": json.dumps(network_kwargs(options)),
-        "classes": json.dumps(trained.classes),
-        "input": clips,
+        "classes": json.dumps(model.classes),
+        "input": input_description,
         "output": "logits, float32 (batch, classes): before softmax",
-        "normalization": json.dumps(trained.normalization.plain()),
+        "normalization": json.dumps(model.normalization.to_dict()),
         "clip_length": str(options.clip_length),
         "frame_interval": str(options.val_frame_interval),
         "clip_size": str(options.clip_size),
-        "short_side": str(max(options.short_side, options.clip_size)),  # as training scales
-        "epoch": str(trained.epoch),
+        "short_side": str(model.short_side),
+        "epoch": str(model.epoch),
         "torch": torch.__version__,
     }
 
 
-class Format(NamedTuple):
-    """`write` makes a file of a network, and `read` a function of that file that gives logits for uint8 clips.
-
-    `takes`: the input, in words. `packages`: what is needed besides torch.
-    """
-
-    takes: str
-    packages: Sequence[str]
-    write: Callable[[InferenceModel, Path, Notes], None]
-    read: Callable[[InferenceModel, Path], Ask]
-
-
-DECODED = "clips, uint8 (batch, frames, height, width, 3): BGR, as OpenCV decodes; they are normalised inside"
-NORMALISED = (
-    "float32 (batch, 3, frames, height, width): value / 255, less the mean, by the deviation of its channel; "
-    "channels in the order that the normalization says"
-)
-
-
-def _trace(trained: InferenceModel) -> torch.export.ExportedProgram:
-    """As PyTorch's exporter sees it: with batches of any size, and clips of the size it was trained with."""
-    program, clips = Program(trained).eval(), example_clips(trained, EXPORTED_BATCH)
+def _export_program(model: InferenceModel) -> torch.export.ExportedProgram:
+    """Trace the network for any batch size, at the clip length and size that it was trained with."""
+    module, clips = ExportModule(model).eval(), example_clips(model, batch=3)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "The tensor attributes .*_flat_weights"
-        )  # of recurrent cells: as they were
-        program(clips)  # makes the constants of normalization, which must not be made while tracing
+        # recurrent layers set this attribute in forward, to the same value
+        warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights")
+        module(clips)  # caches the constants of normalization, which must not be created while tracing
         batch = torch.export.Dim("batch", min=1, max=2**16)
-        return torch.export.export(program, (clips,), dynamic_shapes={"clips": {0: batch}})
+        return torch.export.export(module, (clips,), dynamic_shapes={"clips": {0: batch}})
 
 
-def write_program(trained: InferenceModel, path: Path, notes: Notes) -> None:
-    torch.export.save(_trace(trained), path, extra_files={NOTES_FILE: json.dumps(notes, indent=1)})
+def write_pt2(model: InferenceModel, path: Path, metadata: Metadata) -> None:
+    extra_files = {METADATA_FILE: json.dumps(metadata, indent=1)}
+    torch.export.save(_export_program(model), path, extra_files=extra_files)
 
 
-def read_program(_: InferenceModel, path: Path) -> Ask:
-    return torch.export.load(path).module()
-
-
-def write_onnx(trained: InferenceModel, path: Path, notes: Notes) -> None:
+def write_onnx(model: InferenceModel, path: Path, metadata: Metadata) -> None:
+    program = _export_program(model)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own exporter about itself
-        program = torch.onnx.export(
-            _trace(trained), input_names=["clips"], output_names=["logits"], verbose=False
-        )
-    program.model.metadata_props.update(notes)
-    program.save(path, external_data=False)
+        warnings.simplefilter("ignore")  # deprecations in torch's own exporter
+        exported = torch.onnx.export(program, input_names=["clips"], output_names=["logits"], verbose=False)
+    assert exported is not None  # None only if torch writes the file
+    exported.model.metadata_props.update(metadata)
+    exported.save(path, external_data=False)
 
 
-def read_onnx(_: InferenceModel, path: Path) -> Ask:
-    from onnxruntime import InferenceSession  # noqa: PLC0415  only for who exports ONNX
+def read_onnx(_: InferenceModel, path: Path) -> LogitsFunction:
+    from onnxruntime import InferenceSession  # type: ignore[import-untyped]  # noqa: PLC0415  only for ONNX
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda clips: torch.from_numpy(session.run(["logits"], {"clips": clips.numpy()})[0])
 
 
-def write_weights(trained: InferenceModel, path: Path, notes: Notes) -> None:
-    write_safetensors(trained.network, path, notes)
+def read_safetensors(model: InferenceModel, path: Path) -> LogitsFunction:
+    options = model.options
+    network = create_network(options.network, len(model.classes), **network_kwargs(options)).eval()
+    load_weights(network, path)
+    return lambda clips: network(model.preprocess(clips))
 
 
-def read_weights(trained: InferenceModel, path: Path) -> Ask:
-    options = trained.options
-    network = create_network(options.network, len(trained.classes), **network_kwargs(options)).eval()
-    load_weights(network, path, layout="own")
-    return lambda clips: network(trained.prepare(clips))
+class Exporter(NamedTuple):
+    """`write` exports a model, `read` loads the file as a function; `input` describes its input in the metadata."""
+
+    input: str
+    write: Callable[[InferenceModel, Path, Metadata], None]
+    read: Callable[[InferenceModel, Path], LogitsFunction]
 
 
-FORMATS = {
-    ".onnx": Format(DECODED, ("onnx", "onnxscript", "onnxruntime"), write_onnx, read_onnx),
-    ".pt2": Format(DECODED, (), write_program, read_program),
-    ".safetensors": Format(NORMALISED, ("safetensors",), write_weights, read_weights),
+DECODED = "clips, uint8 (batch, frames, height, width, 3): BGR, as decoded by OpenCV, not normalized"
+NORMALIZED = "float32 (batch, 3, frames, height, width): (value / 255 - mean) / std of each channel"
+EXPORTERS = {
+    ".onnx": Exporter(DECODED, write_onnx, read_onnx),
+    ".pt2": Exporter(DECODED, write_pt2, lambda _, path: torch.export.load(path).module()),
+    ".safetensors": Exporter(
+        NORMALIZED,
+        lambda model, path, metadata: write_safetensors(model.network, path, metadata),
+        read_safetensors,
+    ),
 }
 
 
-def format_of(path: Path) -> Format:
-    """By a file's ending; ValueError for an unknown one, or where a package is missing."""
-    if path.suffix not in FORMATS:
-        raise ValueError(f"{path}: must end with one of {', '.join(FORMATS)}")
-    chosen = FORMATS[path.suffix]
-    missing = [name for name in chosen.packages if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"{path}: needs the packages {' '.join(missing)}: pip install {' '.join(missing)}")
-    return chosen
+def export(model: InferenceModel, path: Path) -> float:
+    """Export a model on the CPU in the format of the path's suffix; return the largest difference of its logits.
 
-
-def export(trained: InferenceModel, path: Path) -> float:
-    """Write a network, which is on the CPU, in the format of the file's ending; returns the largest difference found.
-
-    The file is put into its place after it has been compared on random clips, in batches of sizes that the exporter has
-    not seen. ValueError where it differs by more than TOLERANCE.
+    The file is saved if the difference is at most TOLERANCE. Raise ValueError if not, or for an unknown suffix.
     """
-    chosen = format_of(path)
+    if path.suffix not in EXPORTERS:
+        raise ValueError(f"{path}: must end with one of {', '.join(EXPORTERS)}")
+    exporter = EXPORTERS[path.suffix]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         staging = Path(folder) / path.name
-        chosen.write(trained, staging, notes_of(trained, chosen.takes))
-        largest = largest_difference(trained, chosen.read(trained, staging))
-        if not largest <= TOLERANCE:
-            raise ValueError(f"{path}: not written, its logits differ from the network's by {largest:.2g}")
+        exporter.write(model, staging, make_metadata(model, exporter.input))
+        difference = largest_difference(model, exporter.read(model, staging))
+        if not difference <= TOLERANCE:  # also if it is NaN
+            raise ValueError(f"{path}: not saved, logits differ from the network's by {difference:.2g}")
         staging.replace(path)
-    return largest
+    return difference
 
 
 @torch.no_grad()
-def largest_difference(trained: InferenceModel, ask: Ask) -> float:
-    """Between the network's logits and those asked for, over BATCHES of random clips; as a share of large logits."""
+def largest_difference(model: InferenceModel, exported: LogitsFunction) -> float:
+    """Return the largest difference from the model's logits on random clips, relative to logits above 1."""
     differences = []
-    for batch in BATCHES:
-        clips = example_clips(trained, batch)
-        expected = trained.logits(clips)
+    for batch in TEST_BATCHES:
+        clips = example_clips(model, batch)
+        expected = model.logits(clips)
         scale = max(1.0, float(expected.abs().max()))
-        differences.append(float((ask(clips) - expected).abs().max()) / scale)
+        differences.append(float((exported(clips) - expected).abs().max()) / scale)
     return max(differences)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m train.export", description=__doc__.split("\n\n")[1])
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="that training saved")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help=f"ending with {', '.join(FORMATS)}"
-    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint of a training run")
+    text = f"file to write, by suffix: {', '.join(EXPORTERS)}"
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help=text)
     arguments = parser.parse_args(argv)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        format_of(arguments.output)
-        trained = load_inference_model(arguments.checkpoint, torch.device("cpu"), "fp32")
-        largest = export(trained, arguments.output)
-    except (ValueError, OSError) as error:
+        model = load_inference_model(arguments.checkpoint, torch.device("cpu"), "fp32")
+        difference = export(model, arguments.output)
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
-    options = trained.options
-    print(f"{arguments.output}: {options.network}, {len(trained.classes)} classes, ", end="")
-    print(f"clips of {options.clip_length}x{options.clip_size}x{options.clip_size}, ", end="")
-    print(f"{arguments.output.stat().st_size / 1e6:.1f} MB")
-    sizes = ", ".join(map(str, BATCHES))
-    print(f"agrees with the network on batches of {sizes} random clips: largest difference {largest:.1e}")
+    network, length, size = model.options.network, model.options.clip_length, model.options.clip_size
+    megabytes = arguments.output.stat().st_size / 1e6
+    shape = f"{len(model.classes)} classes, clips of {length}x{size}x{size}"
+    print(f"{arguments.output}: {network}, {shape}, {megabytes:.1f} MB")
+    batches = ", ".join(map(str, TEST_BATCHES))
+    print(f"matches the network for batch sizes {batches}: largest difference of logits {difference:.1e}")
     return 0
 
 

@@ -1,291 +1,205 @@
-"""Pictures of runs: curves over epochs, the schedule of cycles, what is taken for what. The only file that imports
-matplotlib.
-"""
+"""Figures: curves over epochs, the multigrid schedule, confusion matrices. The only module that imports matplotlib."""
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from data.batch_sampler import BatchShape
 from train.lr_schedule import LRSchedule
-from train.multigrid import Schedule
+from train.multigrid import MultigridSchedule
 
-LINES = ("-", "--", ":", "-.")
-DPI = 110
-COLUMNS = 3  # of panels
-NAMED_CLASSES = 110  # of a matrix, at most: more would not be legible
-NUMBERED_CLASSES = 30
+mpl.rcParams.update({"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False})
 
+LINE_STYLES = ("-", "--", ":", "-.")
+COLUMNS = 3  # of axes in a row
+MAX_LABELED_CLASSES = 110  # of a confusion matrix: more would not be legible
+MAX_NUMBERED_CLASSES = 30
 
-class Curve(NamedTuple):
-    """One split of one run, an entry an epoch, in order."""
-
-    epochs: list[int]
-    top1: list[float]
-    top5: list[float]
-    loss: list[float]
+Line = tuple[Sequence[float], Sequence[float]]  # epochs, values
 
 
-class Progress(NamedTuple):
-    """What training alone has, an entry an epoch, NaN where a run did not write it.
+class Panel(NamedTuple):
+    """Lines by name that share axes, with a logarithmic scale, or else a scale from 0 to 1."""
 
-    `speeds` (clips a second) and `gates` (share that is open) by name; `batches`: steps of each shape.
-    """
-
-    epochs: list[int]
-    learning_rate: list[float]
-    speeds: dict[str, list[float]]
-    gates: dict[str, list[float]]
-    batches: list[dict[BatchShape, int]]
+    lines: Mapping[str, Line]
+    log: bool
 
 
 class History(NamedTuple):
-    """A run."""
+    """A run: panels by title, and the number of steps of each batch shape by epoch."""
 
-    train: Curve
-    val: Curve
-    progress: Progress
-
-
-def pyplot() -> Any:
-    """matplotlib's, without a display. ValueError where it is not installed."""
-    try:
-        import matplotlib  # noqa: PLC0415  only drawing needs it
-    except ImportError:
-        raise ValueError("pictures need the package matplotlib: pip install matplotlib") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    plt.rcParams.update({"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False})
-    return plt
+    panels: Mapping[str, Panel]
+    batches: Mapping[int, Mapping[BatchShape, int]]
 
 
-def save_picture(figure: Any, path: Path) -> None:
-    """PNG, SVG or PDF, by its ending; ValueError with all there are for any other."""
-    if not path.suffix:  # matplotlib would add one
-        raise ValueError(f"{path}: must end with .png, .svg or .pdf")
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, SVG or PDF file, by its suffix. Raise ValueError for other suffixes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(path, dpi=110, format=path.suffix[1:].lower())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    finally:
-        pyplot().close(figure)
 
 
 def plot_curves(runs: Mapping[str, History], path: Path) -> None:
-    """A panel for each thing that any of the runs wrote down, a color a run; `runs` by their names."""
-    plt = pyplot()
-    panels, wide = _panels(runs), _wide_panels(runs)
-    rows = -(-len(panels) // COLUMNS)
-    heights = [3.6] * rows + [2.6] * len(wide)
-    figure = plt.figure(figsize=(13, sum(heights) + 0.4), layout="constrained")
-    grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
-    places = [grid[divmod(number, COLUMNS)] for number in range(len(panels))]
-    places += [grid[rows + number, :] for number in range(len(wide))]
-    for place, draw in zip(places, [*panels, *wide], strict=True):
-        axes = figure.add_subplot(place)
-        draw(axes)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    handles = [plt.Line2D([], [], color=f"C{number}", lw=3, label=name) for number, name in enumerate(runs)]
-    handles += _line_handles({"validation": "-", "training": "--"})
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4), frameon=False)
-    save_picture(figure, path)
-
-
-Panel = Callable[[Any], None]  # draws into axes
-
-
-def _panels(runs: Mapping[str, History]) -> list[Panel]:
-    """Of all runs, what at least one has."""
-    progress = [run.progress for run in runs.values()]
-    panels = [
-        partial(_draw_split, runs=runs, field=field, title=title)
-        for field, title in (("loss", "loss"), ("top1", "top-1"), ("top5", "top-5"))
-    ]
-    if any(_is_known(run.learning_rate) for run in progress):
-        panels.append(partial(_draw_rates, progress=progress))
-    if any(_is_known(rates) for run in progress for rates in run.speeds.values()):
-        panels.append(partial(_draw_speeds, progress=progress))
-    if any(run.gates for run in progress):
-        panels.append(partial(_draw_gates, progress=progress))
-    return panels
-
-
-def _wide_panels(runs: Mapping[str, History]) -> list[Panel]:
-    """Of each run whose batches changed their shape."""
-    return [
-        partial(_draw_batches, name=name if len(runs) > 1 else "", progress=run.progress)
+    """Plot the panels of all runs, given by name, in a color per run, and the batch shapes of each multigrid run."""
+    titles = list(dict.fromkeys(title for run in runs.values() for title in run.panels))
+    multigrid = {
+        name: run.batches
         for name, run in runs.items()
-        if any(len(shares_of_clips(batches)) > 1 for batches in run.progress.batches)
-    ]
+        if any(len(clip_fractions(batches)) > 1 for batches in run.batches.values())
+    }
+    rows = math.ceil(len(titles) / COLUMNS)
+    heights = [3.6] * rows + [2.6] * len(multigrid)
+    figure = Figure(figsize=(13, sum(heights) + 0.4), layout="constrained")
+    grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
+    for number, title in enumerate(titles):
+        axes = figure.add_subplot(grid[divmod(number, COLUMNS)])
+        _plot_panel(axes, title, [run.panels.get(title) for run in runs.values()])
+    for row, (name, batches) in enumerate(multigrid.items(), start=rows):
+        _plot_batches(figure.add_subplot(grid[row, :]), name, batches)
+    for axes in figure.axes:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+    handles = [Line2D([], [], color=f"C{number}", lw=3, label=name) for number, name in enumerate(runs)]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4), frameon=False)
+    save_figure(figure, path)
 
 
-def _line_handles(lines: Mapping[str, str]) -> list[Any]:
-    """For a legend: what each kind of line means, whatever its color."""
-    line_class = pyplot().Line2D
-    return [line_class([], [], color="grey", linestyle=line, label=name) for name, line in lines.items()]
-
-
-def _is_known(values: Sequence[float]) -> bool:
-    return not all(math.isnan(value) for value in values)
-
-
-def _draw_split(axes: Any, runs: Mapping[str, History], field: str, title: str) -> None:
-    for number, run in enumerate(runs.values()):
-        for curve, line in ((run.train, "--"), (run.val, "-")):
-            axes.plot(curve.epochs, getattr(curve, field), line, color=f"C{number}", marker=".")
+def _plot_panel(axes: Axes, title: str, panels: Sequence[Panel | None]) -> None:
+    """Plot a panel of each run that has it; lines of the same name have the same style."""
+    names = dict.fromkeys(name for panel in panels if panel for name in panel.lines)
+    styles = dict(zip(names, itertools.cycle(LINE_STYLES), strict=False))
+    for number, panel in enumerate(panels):
+        for name, (epochs, values) in panel.lines.items() if panel else ():
+            axes.plot(epochs, values, styles[name], color=f"C{number}", marker=".")
+    if len(styles) > 1:
+        handles = [Line2D([], [], color="grey", ls=style, label=name) for name, style in styles.items()]
+        axes.legend(handles=handles, fontsize="small", framealpha=0.6)
+    if any(panel.log for panel in panels if panel):
+        _set_log_scale(axes)
+    else:
+        axes.set_ylim(-0.02, 1.02)
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    if field == "loss":
-        axes.set_yscale("log")  # before batch norms have settled, the first validations may be far off
-        axes.yaxis.set_major_locator(pyplot().LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
-    else:
-        axes.set_ylim(0, 1.02)
 
 
-def _draw_rates(axes: Any, progress: Sequence[Progress]) -> None:
-    for number, run in enumerate(progress):
-        axes.plot(run.epochs, run.learning_rate, color=f"C{number}", marker=".")
-    axes.set_title("learning rate, at an epoch's end")
+def _set_log_scale(axes: Axes) -> None:
     axes.set_yscale("log")
-    axes.grid(alpha=0.3)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
 
 
-def _draw_speeds(axes: Any, progress: Sequence[Progress]) -> None:
-    _draw_families(axes, [(run.epochs, run.speeds) for run in progress])
-    axes.set_title("speed, clips a second")
-    axes.set_yscale("log")
-
-
-def _draw_gates(axes: Any, progress: Sequence[Progress]) -> None:
-    _draw_families(axes, [(run.epochs, run.gates) for run in progress])
-    axes.set_title("open gates")
-    axes.set_ylim(-0.02, 1.02)
-
-
-def _draw_families(axes: Any, families: Sequence[tuple[list[int], dict[str, list[float]]]]) -> None:
-    """Several lines a run, in its color; equal names have equal kinds of line."""
-    names = dict.fromkeys(name for _, family in families for name in family)
-    lines = dict(zip(names, itertools.cycle(LINES), strict=False))
-    for number, (epochs, family) in enumerate(families):
-        for name, values in family.items():
-            axes.plot(epochs, values, lines[name], color=f"C{number}", marker=".")
-    axes.legend(handles=_line_handles(lines), fontsize="small", framealpha=0.6)
-    axes.grid(alpha=0.3)
-
-
-def shares_of_clips(batches: Mapping[BatchShape, int]) -> dict[tuple[int, int], float]:
-    """Which share of an epoch's clips had so many frames and pixels, (length, size); coarse to fine."""
-    clips: dict[tuple[int, int], int] = {}
+def clip_fractions(batches: Mapping[BatchShape, int]) -> dict[tuple[int, int], float]:
+    """Return the fraction of an epoch's clips of each (length, size), given the number of steps of each batch shape."""
+    clips: Counter[tuple[int, int]] = Counter()
     for shape, steps in batches.items():
-        clips[shape[1:]] = clips.get(shape[1:], 0) + shape.batch * steps
-    total = sum(clips.values())
-    return {key: clips[key] / total for key in sorted(clips, key=lambda key: key[0] * key[1] ** 2)}
+        clips[shape.length, shape.size] += shape.batch * steps
+    return {shape: count / clips.total() for shape, count in clips.items()}
 
 
-def _draw_batches(axes: Any, name: str, progress: Progress) -> None:
-    """Each epoch's clips by the shape of their batch, as a bar."""
-    shapes = sorted({shape for batches in progress.batches for shape in batches}, key=_volume)
-    largest = {shape[1:]: shape for shape in shapes}  # an epoch's last batch may be smaller
-    colors = pyplot().get_cmap("viridis")
-    below = [0.0] * len(progress.epochs)
-    for number, (key, shape) in enumerate(largest.items()):
-        shares = [shares_of_clips(batches).get(key, 0.0) for batches in progress.batches]
-        color = colors(number / max(1, len(largest) - 1))
-        axes.bar(progress.epochs, shares, width=0.9, bottom=below, color=color, label=str(shape))
-        below = [low + share for low, share in zip(below, shares, strict=True)]
-    axes.set_title(f"clips by the shape of their batch{', ' if name else ''}{name}")
+def _plot_batches(axes: Axes, name: str, batches: Mapping[int, Mapping[BatchShape, int]]) -> None:
+    """Plot a bar for each epoch of a run, divided by the shape of its clips."""
+    fractions = [clip_fractions(counts) for counts in batches.values()]
+    shapes = {shape for epoch in fractions for shape in epoch}
+    bottom = np.zeros(len(fractions))
+    for number, (length, size) in enumerate(sorted(shapes, key=lambda shape: shape[0] * shape[1] ** 2)):
+        heights = [epoch.get((length, size), 0.0) for epoch in fractions]
+        color = mpl.colormaps["viridis"](number / max(1, len(shapes) - 1))
+        label = f"{length}x{size}x{size}"
+        axes.bar(list(batches), heights, width=0.9, bottom=bottom, color=color, label=label)
+        bottom += heights
+    axes.set_title(f"clips by shape, {name}")
     axes.set_ylim(0, 1)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", frameon=False, reverse=True)
 
 
-def _volume(shape: BatchShape) -> tuple[int, int]:
-    return shape.length * shape.size**2, shape.batch
+DIMENSIONS = {"clips per batch": "batch", "frames": "length", "pixels": "size"}
 
 
-PARTS = {"clips a batch": "batch", "frames": "length", "pixels": "size"}
+def plot_schedule(schedule: MultigridSchedule, lr_schedule: LRSchedule, path: Path) -> None:
+    """Plot batch shapes and learning rate, of the run on the left, of the steps of epoch 1 on the right.
 
-
-def plot_schedule(schedule: Schedule, learning_rate: LRSchedule, path: Path) -> None:
-    """On the left the whole run, a band where the short cycle goes to and fro; on the right the steps of epoch 1."""
-    figure, grid = pyplot().subplots(
-        4, 2, figsize=(13, 7.5), layout="constrained", sharex="col", sharey="row"
-    )
-    whole, first = grid[:, 0], grid[:, 1]
-    _draw_run(whole, schedule, learning_rate)
-    _draw_epoch(first, schedule, learning_rate)
-    for row, title in zip(grid, (*PARTS, "learning rate"), strict=True):
-        row[0].set_ylabel(title)
+    A band on the left spans the shapes of the short cycle.
+    """
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    grid = figure.subplots(4, 2, sharex="col", sharey="row")
+    _plot_run(grid[:, 0], schedule, lr_schedule)
+    _plot_first_epoch(grid[:, 1], schedule, lr_schedule)
+    for row, label in zip(grid, (*DIMENSIONS, "learning rate"), strict=True):
+        row[0].set_ylabel(label)
         for axes in row:
             axes.grid(alpha=0.3)
-    if learning_rate.schedule == "step":
-        grid[-1, 0].set_yscale("log")
-    for axes in grid[:3].flat:
+    for axes in grid[:3, 0]:
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter("{x:g}")
-    grid[0, 0].set_title(f"the run of {learning_rate.end_epoch} epochs")
-    grid[0, 1].set_title("epoch 1, step by step")
-    whole[-1].set_xlabel("epochs")
-    first[-1].set_xlabel("step")
-    save_picture(figure, path)
+    if lr_schedule.schedule == "step":
+        _set_log_scale(grid[-1, 0])
+    grid[0, 0].set_title(f"{lr_schedule.end_epoch} epochs")
+    grid[0, 1].set_title("epoch 1")
+    grid[-1, 0].set_xlabel("epochs")
+    grid[-1, 1].set_xlabel("step")
+    save_figure(figure, path)
 
 
-def _draw_run(panels: Sequence[Any], schedule: Schedule, learning_rate: LRSchedule) -> None:
+def _plot_run(column: Sequence[Axes], schedule: MultigridSchedule, lr_schedule: LRSchedule) -> None:
+    """Plot the first and last step of each phase in each epoch."""
     times: list[float] = []
-    shapes: list[tuple[BatchShape, ...]] = []  # of the short cycle, at each time
-    rates: list[float] = []
-    for epoch in range(1, learning_rate.end_epoch + 1):
+    cycles: list[tuple[BatchShape, ...]] = []  # shapes of the short cycle at each time
+    lrs: list[float] = []
+    for epoch in range(1, lr_schedule.end_epoch + 1):
         steps = schedule.epoch(epoch)
-        done = 0
+        first = 0
         for phase, group in itertools.groupby(steps, key=lambda step: step.phase):
-            last = done + len(list(group)) - 1
-            for step, end in ((done, done), (last, last + 1)):
-                times.append(epoch - 1 + end / len(steps))
-                shapes.append(schedule.phases[phase])
-                rates.append(learning_rate.at(epoch, step, len(steps), phase))
-            done = last + 1
-    for axes, field in zip(panels, PARTS.values(), strict=False):
-        values = [[getattr(shape, field) for shape in cycle] for cycle in shapes]
+            end = first + len(list(group))
+            times += [epoch - 1 + first / len(steps), epoch - 1 + end / len(steps)]
+            cycles += [schedule.phases[phase]] * 2
+            lrs += [lr_schedule.at(epoch, step, len(steps), phase) for step in (first, end - 1)]
+            first = end
+    for axes, field in zip(column, DIMENSIONS.values(), strict=False):
+        values = [[getattr(shape, field) for shape in cycle] for cycle in cycles]
         axes.fill_between(times, [min(v) for v in values], [max(v) for v in values], color="C0", alpha=0.25)
         axes.plot(times, [v[0] for v in values], color="C0")
-    panels[-1].plot(times, rates, color="C3")
+    column[-1].plot(times, lrs, color="C3")
 
 
-def _draw_epoch(panels: Sequence[Any], schedule: Schedule, learning_rate: LRSchedule) -> None:
+def _plot_first_epoch(column: Sequence[Axes], schedule: MultigridSchedule, lr_schedule: LRSchedule) -> None:
     steps = schedule.epoch(1)
     numbers = range(1, len(steps) + 1)
-    for axes, field in zip(panels, PARTS.values(), strict=False):
+    for axes, field in zip(column, DIMENSIONS.values(), strict=False):
         axes.plot(numbers, [getattr(step.shape, field) for step in steps], color="C0", drawstyle="steps-mid")
-    rates = [learning_rate.at(1, number, len(steps), step.phase) for number, step in enumerate(steps)]
-    panels[-1].plot(numbers, rates, color="C3", drawstyle="steps-mid")
+    lrs = [lr_schedule.at(1, number, len(steps), step.phase) for number, step in enumerate(steps)]
+    column[-1].plot(numbers, lrs, color="C3", drawstyle="steps-mid")
 
 
 def plot_confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path) -> None:
-    """`counts` `(C, C)`, a row a true class: the share of its videos taken for each class. Numbers where they fit."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    """Plot a confusion matrix `(C, C)`, a row per true class, as fractions of the row, with the counts if they fit."""
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(4.5, 1.8 + 0.45 * len(classes)), 16)
-    figure, axes = pyplot().subplots(figsize=(side + 0.9, side), layout="constrained")
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, label="share of the class's videos", fraction=0.046, pad=0.02)
-    axes.set(title=title, xlabel="taken for", ylabel="class")
+    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, label="fraction of the class's videos", fraction=0.046, pad=0.02)
+    axes.set(title=title, xlabel="predicted as", ylabel="class")
     axes.spines[:].set_visible(False)
-    if len(classes) <= NAMED_CLASSES:
-        # as they are, also with a dollar in them
+    if len(classes) <= MAX_LABELED_CLASSES:
+        # parse_math: a class name may contain a dollar sign
         axes.set_xticks(range(len(classes)), classes, rotation=90, parse_math=False)
         axes.set_yticks(range(len(classes)), classes, parse_math=False)
-    if len(classes) <= NUMBERED_CLASSES:
+    if len(classes) <= MAX_NUMBERED_CLASSES:
         for row, column in np.argwhere(counts):
-            color = "white" if shares[row, column] > 0.55 else "black"
-            axes.text(
-                column, row, counts[row, column], ha="center", va="center", color=color, fontsize="small"
-            )
-    save_picture(figure, path)
+            color = "white" if fractions[row, column] > 0.55 else "black"
+            text = axes.text(column, row, str(counts[row, column]), color=color, fontsize="small")
+            text.set(ha="center", va="center")
+    save_figure(figure, path)

@@ -1,7 +1,7 @@
-"""What training leaves, as something to ask: a network with its classes, and clips prepared as validation does it.
+"""Load a checkpoint for inference: the network in evaluation mode, its classes, and the preprocessing of its clips.
 
-trained = load_inference_model(Path("srtg_r3d_34_best.pth"), torch.device("cuda", 0))
-best = trained.classes[trained.logits(clips)[0].argmax()]
+model = load_inference_model(Path("srtg_r3d_34_best.pth"), torch.device("cuda", 0))
+label = model.classes[model.logits(clips)[0].argmax()]
 """
 
 from collections.abc import Mapping
@@ -14,20 +14,17 @@ from torch import Tensor, nn
 
 from network import create_network
 from network.pretrained import read_tensors_file
-from train.engine import AUTOCAST
+from train.engine import AUTOCAST_DTYPES
 from train.input_norm import ClipNormalizer
 from train.options import Options, network_kwargs
-
-NEEDED = ("state_dict", "epoch", "options", "classes", "normalization", "dataset")
 
 
 @dataclass(frozen=True)
 class InferenceModel:
-    """A network on its device, in evaluation mode, with the weights that its validation saw: averaged where there is an
-    average.
+    """A trained network in evaluation mode on its device, with the weights used in validation (the EMA, if enabled).
 
-    `classes` are names in the order of the logits. `options` are those of its run: clip length, size, short side,
-    intervals. `epoch`: how many are done. `dataset`: which one it was trained on, as the checkpoint says.
+    `classes`: names in the order of the logits. `options`: those of the training run, with clip length, clip size,
+    short side and intervals. `epoch`: number of completed epochs. `dataset`: the dataset entry of the checkpoint.
     """
 
     path: Path
@@ -40,53 +37,45 @@ class InferenceModel:
     epoch: int
     dataset: Mapping[str, Any]
 
-    def prepare(self, clips: Tensor) -> Tensor:
-        """uint8 `(B, T, H, W, 3)`, BGR -> the network's input, float32 `(B, 3, T, H, W)`, on the device."""
-        return self.normalization(clips.to(self.device, non_blocking=True))
+    @property
+    def short_side(self) -> int:
+        """Short side that frames are scaled to before the center crop."""
+        assert self.options.short_side is not None  # filled in when training starts
+        return max(self.options.short_side, self.options.clip_size)
 
-    def autocast(self) -> torch.autocast:
-        """Within, the network computes in the precision chosen."""
-        dtype = AUTOCAST[self.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32")
+    def preprocess(self, clips: Tensor) -> Tensor:
+        """Return the network's input, float32 `(B, 3, T, H, W)`, for decoded clips, uint8 `(B, T, H, W, 3)`, BGR."""
+        return self.normalization(clips.to(self.device, non_blocking=True))
 
     @torch.no_grad()
     def logits(self, clips: Tensor) -> Tensor:
-        """uint8 `(B, T, H, W, 3)`, BGR -> float32 `(B, num_classes)`, on the device."""
-        inputs = self.prepare(clips)
-        with self.autocast():
+        """Return float32 logits `(B, num_classes)` for clips, uint8 `(B, T, H, W, 3)`, BGR, on any device."""
+        inputs = self.preprocess(clips)
+        with torch.autocast(
+            self.device.type, dtype=AUTOCAST_DTYPES[self.precision], enabled=self.precision != "fp32"
+        ):
             return self.network(inputs).float()
 
 
 def load_inference_model(path: Path, device: torch.device, precision: str | None = None) -> InferenceModel:
-    """The network of a checkpoint. `precision`: fp32, fp16 or bf16, by default as training: fp16 on a GPU.
+    """Return the model of a checkpoint. `precision`: fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU).
 
-    Raises FileNotFoundError, or ValueError where the file is not what training saved.
+    Raise FileNotFoundError, or ValueError if the file is not a checkpoint of a training run.
     """
     precision = precision or ("fp16" if device.type == "cuda" else "fp32")
-    content = read_tensors_file(path)
-    absent = [key for key in NEEDED if not isinstance(content, Mapping) or key not in content]
-    if absent:
-        raise ValueError(f"{path}: is not a checkpoint of a training run, has no {', '.join(absent)}")
+    checkpoint = read_tensors_file(path)
     try:
-        options = Options.of(content["options"])
-        classes = tuple(content["classes"])
-        normalization = ClipNormalizer.of(content["normalization"])
+        options = Options.from_dict(checkpoint["options"])
+        classes = tuple(checkpoint["classes"])
         network = create_network(options.network, len(classes), **network_kwargs(options))
-        network.load_state_dict(content["state_dict"])
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: is a checkpoint that does not fit this version, {reason}") from error
+        network.load_state_dict(checkpoint["state_dict"])
+        normalization = ClipNormalizer.from_dict(checkpoint["normalization"])
+        epoch, dataset = checkpoint["epoch"], checkpoint["dataset"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a checkpoint of a training run: {error!r}") from error
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path}: incompatible checkpoint: {error}") from error
     network.eval().requires_grad_(False).to(device)
     if device.type == "cuda" and precision != "fp32":
-        network.to(memory_format=torch.channels_last_3d)
-    return InferenceModel(
-        path=path,
-        network=network,
-        device=device,
-        precision=precision,
-        classes=classes,
-        options=options,
-        normalization=normalization,
-        epoch=content["epoch"],
-        dataset=content["dataset"],
-    )
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return InferenceModel(path, network, device, precision, classes, options, normalization, epoch, dataset)

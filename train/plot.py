@@ -1,8 +1,8 @@
 """python -m train.plot RESULTS_DIR... [-o curves.png] [--schedule schedule.png]
 
-What happened in one or more runs, over their epochs, as a picture (PNG, SVG or PDF, by its ending): loss, top-1, top-5,
-learning rate, clips a second, open gates and batch shapes; and each run's best epoch as text. `--schedule` draws what
-the cycles of one run have planned, from the moment it started.
+Plot loss, top-1, top-5, learning rate, throughput, gate values and batch shapes of one or more runs over their epochs
+(PNG, SVG or PDF, by suffix), and print the best epoch of each run. `--schedule` plots the planned batch shapes and
+learning rate of one run, also before its first epoch has ended.
 """
 
 import csv
@@ -10,134 +10,133 @@ import json
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data.batch_sampler import BatchShape
-from data.common.cli import OneLineParser, sanitize
-from train.builders import make_learning_rate, make_schedule
-from train.callbacks import GATES_COLUMN, SPEED_COLUMNS
-from train.csv_log import TABLES
-from train.dry_run import flops_of
-from train.figures import Curve, History, Progress, plot_curves, plot_schedule
+from data.common.cli import OneLineParser
+from train.builders import make_lr_schedule, make_schedule
+from train.callbacks import GATES_COLUMN, THROUGHPUT_COLUMNS
+from train.csv_log import RESULTS
+from train.dry_run import make_clip_flops
+from train.figures import History, Line, Panel, plot_curves, plot_schedule
 from train.lr_schedule import LRSchedule
-from train.multigrid import Schedule
+from train.multigrid import MultigridSchedule
 from train.options import Options
 
-Row = dict[str, str]
-SCORES = ("Top1", "Top5", "Loss")
+METRICS = {"Loss": "loss", "Top1": "top-1", "Top5": "top-5"}
+Row = dict[str, Any]
 
 
 def read_rows(folder: Path, split: str) -> list[Row]:
-    """All rows of `<split>_results_s*.csv` of a run, by epoch; their `Epoch`, `Top1`, `Top5` and `Loss` are numbers.
+    """Return the rows of all `<split>_results_s*.csv` of a run by epoch, as numbers, NaN for empty fields.
 
-    FileNotFoundError where there is no such file, ValueError for a bad row and where there is none.
+    `Batches` is the number of steps of each batch shape. Raise FileNotFoundError if there is no such file, ValueError
+    for an invalid row, and if there are no rows.
     """
-    paths = sorted(folder.glob(f"{split}_{TABLES}"))
+    paths = sorted(folder.glob(f"{split}_{RESULTS}"))
     if not paths:
-        raise FileNotFoundError(f"{folder}: holds no {split}_results_s*.csv")
-    rows = []
+        raise FileNotFoundError(f"{folder}: no {split}_results_s*.csv")
+    rows: list[Row] = []
     for path in paths:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.DictReader(file, strict=True)
             try:
-                for row in csv.DictReader(file, strict=True):
-                    rows.append((int(row["Epoch"]), row))
-                    [float(row[name]) for name in SCORES]
-                    [float(row.get(name) or "nan") for name in ("LRSchedule", *SPEED_COLUMNS)]
-            except csv.Error as error:
-                raise ValueError(f"{path}: is no CSV, {error}") from error
-            except (KeyError, TypeError, ValueError):
-                raise ValueError(f"{path}: {sanitize(row)} is not a row Epoch,Top1,Top5,Loss") from None
+                rows += map(_parse_row, reader)
+            except (csv.Error, KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {reader.line_num}: invalid row: {error!r}") from None
     if not rows:
         raise ValueError(f"{paths[-1]}: no epoch has ended yet")
-    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+    return sorted(rows, key=lambda row: row["Epoch"])
 
 
-def curve_of(rows: Sequence[Row]) -> Curve:
-    return Curve([int(row["Epoch"]) for row in rows], *(_column(rows, name) for name in SCORES))
+def _parse_row(row: Mapping[str, str]) -> Row:
+    numbers = {name: float(text or "nan") for name, text in row.items() if name != "Batches"}
+    numbers |= {name: float(row[name]) for name in METRICS}
+    return {**numbers, "Epoch": int(row["Epoch"]), "Batches": parse_batches(row.get("Batches", ""))}
 
 
-def progress_of(rows: Sequence[Row]) -> Progress:
-    gates = dict.fromkeys(name for row in rows for name in row if name and name.startswith(GATES_COLUMN))
-    return Progress(
-        epochs=[int(row["Epoch"]) for row in rows],
-        learning_rate=_column(rows, "LRSchedule"),
-        speeds={name.lower(): _column(rows, name) for name in SPEED_COLUMNS},
-        gates={name.removeprefix(GATES_COLUMN): _column(rows, name) for name in gates},
-        batches=[read_batches(row.get("Batches") or "") for row in rows],
-    )
-
-
-def _column(rows: Sequence[Row], name: str) -> list[float]:
-    """NaN where a row has no such value, as those of older runs."""
-    return [float(row.get(name) or "nan") for row in rows]
-
-
-def read_batches(text: str) -> dict[BatchShape, int]:
-    """`12*8x16x112x112 11*16x16x80x80` -> the steps of each shape."""
-    batches = {}
-    for steps, batch, length, size in re.findall(r"(\d+)\*(\d+)x(\d+)x(\d+)x\d+", text):
-        batches[BatchShape(int(batch), int(length), int(size))] = int(steps)
-    return batches
+def parse_batches(text: str) -> dict[BatchShape, int]:
+    """Return the number of steps of each shape, given `12*8x16x112x112 11*16x16x80x80`."""
+    return {
+        BatchShape(int(batch), int(length), int(size)): int(steps)
+        for steps, batch, length, size in re.findall(r"(\d+)\*(\d+)x(\d+)x(\d+)x\d+", text)
+    }
 
 
 def read_history(folder: Path) -> History:
-    train, val = read_rows(folder, "train"), read_rows(folder, "val")
-    return History(curve_of(train), curve_of(val), progress_of(train))
+    """Return the curves of a run, given its results folder."""
+    train, val = (read_rows(folder, split) for split in ("train", "val"))
+    panels = {
+        title: Panel({"validation": _line(val, column), "training": _line(train, column)}, column == "Loss")
+        for column, title in METRICS.items()
+    }
+    panels["learning rate"] = Panel({"": _line(train, "LR")}, log=True)
+    throughput = {name: _line(train, column) for name, column in THROUGHPUT_COLUMNS.items()}
+    panels["throughput (clips/s)"] = Panel(throughput, log=True)
+    stages = [name.removeprefix(GATES_COLUMN) for name in train[-1] if name.startswith(GATES_COLUMN)]
+    if stages:
+        gates = {stage: _line(train, GATES_COLUMN + stage) for stage in stages}
+        panels["gate values"] = Panel(gates, log=False)
+    return History(panels, {row["Epoch"]: row["Batches"] for row in train})
 
 
-def read_schedule(folder: Path) -> tuple[Schedule, LRSchedule]:
-    """What a run has planned, from its `run.json`. FileNotFoundError, or ValueError for one that is damaged."""
+def _line(rows: Sequence[Row], column: str) -> Line:
+    return [row["Epoch"] for row in rows], [row.get(column, math.nan) for row in rows]
+
+
+def read_schedule(folder: Path) -> tuple[MultigridSchedule, LRSchedule]:
+    """Return the schedules of a run from its `run.json`. Raise FileNotFoundError, or ValueError for an invalid file."""
     path = folder / "run.json"
     try:
-        content = json.loads(path.read_text("utf-8"))
-        options = Options.of(content["options"])
-        clips, classes = content["dataset"]["train"]["videos"], content["dataset"]["classes"]
+        run = json.loads(path.read_text("utf-8"))
+        options = Options.from_dict(run["options"])
+        num_clips, num_classes = run["dataset"]["train"]["videos"], run["dataset"]["classes"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: is not what a run wrote, {error}") from None
-    return make_schedule(options, clips, flops_of(options, classes)), make_learning_rate(options)
+        raise ValueError(f"{path}: not the run.json of a training run: {error!r}") from None
+    return make_schedule(options, num_clips, make_clip_flops(options, num_classes)), make_lr_schedule(options)
 
 
-def best_epoch(val: Curve) -> int:
-    """The place of the highest top-1, the first of several; NaN, where no video could be read, is the lowest."""
-    scores = [-1.0 if math.isnan(score) else score for score in val.top1]
-    return scores.index(max(scores))
+def best_row(val: Sequence[Row]) -> Row:
+    """Return the first row with the highest top-1; NaN, for an epoch without readable videos, is the lowest."""
+    return max(val, key=lambda row: -1.0 if math.isnan(row["Top1"]) else row["Top1"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m train.plot", description=__doc__.split("\n\n")[1])
-    parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RESULTS_DIR", help="folder with the results of a run"
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RESULTS_DIR", help="results folder of a run")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("curves.png"),
+        metavar="FILE",
+        help="figure to write (default: curves.png)",
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("curves.png"), help="(default: curves.png)")
-    parser.add_argument("--schedule", type=Path, metavar="PICTURE", help="also draw the plan of the run")
+    add("--schedule", type=Path, metavar="FILE", help="also plot the schedule of the run")
     arguments = parser.parse_args(argv)
-    if arguments.schedule and len(arguments.runs) > 1:
-        parser.error(f"--schedule: draws the plan of one run, {len(arguments.runs)} were given")
+    runs: list[Path] = arguments.runs
+    if arguments.schedule and len(runs) > 1:
+        parser.error(f"--schedule: needs a single run, not {len(runs)}")
     try:
-        names = [path.resolve().name for path in arguments.runs]
-        labels = [
-            name if names.count(name) == 1 else str(path)
-            for name, path in zip(names, arguments.runs, strict=True)
-        ]
         if arguments.schedule:
-            plot_schedule(*read_schedule(arguments.runs[0]), arguments.schedule)
+            plot_schedule(*read_schedule(runs[0]), arguments.schedule)
             print(f"schedule: {arguments.schedule}")
-            if not any(arguments.runs[0].glob("*_results_s*.csv")):
-                print(f"{arguments.runs[0]}: no epoch has ended yet, so there are no curves")
+            if not any(runs[0].glob(f"*_{RESULTS}")):
+                print(f"{runs[0]}: no epoch has ended yet, no curves to plot")
                 return 0
-        histories = [read_history(path) for path in arguments.runs]
-        plot_curves(dict(zip(labels, histories, strict=True)), arguments.output)
+        plot_curves({str(path): read_history(path) for path in runs}, arguments.output)
+        for path in runs:
+            best = best_row(read_rows(path, "val"))
+            scores = f"top-1 {best['Top1']:.3f}, top-5 {best['Top5']:.3f}"
+            print(f"{path}: best val {scores} (epoch {best['Epoch']})")
+            for result in sorted([*path.glob(f"val_{RESULTS}"), *path.glob("*_best.pth")]):
+                print(f"  {result}")
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    for path, history in zip(arguments.runs, histories, strict=True):
-        val, best = history.val, best_epoch(history.val)
-        print(
-            f"{path}: best val top-1 {val.top1[best]:.3f}, top-5 {val.top5[best]:.3f} (epoch {val.epochs[best]})"
-        )
-        for result in sorted([*path.glob("val_results_s*.csv"), *path.glob("*_best.pth")]):
-            print(f"  {result}")
-    print(f"picture: {arguments.output}")
+    print(f"figure: {arguments.output}")
     return 0
 
 

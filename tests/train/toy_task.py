@@ -1,4 +1,4 @@
-"""A network that sees nothing but brightness, as training would have saved it."""
+"""A network that classifies clips by their brightness, without training, and videos of known brightness."""
 
 from pathlib import Path
 
@@ -6,17 +6,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.ffmpeg import written_video
+import tests.tiny_network  # noqa: F401  registers tiny
+from data.ffmpeg import video_writer
 from network import create_network
-from train.input_norm import ClipNormalizer
+from tests.train.checkpoints import save_network
 from train.options import Options
 
 CLASSES = ("dark", "bright")
-OPTIONS = Options(network="ir_csn_50", clip_length=4, clip_size=64, short_side=64, val_frame_interval=2)
+OPTIONS = Options(network="tiny", clip_length=4, clip_size=64, short_side=64, val_frame_interval=2)
 
 
-def bright_network() -> nn.Module:
-    """Blocks pass on what they get, the stem gives the brightness of the middle of each of its windows."""
+def brightness_network() -> nn.Module:
+    """Return a network whose blocks are identities and whose stem measures brightness."""
     network = create_network(OPTIONS.network, len(CLASSES), zero_init_residual=True)
     with torch.no_grad():
         stem = network.stem[0].weight
@@ -26,27 +27,19 @@ def bright_network() -> nn.Module:
             if "downsample.0" in name:
                 parameter.fill_(1 / parameter.shape[1])
         network.fc.weight[0] = 0
-        network.fc.weight[1] = 10 / 512  # ten times the mean brightness beyond the mean of all pixels
+        network.fc.weight[1] = 10 / network.fc.in_features  # logit: ten times the mean brightness
         network.fc.bias[:] = torch.tensor([4.0, 0.0])
     return network
 
 
-def save_bright(path: Path) -> Path:
-    content = {
-        "state_dict": bright_network().state_dict(),
-        "epoch": 1,
-        "options": OPTIONS.plain(),
-        "classes": list(CLASSES),
-        "normalization": ClipNormalizer().plain(),
-        "dataset": {},
-    }
-    torch.save(content, path)
-    return path
+def save_brightness_network(path: Path) -> Path:
+    return save_network(path, brightness_network(), OPTIONS, CLASSES)
 
 
 def write_video(path: Path, frames: np.ndarray) -> Path:
-    """Of grey frames `(T, H, W)`."""
-    with written_video(path, *frames.shape[1:], 25, threads=1) as writer:
+    """Write grey frames `(T, H, W)` as a video of 25 frames per second."""
+    _, height, width = frames.shape
+    with video_writer(path, height, width, 25, threads=1) as writer:
         for frame in frames:
             writer.write(np.repeat(frame[..., None], 3, axis=2).astype(np.uint8))
     return path

@@ -1,8 +1,8 @@
 """python -m train.evaluate CHECKPOINT... --dataset DIR [--split val] [--clips 10] [--crops 3] [--output DIR]
 
-How good a network is on whole videos: each is looked at in several views, `--clips` along its time times `--crops` in
-its frames, whose probabilities are averaged. Of several checkpoints, or score files (.npz) that this wrote, the average
-is judged too. `torchrun --nproc-per-node 4 -m train.evaluate ...` shares the videos between four GPUs.
+Evaluate checkpoints on whole videos: the probabilities of `--clips` clips along the time axis times `--crops` spatial
+crops are averaged. Given several checkpoints, or scores files (.npz) of earlier evaluations, their average is evaluated
+too. `torchrun --nproc-per-node 4 -m train.evaluate ...` shares the videos among four GPUs.
 """
 
 import argparse
@@ -14,152 +14,138 @@ from pathlib import Path
 import coloredlogs
 import torch
 
-from data.common.cli import OneLineParser, not_negative, positive
+from data.common.cli import OneLineParser, not_negative, positive, sanitize
 from data.label_files import write_csv
 from data.multiview import CROPS
-from train.evaluate.multiview import evaluate, open_videos
-from train.evaluate.scores import Scores, average, class_rows, confusion, summarize
-from train.figures import plot_confusion, pyplot
+from train.evaluate.multiview import evaluate, load_split
+from train.evaluate.scores import Scores, average_scores, class_rows, confusion_matrix, summarize
+from train.figures import plot_confusion
 from train.inference import load_inference_model
-from train.options import PRECISIONS, Options, share
+from train.options import PRECISIONS, Options, fraction
 from train.parallel.devices import choose_device, oom_as
-from train.parallel.distributed import DistContext, RemoteRankError, join
+from train.parallel.distributed import DistContext, RemoteRankError, init_distributed
 
 logger = logging.getLogger(__name__)
 
 
-def table(scores: Scores) -> str:
-    """What is printed of an evaluation, a line a number."""
+def summary_text(scores: Scores) -> str:
+    """Return the accuracies of an evaluation, one per line."""
     summary = summarize(scores)
-    lines = {}
-    if summary.clip:
-        lines |= {"clip@1": summary.clip[0], "clip@5": summary.clip[1]}
-    lines |= {f"video@{k} ({scores.views})": value for k, value in zip((1, 5), summary.video, strict=True)}
-    lines["mean class accuracy"] = summary.class_mean
-    width = max(map(len, lines))
-    return "\n".join(f"  {name.ljust(width)}  {value:.4f}" for name, value in lines.items())
+    accuracies = dict(zip(("clip@1", "clip@5"), summary.clip, strict=True)) if summary.clip else {}
+    accuracies[f"video@1 ({scores.views})"], accuracies[f"video@5 ({scores.views})"] = summary.video
+    accuracies["mean per-class accuracy"] = summary.mean_class
+    width = max(map(len, accuracies))
+    return "\n".join(f"  {name.ljust(width)}  {value:.4f}" for name, value in accuracies.items())
 
 
-def write_tables(scores: Scores, folder: Path) -> list[Path]:
-    """`scores.npz`, `classes.csv`, `confusion.csv` and `confusion.png` in a folder."""
-    names = ("scores.npz", "classes.csv", "confusion.csv", "confusion.png")
-    paths = [folder / name for name in names]
-    counts = confusion(scores)
-    scores.save(paths[0])
-    write_csv(paths[1], ["Class", "Videos", "Top1", "Top5", "TakenFor", "Times"], class_rows(scores))
+def write_results(scores: Scores, folder: Path) -> None:
+    """Write `scores.npz`, `classes.csv`, `confusion.csv` and `confusion.png`."""
+    scores.save(folder / "scores.npz")
+    columns = ["Class", "Videos", "Top1", "Top5", "ConfusedWith", "Count"]
+    write_csv(folder / "classes.csv", columns, class_rows(scores))
+    counts = confusion_matrix(scores)
     rows = ([name, *row] for name, row in zip(scores.classes, counts.tolist(), strict=True))
-    write_csv(paths[2], ["Class", *scores.classes], rows)
+    write_csv(folder / "confusion.csv", ["Class", *scores.classes], rows)
     title = f"video@1 ({scores.views}): {summarize(scores).video[0]:.4f}"
-    plot_confusion(counts, scores.classes, title, paths[3])
-    return paths
+    plot_confusion(counts, scores.classes, title, folder / "confusion.png")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m train.evaluate", description=__doc__.split("\n\n")[1])
     add = parser.add_argument
-    add("files", type=Path, nargs="+", metavar="CHECKPOINT", help="what training saved, or scores (.npz)")
-    add("--dataset", type=Path, metavar="DIR", help="folder of the data set, the one that holds jpg/")
+    add("files", type=Path, nargs="+", metavar="CHECKPOINT", help="checkpoint, or scores file (.npz)")
+    add("--dataset", type=Path, metavar="DIR", help="folder of the dataset, which contains jpg/")
     add("--labels", type=Path, metavar="DIR", help="folder of the label files (default: as in training)")
-    add("--split", choices=("val", "train"), default="val", help="(default: val)")
-    add("--clips", type=positive, default=10, metavar="N", help="along a video's time (default: 10)")
-    text = "the centre; 3 along the longer side; 10: corners and centre, and mirrored (default: 3)"
+    add("--split", choices=("val", "train"), default="val", help="split to evaluate (default: val)")
+    add("--clips", type=positive, default=10, metavar="N", help="clips per video (default: 10)")
+    text = "1: center; 3: along the longer side; 10: corners and center, and flipped (default: 3)"
     add("--crops", type=int, choices=CROPS, default=3, help=text)
-    add("--output", type=Path, metavar="DIR", help="for what it writes (default: beside the first file)")
-    add("--batch-size", type=positive, metavar="N", help="views at once (default: as in training)")
-    text = "processes that read videos (default: %(default)s)"
+    add("--output", type=Path, metavar="DIR", help="folder for the results (default: beside the first file)")
+    add("--batch-size", type=positive, metavar="N", help="views per batch (default: as in training)")
+    text = "dataloader worker processes (default: %(default)s)"
     add("--workers", type=not_negative, default=Options.workers, metavar="N", help=text)
-    add("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on the CPU)")
-    add("--gpus", type=int, choices=(0, 1), help="0 is the CPU (default: 1 if there is one)")
-    text = "share of the videos that may have no store (default: as in training)"
-    add("--max-missing", type=share, metavar="SHARE", help=text)
-    text = "leave out videos that cannot be read; an error otherwise"
-    add("--skip-bad-samples", action="store_true", help=text)
+    add("--precision", choices=PRECISIONS, help="of the network (default: fp16 on a GPU, fp32 on the CPU)")
+    add("--gpus", type=int, choices=(0, 1), help="0: use the CPU (default: 1 if there is a GPU)")
+    text = "fraction of the videos that may be missing (default: as in training)"
+    add("--max-missing", type=fraction, metavar="FRACTION", help=text)
+    add("--skip-bad-samples", action="store_true", help="skip corrupt videos instead of failing")
     return parser
 
 
-def _scores_of(path: Path, arguments: argparse.Namespace, device: torch.device, dist: DistContext) -> Scores:
-    """A file's own scores, or a checkpoint's of all videos. Prints how good they are."""
+def _load_or_evaluate(
+    path: Path, arguments: argparse.Namespace, device: torch.device, dist: DistContext
+) -> Scores:
+    """Return the scores in a scores file, or of a checkpoint on all videos; print their summary."""
     if path.suffix == ".npz":
-        scores, what = Scores.load(path), "scores"
+        scores, source = Scores.load(path), "scores"
     else:
-        trained = load_inference_model(path, device, arguments.precision)
-        videos = open_videos(
-            trained, arguments.dataset, arguments.labels, arguments.split, arguments.max_missing
+        model = load_inference_model(path, device, arguments.precision)
+        videos = load_split(
+            model, arguments.dataset, arguments.labels, arguments.split, arguments.max_missing
         )
         scores, bad = evaluate(
-            trained,
+            model,
             videos,
             dist,
             clips=arguments.clips,
             crops=arguments.crops,
-            batch_size=arguments.batch_size or trained.options.batch_size,
+            batch_size=arguments.batch_size or model.options.batch_size,
             workers=arguments.workers,
             skip_bad_samples=arguments.skip_bad_samples,
         )
-        what = f"{trained.options.network} after epoch {trained.epoch}"
-        for sample in bad if dist.is_main_process else []:
-            logger.warning("left out: %s", sample.reason)
+        source = f"{model.options.network} after epoch {model.epoch}"
         if bad:
-            what += f", {len(bad)} of {len(videos)} videos left out"
+            for sample in bad:
+                logger.warning("corrupt video skipped: %s", sample.reason)
+            source += f", {len(bad)} of {len(videos)} videos skipped"
     if dist.is_main_process:
-        print(f"{path}: {what}, {len(scores.videos)} videos of {len(set(scores.labels))} classes")
-        print(table(scores), flush=True)
+        print(f"{path}: {source}, {len(scores.videos)} videos of {len(set(scores.labels))} classes")
+        print(summary_text(scores), flush=True)
     return scores
 
 
 def _run(arguments: argparse.Namespace, dist: DistContext) -> None:
-    folder = arguments.output or _default_output(arguments)
-    if dist.is_main_process:  # what is missing shows before the work
-        pyplot()
-        folder.mkdir(parents=True, exist_ok=True)
+    folder: Path = arguments.output
+    if folder is None:
+        first = arguments.files[0]
+        suffix = f"{arguments.split}_{arguments.clips}x{arguments.crops}"
+        folder = first.with_name("average" if first.suffix == ".npz" else f"{first.stem}_{suffix}")
+    if dist.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)  # fail before the work, not after it
     device, _ = choose_device(arguments.gpus, dist)
-    several, written = [], []
+    results = []
     for number, path in enumerate(arguments.files, start=1):
-        several.append(_scores_of(path, arguments, device, dist))
-        if dist.is_main_process and len(arguments.files) > 1:  # now, as the next may fail
-            written.append(folder / f"{number}_{path.stem}.npz")
-            several[-1].save(written[-1])
-    if not dist.is_main_process:
-        return
-    scores = average(several)
-    if len(several) > 1:
-        print(f"average of {len(several)}")
-        print(table(scores))
-    written += write_tables(scores, folder)
-    print(f"written to {folder}: {', '.join(path.name for path in written)}")
-
-
-def _default_output(arguments: argparse.Namespace) -> Path:
-    first = arguments.files[0]
-    if first.suffix == ".npz":
-        return first.with_name("average")
-    return first.with_name(f"{first.stem}_{arguments.split}_{arguments.clips}x{arguments.crops}")
+        results.append(_load_or_evaluate(path, arguments, device, dist))
+        if dist.is_main_process and len(arguments.files) > 1:  # before the next file, which may fail
+            results[-1].save(folder / f"{number}_{path.stem}.npz")
+    if dist.is_main_process:
+        scores = average_scores(results)
+        if len(results) > 1:
+            print(f"average of {len(results)}\n{summary_text(scores)}")
+        write_results(scores, folder)
+        print(f"results: {folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.dataset is None and any(path.suffix != ".npz" for path in arguments.files):
         parser.error("the following arguments are required: --dataset")
     dist = DistContext()
     try:
-        dist = join()
-        coloredlogs.install(
-            level="INFO" if dist.is_main_process else "ERROR", fmt="%(levelname)s %(message)s"
-        )
-        with dist.explained(), oom_as(OSError, "out of memory; a lower --batch-size may help"):
+        dist = init_distributed()
+        level = "INFO" if dist.is_main_process else "ERROR"
+        coloredlogs.install(level=level, fmt="%(levelname)s %(message)s")
+        with dist.translate_dist_errors(), oom_as(OSError, "out of memory; try a lower --batch-size"):
             _run(arguments, dist)
-        dist.leave()
+        dist.shutdown()
     except KeyboardInterrupt:
-        logger.error("stopped")
+        logger.error("interrupted")
         return 130
     except (ValueError, LookupError, OSError, RemoteRankError) as error:
-        if dist.report(" ".join(str(error).split())):
+        if dist.publish_error(sanitize(error)):
             parser.error(str(error))
         return 2
-    except Exception as error:
-        dist.report(f"{type(error).__name__}: {error}")
-        raise
     return 0
 
 

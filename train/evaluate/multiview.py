@@ -1,11 +1,11 @@
-"""A network's scores of whole videos: several views of each, whose probabilities are averaged; on several processes.
+"""Multi-view testing: score each video by the mean probabilities of several clips and crops, on one or more ranks.
 
-Follow a video: `view_loader`'s workers read its views (data/multiview.py), `score_videos` sends them through the network,
-`evaluate` puts together what all processes have scored (train/evaluate/scores.py).
+`view_loader` reads the views of a video (data/multiview.py), `score_videos` runs the network on them, `evaluate`
+gathers the scores of all ranks (train/evaluate/scores.py).
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,68 +24,53 @@ from train.parallel.distributed import DistContext
 
 
 class VideoScore(NamedTuple):
-    """What one video scored: mean probabilities `(C,)`; how many views, how many right in the first and first five."""
+    """Mean probabilities `(C,)` of a video, by index, and its number of views, top-1 and top-5 correct ones."""
 
-    index: int
+    video: int
     probabilities: np.ndarray
-    clips: tuple[int, int, int]
+    clip_counts: tuple[int, int, int]
 
 
-def open_videos(
-    trained: InferenceModel, root: Path, labels: Path | None, split: str, max_missing: float | None = None
+def load_split(
+    model: InferenceModel, root: Path, labels: Path | None, split: str, max_missing: float | None
 ) -> VideoIndex:
-    """The videos of a split, in the numbers of the network's classes, by the label files of the set it was trained on.
+    """Return the videos of a split, with class indices as the model has them.
 
-    `labels`: their folder, by default the one that training was given, if it was. `max_missing`: the share of them that
-    may have no store, by default as in training. Raises as
-    data.video_list.load_dataset, but needs no videos of the other split; ValueError for a class that the network does not
-    know.
+    If None, the folder of the label files and the fraction of videos that may be missing are those of training. Raise
+    ValueError for a class that the model does not have, and as data.video_list.load_dataset.
     """
-    name = trained.dataset.get("name")
+    name = model.dataset.get("name")
     if name not in SPECS:
-        raise ValueError(f"{trained.path}: does not say which data set it was trained on")
-    spec, options = SPECS[name], trained.options
+        raise ValueError(f"{model.path}: the checkpoint does not name its dataset")
+    spec, options = SPECS[name], model.options
     file_name = {"train": spec.train_csv, "val": spec.val_csv}[split].format(variant=options.variant)
     path = find_label_folder(root, file_name, labels or options.labels) / file_name
     rows = read_label_csv(path, spec.timed_ids)
     allowed = options.max_missing if max_missing is None else max_missing
-    whose = f"that {trained.path} knows"
-    return find_videos(root / "jpg", path, rows, trained.classes, allowed, whose)
+    return find_videos(root / "jpg", path, rows, model.classes, allowed, f"classes of {model.path}")
 
 
-def score_videos(trained: InferenceModel, videos: Iterable[Batch], batch_size: int) -> Iterator[VideoScore]:
-    """What each video scores. `videos` are batches of one, as `view_loader` gives; at most `batch_size` views at once.
+def score_videos(model: InferenceModel, videos: Sequence[Batch], batch_size: int) -> list[VideoScore]:
+    """Return the scores of videos, running the network on up to `batch_size` of all their views at a time.
 
-    ValueError where the network gives no numbers.
+    `videos`: batches of one, as `view_loader` yields them. Raise ValueError if probabilities are NaN or Inf.
     """
-    for group in _groups(videos, batch_size):
-        views = torch.cat([video.clips[0] for video in group])
-        probabilities = torch.cat([trained.logits(part).softmax(dim=1) for part in views.split(batch_size)])
-        if not probabilities.isfinite().all():
-            raise ValueError(
-                f"{trained.path}: gives no numbers in {trained.precision}; --precision fp32 may help"
-            )
-        counts = [video.clips.shape[1] for video in group]
-        for video, own in zip(group, probabilities.split(counts), strict=True):
-            best = own.topk(min(5, own.shape[1]), dim=1).indices == video.labels.to(own.device)
-            right = (len(own), int(best[:, 0].sum()), int(best.sum()))
-            yield VideoScore(int(video.indices), own.mean(dim=0).cpu().numpy(), right)
-
-
-def _groups(videos: Iterable[Batch], views: int) -> Iterator[list[Batch]]:
-    """Videos, one after the other, so many at a time that they have at least so many views."""
-    group: list[Batch] = []
-    for video in videos:
-        group.append(video)
-        if sum(video.clips.shape[1] for video in group) >= views:
-            yield group
-            group = []
-    if group:
-        yield group
+    views = torch.cat([video.clips[0] for video in videos])
+    probabilities = torch.cat([model.logits(batch).softmax(dim=1) for batch in views.split(batch_size)])
+    if not probabilities.isfinite().all():
+        raise ValueError(
+            f"{model.path}: probabilities contain NaN or Inf in {model.precision}; try --precision fp32"
+        )
+    scores = []
+    for video, own in zip(videos, probabilities.split([len(v.clips[0]) for v in videos]), strict=True):
+        correct = own.topk(min(5, len(model.classes)), dim=1).indices == video.labels.to(own.device)
+        clip_counts = (len(own), int(correct[:, 0].sum()), int(correct.sum()))
+        scores.append(VideoScore(int(video.indices), own.mean(dim=0).cpu().numpy(), clip_counts))
+    return scores
 
 
 def evaluate(
-    trained: InferenceModel,
+    model: InferenceModel,
     videos: VideoIndex,
     dist: DistContext,
     *,
@@ -95,49 +80,52 @@ def evaluate(
     workers: int,
     skip_bad_samples: bool,
 ) -> tuple[Scores, list[BadSample]]:
-    """Scores of all videos, each looked at by one process, and what could not be read; all processes get the same.
+    """Return the scores of all videos and the corrupt ones, the same on all ranks; a rank scores its share of them.
 
-    ValueError for a video that cannot be read, unless it may be skipped, and where mirrored views would be of another
-    class.
+    Raise ValueError for a corrupt video unless `skip_bad_samples`, and for 10 crops, half of them flipped, of a
+    model trained without flips.
     """
-    options = trained.options
+    options = model.options
     if crops == 10 and not options.flip:
         raise ValueError(
-            f"--crops 10: has mirrored views, but {trained.path} was trained with --flip False; 1 and 3 have none"
+            f"--crops 10: includes flipped crops, but {model.path} was trained with --flip False"
         )
-    views = MultiViewDataset(
-        videos, interval=options.val_frame_interval, clips=clips, crops=crops, short_side=options.short_side
+    dataset = MultiViewDataset(
+        videos, interval=options.val_frame_interval, clips=clips, crops=crops, short_side=model.short_side
     )
     loader = view_loader(
-        views,
-        range(dist.rank, len(videos), dist.size),
+        dataset,
+        range(dist.rank, len(videos), dist.world_size),
         length=options.clip_length,
         size=options.clip_size,
         workers=workers,
-        processes=dist.local_size,
+        local_world_size=dist.local_world_size,
     )
+    scored: list[VideoScore] = []
     bad: list[BadSample] = []
-    progress = tqdm(loader, unit="video", disable=None if dist.is_main_process else True)
-    scored = list(score_videos(trained, _readable(progress, bad, skip_bad_samples), batch_size))
-    scored, bad = sorted(dist.gather(scored), key=lambda score: score.index), dist.gather(bad)
+    group: list[Batch] = []  # videos with fewer than `batch_size` views
+    for video in tqdm(loader, unit="video", disable=None if dist.is_main_process else True):
+        if video.bad and not skip_bad_samples:
+            raise ValueError(f"{video.bad[0].reason}; use --skip-bad-samples to skip corrupt videos")
+        if video.bad:
+            bad += video.bad
+        else:
+            group.append(video)
+        if sum(len(v.clips[0]) for v in group) >= batch_size:
+            scored += score_videos(model, group, batch_size)
+            group = []
+    if group:
+        scored += score_videos(model, group, batch_size)
+    scored, bad = sorted(dist.all_gather(scored), key=lambda score: score.video), dist.all_gather(bad)
     if not scored:
-        raise ValueError(f"none of {len(videos)} videos could be read: {bad[0].reason}")
-    indices = [score.index for score in scored]
-    return Scores(
-        classes=trained.classes,
+        raise ValueError(f"all {len(videos)} videos are corrupt: {bad[0].reason}")
+    indices = [score.video for score in scored]
+    scores = Scores(
+        classes=model.classes,
         videos=tuple(os.fsdecode(videos.folders[index]) for index in indices),
         labels=videos.labels[indices],
         probabilities=np.stack([score.probabilities for score in scored]),
         views=f"{clips}x{crops}",
-        clips=np.array([score.clips for score in scored]),
-    ), bad
-
-
-def _readable(videos: Iterable[Batch], bad: list[BadSample], skip_bad_samples: bool) -> Iterator[Batch]:
-    """Without those that cannot be read, which are added to `bad`."""
-    for video in videos:
-        if video.bad and not skip_bad_samples:
-            raise ValueError(f"{video.bad[0].reason}; --skip-bad-samples goes on without such videos")
-        bad += video.bad
-        if not video.bad:
-            yield video
+        clip_counts=np.array([score.clip_counts for score in scored]),
+    )
+    return scores, bad

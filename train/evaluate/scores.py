@@ -1,8 +1,4 @@
-"""How good an evaluation was: what each video scored, and the numbers and tables that follow. Pure functions of arrays.
-
-A video's probabilities are the mean over its views of the softmax of their logits; several evaluations are averaged
-likewise.
-"""
+"""Video-level scores of an evaluation, and what is computed from them: accuracies, confusion matrix, averages."""
 
 import zipfile
 from collections.abc import Sequence
@@ -17,11 +13,11 @@ from data.common.atomic_io import save_arrays
 
 @dataclass(frozen=True)
 class Scores:
-    """Of N videos, C classes.
+    """Scores of N videos and C classes.
 
-    `videos`: their folders, `<class>/<id>`, different ones. `labels` `(N,)`, `probabilities` `(N, C)`. `views`: how
-    they were looked at, such as 10x3. `clips` `(N, 3)`: how many views, and of these how many had the label first, and
-    among the first five; None for an average of several evaluations.
+    `videos`: `<class>/<id>` of each, unique. `labels`: class indices, `(N,)`. `probabilities`: `(N, C)`, the mean of
+    the softmax over the views of a video. `views`: clips x crops, such as "10x3". `clip_counts`: `(N, 3)`, the number
+    of views of each video, of top-1 correct views and of top-5 correct views; None for averaged scores.
     """
 
     classes: tuple[str, ...]
@@ -29,150 +25,120 @@ class Scores:
     labels: np.ndarray
     probabilities: np.ndarray
     views: str
-    clips: np.ndarray | None = None
+    clip_counts: np.ndarray | None = None
 
     def save(self, path: Path) -> None:
-        arrays = {} if self.clips is None else {"clips": self.clips}
-        save_arrays(
-            path,
-            classes=np.array(self.classes),
-            videos=np.array(self.videos),
-            labels=self.labels,
-            probabilities=self.probabilities,
-            views=np.array(self.views),
-            **arrays,
-        )
+        """Write an `.npz` file with an array for each field that is not None."""
+        fields = {name: np.asarray(value) for name, value in vars(self).items() if value is not None}
+        save_arrays(path, **fields)
 
     @classmethod
     def load(cls, path: Path) -> "Scores":
-        """What `save` wrote; FileNotFoundError, or ValueError for anything else."""
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such file of scores")
+        """Read what `save` wrote. Raise FileNotFoundError, or ValueError if it is another kind of file."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                scores = cls(
-                    classes=tuple(file["classes"].tolist()),
-                    videos=tuple(file["videos"].tolist()),
-                    labels=file["labels"],
-                    probabilities=file["probabilities"],
-                    views=str(file["views"]),
-                    clips=file.get("clips"),
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(
+                    classes=tuple(arrays["classes"].tolist()),
+                    videos=tuple(arrays["videos"].tolist()),
+                    labels=arrays["labels"],
+                    probabilities=arrays["probabilities"],
+                    views=str(arrays["views"]),
+                    clip_counts=arrays.get("clip_counts"),
                 )
-            scores._check()
+        except FileNotFoundError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: holds no scores that train.evaluate wrote, {reason}") from None
-        return scores
-
-    def _check(self) -> None:
-        """ValueError where the parts do not belong together."""
-        videos, classes = len(self.videos), len(self.classes)
-        shapes = [(self.labels, (videos,)), (self.probabilities, (videos, classes))]
-        if self.clips is not None:
-            shapes.append((self.clips, (videos, 3)))
-        if not videos or any(array.shape != wanted for array, wanted in shapes):
-            raise ValueError(f"its arrays are not those of {videos} videos and {classes} classes")
-        if self.labels.dtype.kind != "i" or not 0 <= self.labels.min() <= self.labels.max() < classes:
-            raise ValueError(f"its labels are not numbers of {classes} classes")
+            raise ValueError(f"{path}: not a scores file of train.evaluate: {error}") from None
 
 
-def hits(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Whether each label is among the k most probable classes, bool `(N,)`; of equal ones the first counts more."""
-    own = np.take_along_axis(probabilities, labels[:, None], axis=1)
-    before = np.arange(probabilities.shape[1]) < labels[:, None]
-    rank = ((probabilities > own) | (probabilities == own) & before).sum(axis=1)
-    return rank < k
+def topk_correct(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Return whether each label is among the k most probable classes, bool `(N,)`; ties go to the lower class index."""
+    topk = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return (topk == labels[:, None]).any(axis=1)
 
 
-class Summary(NamedTuple):
-    """Fractions of 1. `clip`: of single views, top-1 and top-5, None where these are not known; `video`: of videos.
-
-    `class_mean`: top-1 of each class that has videos, averaged over these classes.
-    """
-
-    clip: tuple[float, float] | None
-    video: tuple[float, float]
-    class_mean: float
-
-
-def summarize(scores: Scores) -> Summary:
-    clip = None
-    if scores.clips is not None:
-        views, first, five = scores.clips.sum(axis=0)
-        clip = (first / views, five / views)
-    right = confusion(scores)
-    present = right.sum(axis=1) > 0
-    return Summary(
-        clip=clip,
-        video=tuple(float(hits(scores.probabilities, scores.labels, k).mean()) for k in (1, 5)),
-        class_mean=float((right.diagonal()[present] / right.sum(axis=1)[present]).mean()),
-    )
-
-
-def confusion(scores: Scores) -> np.ndarray:
-    """How many videos of each class (rows) were taken for each class (columns): int `(C, C)`."""
+def confusion_matrix(scores: Scores) -> np.ndarray:
+    """Return the number of videos of each class (rows) predicted as each class (columns), int `(C, C)`."""
     counts = np.zeros((len(scores.classes),) * 2, np.int64)
     np.add.at(counts, (scores.labels, scores.probabilities.argmax(axis=1)), 1)
     return counts
 
 
+class Summary(NamedTuple):
+    """Accuracies as fractions of 1; pairs are (top-1, top-5).
+
+    `clip`: of single views, None for averaged scores. `video`: of videos. `mean_class`: mean of the per-class top-1
+    accuracies, over classes with videos.
+    """
+
+    clip: tuple[float, float] | None
+    video: tuple[float, float]
+    mean_class: float
+
+
+def summarize(scores: Scores) -> Summary:
+    """Return the accuracies of an evaluation."""
+    clip = None
+    if scores.clip_counts is not None:
+        views, top1, top5 = scores.clip_counts.sum(axis=0)
+        clip = (float(top1 / views), float(top5 / views))
+    correct, correct_top5 = (topk_correct(scores.probabilities, scores.labels, k) for k in (1, 5))
+    per_class = [correct[scores.labels == label].mean() for label in np.unique(scores.labels)]
+    return Summary(clip, (float(correct.mean()), float(correct_top5.mean())), float(np.mean(per_class)))
+
+
 class ClassRow(NamedTuple):
-    """One class. `predicted_as`: the class that its videos were most often mistaken for, and `times` how often."""
+    """Scores of a class, NaN without videos. `confused_with`: the most frequent wrong prediction, "" if there is none;
+    `num_confused`: its number of videos.
+    """
 
     name: str
     videos: int
     top1: float
     top5: float
-    predicted_as: str
-    times: int
+    confused_with: str
+    num_confused: int
 
 
 def class_rows(scores: Scores) -> list[ClassRow]:
-    """A row for each class, in order; without videos its top-1 and top-5 are NaN."""
-    wrong = confusion(scores)
-    np.fill_diagonal(wrong, 0)
-    first, five = (hits(scores.probabilities, scores.labels, k) for k in (1, 5))
+    """Return a row for each class, in the order of the classes."""
+    errors = confusion_matrix(scores)
+    np.fill_diagonal(errors, 0)
+    correct = [topk_correct(scores.probabilities, scores.labels, k) for k in (1, 5)]
     rows = []
-    for number, name in enumerate(scores.classes):
-        own = scores.labels == number
-        times = int(wrong[number].max())
-        shares = [float(hit[own].mean()) if own.any() else float("nan") for hit in (first, five)]
-        predicted_as = scores.classes[int(wrong[number].argmax())] if times else ""
-        rows.append(ClassRow(name, int(own.sum()), *shares, predicted_as, times))
+    for label, name in enumerate(scores.classes):
+        own = scores.labels == label
+        top1, top5 = (float(hits[own].mean()) if own.any() else float("nan") for hits in correct)
+        num_confused = int(errors[label].max())
+        confused_with = scores.classes[int(errors[label].argmax())] if num_confused else ""
+        rows.append(ClassRow(name, int(own.sum()), top1, top5, confused_with, num_confused))
     return rows
 
 
-def average(several: Sequence[Scores]) -> Scores:
-    """The mean of their probabilities, videos and classes being matched by name; the order is the first one's.
+def average_scores(results: Sequence[Scores]) -> Scores:
+    """Return the mean probabilities, with videos and classes matched by name, in the order of the first result.
 
-    One alone stays as it is. ValueError where they are not of the same videos, labels and classes.
+    A single result is returned unchanged. Raise ValueError if videos, classes or labels differ.
     """
-    first, *others = several
+    first, *others = results
     if not others:
         return first
     total = first.probabilities.astype(np.float64)
     for number, scores in enumerate(others, start=2):
-        rows = _places("videos", first.videos, scores.videos, number)
-        columns = _places("classes", first.classes, scores.classes, number)
-        if [scores.classes[label] for label in scores.labels[rows]] != [
-            first.classes[i] for i in first.labels
-        ]:
-            raise ValueError(
-                f"scores 1 and {number} have other labels for the same videos: cannot be averaged"
-            )
+        rows = _match("videos", first.videos, scores.videos, number)
+        columns = _match("classes", first.classes, scores.classes, number)
+        if [scores.classes[i] for i in scores.labels[rows]] != [first.classes[i] for i in first.labels]:
+            raise ValueError(f"cannot average: labels of results 1 and {number} differ")
         total += scores.probabilities[rows][:, columns]
-    views = "+".join(dict.fromkeys(scores.views for scores in several))
-    mean = (total / len(several)).astype(np.float32)
+    views = "+".join(dict.fromkeys(scores.views for scores in results))
+    mean = (total / len(results)).astype(np.float32)
     return Scores(first.classes, first.videos, first.labels, mean, views)
 
 
-def _places(what: str, wanted: Sequence[str], there: Sequence[str], number: int) -> list[int]:
-    """Where each name of the first scores stands in the others."""
-    places = {name: place for place, name in enumerate(there)}
-    differing = sorted(set(wanted) ^ set(there))
+def _match(kind: str, expected: Sequence[str], names: Sequence[str], number: int) -> list[int]:
+    """Return the index in `names` of each expected name."""
+    indices = {name: index for index, name in enumerate(names)}
+    differing = sorted(indices.keys() ^ set(expected))
     if differing:
-        raise ValueError(
-            f"scores 1 and {number} are of {len(wanted)} and {len(there)} {what}, of which {len(differing)} "
-            f"are in one alone, such as {differing[0]}: cannot be averaged"
-        )
-    return [places[name] for name in wanted]
+        raise ValueError(f"cannot average: {kind} of results 1 and {number} differ, such as {differing[0]}")
+    return [indices[name] for name in expected]

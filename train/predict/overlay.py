@@ -1,4 +1,4 @@
-"""Draws what a network says, and where it looked, onto frames uint8 `(H, W, 3)`, BGR."""
+"""Draw class probabilities and Grad-CAM heat maps onto frames, uint8 `(H, W, 3)`, BGR."""
 
 from collections.abc import Sequence
 
@@ -8,79 +8,70 @@ import numpy as np
 from train.predict.predictor import ClassScore
 
 FONT = cv2.FontFace("sans")
-WHITE, ACCENT, TRACK = (255, 255, 255), (80, 200, 255), (110, 110, 110)  # BGR
-DARKENED = 0.35  # what is left of the picture below text
-STRONGEST = 0.65  # share of the color where attention is highest
-PALED = 0.7  # share of grey below it
-REDDEST = 225  # of the 255 colors from blue to red, which darken in the end
+WHITE, HIGHLIGHT, GREY = (255, 255, 255), (80, 200, 255), (110, 110, 110)  # BGR
+TEXT_BACKGROUND = 0.35  # brightness of the frame below text
+HEAT_OPACITY = 0.65  # of the color where the heat map is 1
+DESATURATION = 0.7  # of the frame below a heat map
+MAX_COLOR = 225  # of the 256 colors of the map, whose last ones turn dark
 
 
-def draw_predictions(frame: np.ndarray, answers: Sequence[ClassScore]) -> np.ndarray:
-    """A copy with a strip at the bottom: a row an answer, its label, a bar as long as its probability, and the number.
+def draw_predictions(frame: np.ndarray, scores: Sequence[ClassScore]) -> np.ndarray:
+    """Return a copy with a strip at the bottom: for each class a row with its label, a bar and its probability.
 
-    As many of the answers as fit into a third of the height, at least one.
+    Shows as many classes as fit into a third of the height, at least one.
     """
     frame = frame.copy()
     height, width = frame.shape[:2]
-    row = int(np.clip(height // 14, 11, 44))
-    shown = answers[: max(1, height // 3 // row)]
-    top = max(0, height - row * len(shown) - row // 3)
+    row_height = int(np.clip(height // 14, 11, 44))
+    shown = scores[: max(1, height // 3 // row_height)]
+    top = max(0, height - row_height * len(shown) - row_height // 3)
     strip = frame[top:]
-    cv2.convertScaleAbs(strip, dst=strip, alpha=DARKENED)
-    margin, letters = row // 3, max(8, round(row * 0.7))
-    number_width = _text_width("0.00", letters)
-    bar_left, bar_right = round(width * 0.5), width - number_width - 2 * margin
-    for place, answer in enumerate(shown):
-        middle = top + row // 6 + row * place + row // 2
-        color = ACCENT if place == 0 else WHITE
-        _write(
-            frame, _shortened(answer.label, letters, bar_left - 2 * margin), margin, middle, letters, color
-        )
-        _write(frame, f"{answer.probability:.2f}", width - number_width - margin, middle, letters, color)
+    cv2.convertScaleAbs(strip, dst=strip, alpha=TEXT_BACKGROUND)
+    margin, font_size = row_height // 3, max(8, round(row_height * 0.7))
+    number_left = width - _text_width("0.00", font_size) - margin
+    bar_left, bar_right = round(width * 0.5), number_left - margin
+    bar_radius = max(1, row_height // 7)
+    for row, (label, probability) in enumerate(shown):
+        middle = top + row_height // 6 + row_height * row + row_height // 2
+        color = HIGHLIGHT if row == 0 else WHITE
+        baseline = middle + round(font_size * 0.36)
+        text = _shorten(label, font_size, bar_left - 2 * margin)
+        cv2.putText(frame, text, (margin, baseline), color, FONT, font_size)
+        cv2.putText(frame, f"{probability:.2f}", (number_left, baseline), color, FONT, font_size)
         if bar_right > bar_left:
-            half = max(1, row // 7)
-            end = bar_left + round((bar_right - bar_left) * answer.probability)
-            cv2.rectangle(frame, (bar_left, middle - half), (bar_right, middle + half), TRACK, cv2.FILLED)
-            cv2.rectangle(frame, (bar_left, middle - half), (end, middle + half), color, cv2.FILLED)
+            end = bar_left + round((bar_right - bar_left) * probability)
+            for right, bar_color in ((bar_right, GREY), (end, color)):
+                corners = (bar_left, middle - bar_radius), (right, middle + bar_radius)
+                cv2.rectangle(frame, *corners, bar_color, cv2.FILLED)
     return frame
 
 
-def _text_width(text: str, letters: int) -> int:
-    return cv2.getTextSize((0, 0), text, (0, 0), FONT, letters)[2]
+def _text_width(text: str, font_size: int) -> int:
+    return cv2.getTextSize((0, 0), text, (0, 0), FONT, font_size)[2]
 
 
-def _shortened(text: str, letters: int, width: int) -> str:
-    """What of a label fits."""
-    while len(text) > 1 and _text_width(text, letters) > width:
+def _shorten(text: str, font_size: int, width: int) -> str:
+    """Return the beginning of a text that fits into a width in pixels."""
+    while len(text) > 1 and _text_width(text, font_size) > width:
         text = text[:-2] + "…"
     return text
 
 
-def _write(
-    frame: np.ndarray, text: str, left: int, middle: int, letters: int, color: tuple[int, int, int]
-) -> None:
-    cv2.putText(frame, text, (left, middle + round(letters * 0.36)), color, FONT, letters)
+def draw_gradcam(frame: np.ndarray, heatmap: np.ndarray, crop_scale: float) -> np.ndarray:
+    """Return a desaturated copy with a heat map `(h, w)`, from 0 to 1, in color on the center crop.
 
-
-def _seen_square(height: int, width: int, seen: float) -> tuple[int, int, int]:
-    """(top, left, side)."""
-    side = max(1, round(min(height, width) * seen))
-    return (height - side) // 2, (width - side) // 2, side
-
-
-def draw_gradcam(frame: np.ndarray, heat: np.ndarray, seen: float) -> np.ndarray:
-    """A copy, paler, colored where `heat` `(h, w)`, 0 to 1, is high, within the middle square that was seen.
-
-    Its side is `seen` times the short side, and it is outlined.
+    The crop, whose side is `crop_scale` times the short side of the frame, is outlined if it is smaller.
     """
     grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    frame = cv2.addWeighted(frame, 1 - PALED, grey, PALED, 0)
-    top, left, side = _seen_square(*frame.shape[:2], seen)
-    square = frame[top : top + side, left : left + side]
-    large = cv2.resize(heat.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colors = cv2.applyColorMap(np.rint(REDDEST * large).astype(np.uint8), cv2.COLORMAP_TURBO)
-    weight = (STRONGEST * large)[..., None]
-    square[:] = np.rint(square * (1 - weight) + colors * weight)
-    if seen < 1:
-        cv2.rectangle(frame, (left, top), (left + side - 1, top + side - 1), TRACK, 1)
+    frame = cv2.addWeighted(frame, 1 - DESATURATION, grey, DESATURATION, 0)
+    height, width = frame.shape[:2]
+    side = max(1, round(min(height, width) * crop_scale))
+    top, left = (height - side) // 2, (width - side) // 2
+    crop = frame[top : top + side, left : left + side]
+    heat = cv2.resize(heatmap.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    colors = cv2.applyColorMap(np.rint(MAX_COLOR * heat).astype(np.uint8), cv2.COLORMAP_TURBO)
+    opacity = (HEAT_OPACITY * heat)[..., None]
+    crop[:] = np.rint(crop * (1 - opacity) + colors * opacity)
+    if crop_scale < 1:
+        cv2.rectangle(frame, (left, top), (left + side - 1, top + side - 1), GREY, 1)
     return frame

@@ -1,6 +1,7 @@
-"""What a trained network says about a video of any length, in bounded memory, and where it found that."""
+"""Predict the class of videos of any length with a sliding window, and compute their Grad-CAM heat maps."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,102 +23,88 @@ class ClassScore(NamedTuple):
     probability: float
 
 
-def topk_classes(probabilities: np.ndarray, classes: Sequence[str], top: int) -> list[ClassScore]:
-    """The most probable of `(classes,)`, falling."""
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    return [ClassScore(classes[number], float(probabilities[number])) for number in order]
+def topk_classes(probabilities: np.ndarray, classes: Sequence[str], k: int) -> list[ClassScore]:
+    """Return the k most probable classes, given their probabilities `(num_classes,)`, in descending order."""
+    order = np.argsort(-probabilities, kind="stable")[:k]
+    return [ClassScore(classes[index], float(probabilities[index])) for index in order]
 
 
 class Prediction(NamedTuple):
-    """Of a video of `n_frames`, and its windows, in order: `frames` `(N, 2)`, first and last; `probabilities` `(N,
-    classes)`; `features` `(N, C)`, means over time and space, as the head sees them.
+    """The prediction for each of the N windows of a video of `num_frames`, in order.
+
+    `frames`: first and last frame of each window, `(N, 2)`. `probabilities`: `(N, num_classes)`. `features`: input of
+    the classification layer, `(N, C)`.
     """
 
-    n_frames: int
+    num_frames: int
     frames: np.ndarray
     probabilities: np.ndarray
     features: np.ndarray
 
-    def overall(self) -> np.ndarray:
-        """The video's probabilities: the mean of its windows', `(classes,)`."""
+    def video_probabilities(self) -> np.ndarray:
+        """Return the mean probabilities of all windows, `(num_classes,)`."""
         return self.probabilities.mean(axis=0)
 
     def at(self, frame: int) -> np.ndarray:
-        """The probabilities of the window whose middle is nearest to a frame."""
+        """Return the probabilities of the window whose middle is closest to a frame."""
         return self.probabilities[np.abs(self.frames.mean(axis=1) - frame).argmin()]
 
 
 @dataclass(frozen=True)
 class VideoPredictor:
-    """A network that watches videos through a window that moves on by `stride` frames, `batch_size` windows at a time.
+    """Runs a network on windows of a video, one every `stride` frames, `batch_size` at a time.
 
-    No more than a window's frames and a batch of clips are held. Where a video cannot be read, VideoStreamError or
-    FrameStoreError.
+    Memory does not depend on the length of the video. Unreadable videos raise VideoStreamError or FrameStoreError.
     """
 
-    trained: InferenceModel
+    model: InferenceModel
     stride: int
     batch_size: int
 
     def predict(self, video: Video) -> Prediction:
-        """One pass over a video. ValueError where the network gives no numbers."""
-        n_frames = 0
+        """Return the prediction for a video. Raise ValueError if probabilities are NaN or Inf."""
+        num_frames = 0
         frames, probabilities, features = [], [], []
         for windows, clips in self._batches(video):
-            logits, pooled = _ask(self.trained, clips)
-            n_frames = windows[-1].seen
+            logits, pooled = self._forward(clips)
+            num_frames = windows[-1].frames_read
             frames += [(window.indices.min(), window.indices.max()) for window in windows]
             probabilities.append(logits.softmax(dim=1).cpu().numpy())
             features.append(pooled.cpu().numpy())
-        result = Prediction(
-            n_frames, np.array(frames), np.concatenate(probabilities), np.concatenate(features)
+        prediction = Prediction(
+            num_frames, np.array(frames), np.concatenate(probabilities), np.concatenate(features)
         )
-        if not np.isfinite(result.probabilities).all():
-            raise ValueError(f"{self.trained.path}: its network's answers for {video.path} are not numbers")
-        return result
+        if not np.isfinite(prediction.probabilities).all():
+            raise ValueError(f"{self.model.path}: probabilities for {video.path} contain NaN or Inf")
+        return prediction
 
-    def attention(self, video: Video, number: int) -> SaliencyTube:
-        """Another pass: where and when it found what speaks for class `number`."""
-        stage = gradcam_stage(self.trained.options.clip_size)
-        found: list[tuple[np.ndarray, np.ndarray]] = []
+    def gradcam(self, video: Video, class_index: int) -> SaliencyTube:
+        """Decode the video again and return the heat maps of a class over time."""
+        stage = gradcam_stage(self.model.options.clip_size)
+        window_maps: list[tuple[np.ndarray, np.ndarray]] = []
         for windows, clips in self._batches(video):
-            maps = grad_cam(self.trained, clips, number, stage).cpu().numpy()
-            found += zip((window.indices for window in windows), maps, strict=True)
-        return heatmap_over_time(found)
+            maps = grad_cam(self.model, clips, class_index, stage).cpu().numpy()
+            window_maps += zip((window.indices for window in windows), maps, strict=True)
+        return heatmap_over_time(window_maps)
 
     def _batches(self, video: Video) -> Iterator[tuple[list[Window], Tensor]]:
-        """Windows, prepared as in validation, and their clips, uint8 `(B, T, H, W, 3)`."""
-        options = self.trained.options
-        short_side = max(options.short_side, options.clip_size)
-        frames = video.frames(short_side)
+        """Yield batches of windows, preprocessed as in validation, with their clips, uint8 `(B, T, H, W, 3)`."""
+        options = self.model.options
+        frames = video.frames(self.model.short_side)
         windows = sliding_windows(
             tqdm(frames, desc=video.path.name, unit="frame", leave=False, disable=None),
             length=options.clip_length,
             interval=options.val_frame_interval,
             stride=self.stride,
             size=options.clip_size,
-            short_side=short_side,
+            short_side=self.model.short_side,
         )
-        for batch in _in_batches(windows, self.batch_size):
+        while batch := list(itertools.islice(windows, self.batch_size)):
             yield batch, torch.from_numpy(np.stack([window.clip for window in batch]))
 
-
-def _in_batches(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
-    batch = []
-    for window in windows:
-        batch.append(window)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _ask(trained: InferenceModel, clips: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits `(B, classes)`, and what goes into the head, `(B, C)`."""
-    pooled: list[Tensor] = []
-    handle = trained.network.fc.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0].float()))
-    try:
-        return trained.logits(clips), pooled[0]
-    finally:
-        handle.remove()
+    def _forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits `(B, num_classes)` and the input of the classification layer `(B, C)`."""
+        pooled: list[Tensor] = []
+        fc = self.model.network.get_submodule("fc")
+        with fc.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0].float())):
+            return self.model.logits(clips), pooled[0]

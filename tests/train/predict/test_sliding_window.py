@@ -1,4 +1,4 @@
-"""A window that slides over a video: which frames, and how many are held."""
+"""Sliding windows over a video: which frames they have, and how many frames are held."""
 
 import weakref
 from collections.abc import Iterator
@@ -12,65 +12,56 @@ from tests.synthetic_frames import indices_of, paint
 from train.predict.sliding_window import sliding_windows
 
 
-def windows(n_frames: int, length: int, interval: int, stride: int) -> list[list[int]]:
-    found = sliding_windows(
-        (paint(index) for index in range(n_frames)),
-        length=length,
-        interval=interval,
-        stride=stride,
-        size=50,
-        short_side=50,
-    )
-    indices = []
-    for window in found:
+def window_indices(num_frames: int, length: int, interval: int, stride: int) -> list[list[int]]:
+    frames = (paint(index) for index in range(num_frames))
+    geometry = {"length": length, "interval": interval, "stride": stride, "size": 50, "short_side": 50}
+    windows = list(sliding_windows(frames, **geometry))
+    for window in windows:
         assert indices_of(window.clip) == window.indices.tolist()
-        indices.append(window.indices.tolist())
-        seen = window.seen
-    assert not indices or seen == n_frames
-    return indices
+    assert not windows or windows[-1].frames_read == num_frames
+    return [window.indices.tolist() for window in windows]
 
 
-def test_example() -> None:
-    assert windows(10, 3, 2, 4) == [[0, 2, 4], [4, 6, 8], [5, 7, 9]]
+def test_example_of_the_docstring() -> None:
+    assert window_indices(10, 3, 2, 4) == [[0, 2, 4], [4, 6, 8], [5, 7, 9]]
+    assert window_indices(0, 3, 2, 4) == []
 
 
-@pytest.mark.parametrize("n_frames", range(1, 40))
+@pytest.mark.parametrize("num_frames", [1, 2, 6, 7, 8, 13, 14, 28, 29, 39])
 @pytest.mark.parametrize(
     ("length", "interval", "stride"), [(4, 2, 7), (4, 3, 1), (3, 1, 5), (1, 2, 1), (8, 4, 29)]
 )
-def test_every_frame_is_within_a_window(n_frames: int, length: int, interval: int, stride: int) -> None:
+def test_windows_start_every_stride_and_end_with_the_video(
+    num_frames: int, length: int, interval: int, stride: int
+) -> None:
     span = clip_span(length, interval)
-    found = windows(n_frames, length, interval, stride)
-    if n_frames < span:
-        assert found == [center_clip(n_frames, length, interval)]
+    found = window_indices(num_frames, length, interval, stride)
+    if num_frames < span:
+        assert found == [center_clip(num_frames, length, interval)]
         return
-    starts = [*range(0, n_frames - span + 1, stride)]
-    if starts[-1] != n_frames - span:
-        starts.append(n_frames - span)
+    starts = [*range(0, num_frames - span + 1, stride)]
+    if starts[-1] != num_frames - span:
+        starts.append(num_frames - span)
     assert found == [[start + interval * i for i in range(length)] for start in starts]
 
 
-def test_nothing_is_no_window() -> None:
-    assert windows(0, 4, 2, 3) == []
-
-
-def test_clips_are_those_of_validation() -> None:
+def test_clips_are_preprocessed_as_in_validation() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (9, 60, 90, 3), np.uint8)
     (window,) = sliding_windows(frames, length=5, interval=2, stride=9, size=32, short_side=40)
     np.testing.assert_array_equal(window.clip, validation_clip(frames[::2], size=32, short_side=40))
 
 
-def test_a_long_video_needs_no_more_memory_than_a_window() -> None:
-    born: list[weakref.ref[np.ndarray]] = []
-    alive: list[int] = []
+def test_only_the_frames_of_a_window_are_held() -> None:
+    references: list[weakref.ref[np.ndarray]] = []
+    held: list[int] = []
 
     def frames() -> Iterator[np.ndarray]:
         for _ in range(300):
             frame = np.zeros((16, 16, 3), np.uint8)
-            born.append(weakref.ref(frame))
-            alive.append(sum(reference() is not None for reference in born))
+            references.append(weakref.ref(frame))
+            held.append(sum(reference() is not None for reference in references))
             yield frame
 
-    found = sliding_windows(frames(), length=4, interval=2, stride=3, size=16, short_side=16)
-    assert sum(1 for _ in found) == 1 + 97 + 1  # the first, one each 3 of the other 293 frames, the last
-    assert max(alive) <= clip_span(4, 2) + 2
+    windows = sliding_windows(frames(), length=4, interval=2, stride=3, size=16, short_side=16)
+    assert sum(1 for _ in windows) == 1 + 97 + 1  # the first, one per 3 of the other 293 frames, the last
+    assert max(held) <= clip_span(4, 2) + 2
