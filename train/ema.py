@@ -1,4 +1,4 @@
-"""A moving average of weights over steps, which often scores above the weights themselves."""
+"""Exponential moving average (EMA) of the weights, which often scores higher than the weights themselves."""
 
 import copy
 from collections.abc import Mapping
@@ -9,55 +9,59 @@ from torch import Tensor, nn
 
 
 class ModelEma:
-    """Keeps `network`, a copy whose weights are the average of another's: `a = d * a + (1 - d) * w` after each step
-    that `optimizer` makes. One that the scaler of fp16 skips is none: it is neither averaged nor counted.
+    """Keeps `ema_model`, a copy of `model` with `ema = d * ema + (1 - d) * weights` after each optimizer step.
 
-    `d` is `decay`, at first less: `(1 + n) / (10 + n)` after n steps, so that the weights of the start are soon
-    forgotten. Running statistics of norms are averaged likewise, counters copied. With `decay` 0 there is no copy:
-    `network` is the other network itself.
+    d is `decay`, but `(1 + n) / (10 + n)` after n steps where that is less, so that initial weights are soon forgotten.
+    BatchNorm statistics are averaged too, counters are copied. Steps skipped by GradScaler do not update the EMA.
+    With `decay` 0 there is no copy: `ema_model` is `model`.
+
+    (torch.optim.swa_utils.AveragedModel counts its updates on the host, which learns of a skipped step only by waiting
+    for the GPU, and sets the first average to the weights.)
     """
 
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:
         self.decay = decay
-        self.followed = network
-        self.network = network
-        # on the device, which alone knows whether a step was skipped
-        self.steps = torch.zeros((), dtype=torch.float64, device=next(network.parameters()).device)
+        self.model = model
+        self.ema_model = model
+        self.ema_steps = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
         if decay:
-            self.network = copy.deepcopy(network).requires_grad_(False)
-            for module in self.network.modules():
-                if isinstance(module, nn.RNNBase):  # copied one by one; cuDNN wants weights in one piece
-                    module.flatten_parameters()
+            self.ema_model = copy.deepcopy(model).requires_grad_(False)
+            for module in self.ema_model.modules():
+                if isinstance(module, nn.RNNBase):
+                    module.flatten_parameters()  # cuDNN needs contiguous weights, deepcopy splits them
             optimizer.register_step_post_hook(self._after_step)
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        """Nothing waits for the device: a fused optimizer, which is called in any case, is told there by `found_inf`
-        (1.0) to leave the weights alone. Others are not called when a step is skipped.
+        """Update the EMA without waiting for the GPU.
+
+        A fused optimizer steps in any case, and skips on the GPU where `found_inf` is 1. Others are not called then.
         """
-        made = 1 - getattr(optimizer, "found_inf", torch.zeros_like(self.steps))
-        share = made * (1 - torch.clamp((1 + self.steps) / (10 + self.steps), max=self.decay))
-        self.steps += made
-        tensors = (network.state_dict().values() for network in (self.network, self.followed))
-        pairs = list(zip(*tensors, strict=True))
-        smooth = [(average, weight) for average, weight in pairs if average.is_floating_point()]
-        averages, weights = (list(side) for side in zip(*smooth, strict=True))
-        changes = torch._foreach_sub(weights, averages)
-        torch._foreach_mul_(changes, share.float())
+        num_steps = 1 - getattr(optimizer, "found_inf", torch.zeros_like(self.ema_steps))
+        warmup = (1 + self.ema_steps) / (10 + self.ema_steps)
+        weight = num_steps * (1 - torch.clamp(warmup, max=self.decay))
+        self.ema_steps += num_steps
+        averages, values = [], []
+        model_state = self.model.state_dict()
+        for name, average in self.ema_model.state_dict().items():
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(model_state[name])
+            else:
+                average.copy_(model_state[name])
+        changes = torch._foreach_sub(values, averages)
+        torch._foreach_mul_(changes, weight.float())
         torch._foreach_add_(averages, changes)
-        for average, weight in pairs:
-            if not average.is_floating_point():
-                average.copy_(weight)
 
-    def content(self) -> dict[str, Any]:
-        """Its part of a checkpoint: `state_dict` is what validation sees, `trained` what training goes on with."""
-        content: dict[str, Any] = {"state_dict": self.network.state_dict(), "trained": None}
+    def checkpoint_entries(self) -> dict[str, Any]:
+        """Return `state_dict`, the weights that are validated, and `trained`, those to resume from if they differ."""
+        entries: dict[str, Any] = {"state_dict": self.ema_model.state_dict(), "trained": None}
         if self.decay:
-            content["trained"] = {"state_dict": self.followed.state_dict(), "ema_steps": int(self.steps)}
-        return content
+            entries["trained"] = {"state_dict": self.model.state_dict(), "ema_steps": int(self.ema_steps)}
+        return entries
 
-    def restore(self, weights: Mapping[str, Tensor], steps: int) -> None:
-        """Go on as a checkpoint has it; without a copy of its own this forgets the average."""
+    def restore(self, state_dict: Mapping[str, Tensor], ema_steps: int) -> None:
+        """Load the EMA of a checkpoint; ignored where `decay` is 0."""
         if self.decay:
-            self.network.load_state_dict(weights)
-            self.steps.fill_(steps)
+            self.ema_model.load_state_dict(state_dict)
+            self.ema_steps.fill_(ema_steps)

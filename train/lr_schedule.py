@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the options and the place in the run; resuming needs no state."""
+"""Learning rate (LR) schedule: a pure function of epoch and step, so that resuming needs no state."""
 
 import math
 from dataclasses import dataclass
@@ -8,33 +8,33 @@ SCHEDULES = ("step", "cosine")
 
 @dataclass(frozen=True)
 class LRSchedule:
-    """`base` belongs to the first phase of the long cycle and halves with each phase, as published batches do (linear
-    scaling); it does so too where `--batch-scaling flops` makes them fall by less.
+    """Step or cosine decay with linear warm-up, scaled for multigrid's long cycle.
 
-    The short cycle does not change it. `schedule` "step": times `factor` after each of the epochs `steps`; "cosine":
-    half a cosine down to 0 at `end_epoch`. It rises linearly from 0 over the first `warmup_epochs`.
+    `base` is the LR of the first phase of the long cycle and halves with each phase (linear scaling of the published
+    batch sizes, also with `--batch-scaling flops`). Short cycles do not change the LR. `schedule` "step" multiplies it
+    by `gamma` after each of the epochs `steps`; "cosine" is half a cosine to 0 at `end_epoch`.
     """
 
     base: float
     schedule: str
     steps: tuple[int, ...]
-    factor: float
+    gamma: float
     end_epoch: int
     warmup_epochs: float
 
     def stages(self) -> tuple[int, ...]:
-        """The last epoch of each stretch between two falls: steps 15 30 of 40 epochs -> 15, 30, 40. A cosine is one."""
-        falls = self.steps if self.schedule == "step" else ()
-        return (*(last for last in falls if last < self.end_epoch), self.end_epoch)
+        """Return the last epoch of each stage of constant LR: steps 15 30 of 40 epochs -> 15, 30, 40; cosine: one."""
+        decays = self.steps if self.schedule == "step" else ()
+        return (*(last for last in decays if last < self.end_epoch), self.end_epoch)
 
-    def at(self, epoch: int, step: int, n_steps: int, phase: int) -> float:
-        """The rate of step `step`, from 0, of `n_steps` in epoch `epoch`, from 1; `phase` of the long cycle, from 0."""
-        done = epoch - 1 + step / n_steps  # epochs, in fractions
-        rate = self.base * 0.5**phase
+    def at(self, epoch: int, step: int, num_steps: int, phase: int) -> float:
+        """Return the LR of a step (from 0) of an epoch (from 1) in a phase (from 0) of the long cycle."""
+        epochs_done = epoch - 1 + step / num_steps
+        lr = self.base * 0.5**phase
         if self.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * done / self.end_epoch))
+            lr *= 0.5 * (1 + math.cos(math.pi * epochs_done / self.end_epoch))
         else:
-            rate *= self.factor ** sum(epoch > last for last in self.steps)
+            lr *= self.gamma ** sum(epoch > last for last in self.steps)
         if self.warmup_epochs:
-            rate *= min(1.0, (done + 1 / n_steps) / self.warmup_epochs)
-        return rate
+            lr *= min(1.0, (epochs_done + 1 / num_steps) / self.warmup_epochs)
+        return lr

@@ -1,15 +1,15 @@
-"""Loss, top-1 and top-5 as sums over clips. Sums stay on the device, so that adding to them does not wait for it."""
+"""Loss, top-1 and top-5 as sums over clips, which stay on the device: adding to them does not wait for it."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-NUM_METRIC_SUMS = 4  # clips, top-1 hits, top-5 hits, summed loss
+NUM_METRIC_SUMS = 4  # clips, top-1 correct, top-5 correct, loss
 
 
-class Averages(NamedTuple):
-    """Over clips, not batches; top-1 and top-5 are fractions of 1."""
+class Metrics(NamedTuple):
+    """Means over clips; top-1 and top-5 are fractions."""
 
     top1: float
     top5: float
@@ -17,26 +17,26 @@ class Averages(NamedTuple):
 
 
 def zero_metric_sums(device: torch.device) -> Tensor:
-    """Nothing counted yet."""
+    """Return the metric sums `(4,)` of no clips."""
     return torch.zeros(NUM_METRIC_SUMS, dtype=torch.float64, device=device)
 
 
 @torch.no_grad()
 def batch_metric_sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
-    """The sums of one batch: `logits` `(B, classes)`, `labels` `(B,)`, `loss` the mean over the batch -> `(4,)`.
+    """Return the metric sums `(4,)` of logits `(B, classes)`, labels `(B,)` and the mean loss of a batch.
 
-    With fewer than five classes, top-5 looks at all of them. A clip whose logits are not all finite is no hit: `topk`
-    puts NaN first, which would make the first classes right.
+    With fewer than five classes top-5 counts all of them. Clips whose logits are not all finite are never correct:
+    `topk` sorts NaN first, which would favor the first classes.
     """
-    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    hits = (best == labels[:, None]) & logits.isfinite().all(dim=1, keepdim=True)
+    predicted = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    topk_correct = (predicted == labels[:, None]) & logits.isfinite().all(dim=1, keepdim=True)
     clips = logits.new_full((), len(labels), dtype=torch.float64)
-    return torch.stack([clips, hits[:, 0].sum(), hits.sum(), loss.double() * clips])
+    return torch.stack([clips, topk_correct[:, 0].sum(), topk_correct.sum(), loss.double() * clips])
 
 
-def averages(sums: Tensor) -> Averages:
-    """Waits for the device. NaN where nothing was counted."""
+def compute_metrics(sums: Tensor) -> Metrics:
+    """Return the means of metric sums, NaN without clips. Waits for the device."""
     clips, top1, top5, loss = sums.tolist()
     if clips == 0:
-        return Averages(float("nan"), float("nan"), float("nan"))
-    return Averages(top1 / clips, top5 / clips, loss / clips)
+        return Metrics(float("nan"), float("nan"), float("nan"))
+    return Metrics(top1 / clips, top5 / clips, loss / clips)

@@ -1,4 +1,4 @@
-"""Label smoothing, mixup and cutmix. What is random is a function of (seed, epoch, step): resuming repeats it."""
+"""Mixup, CutMix and label smoothing. Random draws depend on (seed, epoch, step) only, so a resumed run repeats them."""
 
 import math
 from collections.abc import Iterator
@@ -12,29 +12,28 @@ from torch import Tensor, nn
 from train.metrics import batch_metric_sums
 
 
-class Mixed(NamedTuple):
-    """Clips `(B, 3, T, H, W)` that belong to `labels` `(B,)` by `share`, and to `others` `(B,)` by the rest."""
+class MixedBatch(NamedTuple):
+    """Clips `(B, 3, T, H, W)`, which have `labels` `(B,)` with weight `lam` and `labels_b` `(B,)` with 1 - `lam`."""
 
     clips: Tensor
     labels: Tensor
-    others: Tensor
-    share: float
+    labels_b: Tensor
+    lam: float
 
-    def parts(self, size: int) -> Iterator["Mixed"]:
-        """In order, `size` clips each, the last one perhaps fewer."""
-        for clips, labels, others in zip(*(tensor.split(size) for tensor in self[:3]), strict=True):
-            yield Mixed(clips, labels, others, self.share)
+    def micro_batches(self, size: int) -> Iterator["MixedBatch"]:
+        """Yield consecutive batches of `size` clips; the last one may be smaller."""
+        for clips, labels, labels_b in zip(*(tensor.split(size) for tensor in self[:3]), strict=True):
+            yield MixedBatch(clips, labels, labels_b, self.lam)
 
 
 @dataclass(frozen=True)
 class MixupCutmix:
-    """What training does to clips and labels, and validation does not.
+    """Mixup, CutMix and label smoothing of training batches.
 
-    `mixup` (Zhang et al., ICLR 2018) adds to each clip of a batch its partner, first to last, second to last but one:
-    by shares from Beta(mixup, mixup), one draw a step. `cutmix` (Yun et al., ICCV 2019) pastes a box of the partner,
-    the same in all frames, of a share of the picture from Beta(cutmix, cutmix); labels share by what is left. 0 is
-    off; with both, each step does one of them, by a fair coin. `label_smoothing` of each label is spread over all
-    classes. Of several processes each pairs its own clips.
+    `mixup` (Zhang et al., ICLR 2018) blends each clip with its partner in the reversed batch, with one
+    lam ~ Beta(mixup, mixup) per step. `cutmix` (Yun et al., ICCV 2019) pastes a box of the partner into all frames; the
+    area it leaves is lam ~ Beta(cutmix, cutmix), corrected for clipping at the edges. 0 is off; if both are on, each
+    step does one of them with probability 1/2. Each rank pairs its own clips.
     """
 
     label_smoothing: float = 0.0
@@ -42,50 +41,51 @@ class MixupCutmix:
     cutmix: float = 0.0
     seed: int = 0
 
-    def mix(self, clips: Tensor, labels: Tensor, epoch: int, step: int) -> Mixed:
-        """Clips `(B, 3, T, H, W)` and labels `(B,)` of a step, on any device; nothing waits for it."""
+    def mix(self, clips: Tensor, labels: Tensor, epoch: int, step: int) -> MixedBatch:
+        """Mix clips `(B, 3, T, H, W)` with labels `(B,)`, on any device, without waiting for it."""
         generator = np.random.default_rng((self.seed, epoch, step))
-        if not len(labels):  # this process sits out
-            return Mixed(clips, labels, labels, 1.0)
+        if not len(labels):  # an idle rank
+            return MixedBatch(clips, labels, labels, 1.0)
         if self.mixup and (not self.cutmix or generator.random() < 0.5):
-            share = float(generator.beta(self.mixup, self.mixup))
-            return Mixed(clips.lerp(clips.flip(0), 1 - share), labels, labels.flip(0), share)
+            lam = float(generator.beta(self.mixup, self.mixup))
+            return MixedBatch(clips.lerp(clips.flip(0), 1 - lam), labels, labels.flip(0), lam)
         if self.cutmix:
-            rows, columns = _box(clips.shape[3], clips.shape[4], self.cutmix, generator)
+            height, width = clips.shape[3:]
+            rows, columns = _random_box(height, width, self.cutmix, generator)
             mixed = clips.clone()
             mixed[..., rows, columns] = clips.flip(0)[..., rows, columns]
-            box = (rows.stop - rows.start) * (columns.stop - columns.start)
-            return Mixed(mixed, labels, labels.flip(0), 1 - box / (clips.shape[3] * clips.shape[4]))
-        return Mixed(clips, labels, labels, 1.0)
+            area = (rows.stop - rows.start) * (columns.stop - columns.start)
+            return MixedBatch(mixed, labels, labels.flip(0), 1 - area / (height * width))
+        return MixedBatch(clips, labels, labels, 1.0)
 
-    def loss(self, logits: Tensor, mixed: Mixed) -> Tensor:
-        """The sum over clips, perhaps none, of each one's cross-entropy with its labels, by their shares."""
+    def loss(self, logits: Tensor, batch: MixedBatch) -> Tensor:
+        """Return the sum over clips of the cross-entropy with both labels, weighted; 0 without clips."""
 
-        def entropy(labels: Tensor) -> Tensor:
+        def cross_entropy(labels: Tensor) -> Tensor:
             return nn.functional.cross_entropy(
                 logits, labels, reduction="sum", label_smoothing=self.label_smoothing
             )
 
-        own = entropy(mixed.labels)
-        if mixed.share == 1:
-            return own
-        return mixed.share * own + (1 - mixed.share) * entropy(mixed.others)
+        loss = cross_entropy(batch.labels)
+        if batch.lam == 1:
+            return loss
+        return batch.lam * loss + (1 - batch.lam) * cross_entropy(batch.labels_b)
 
 
-def _box(height: int, width: int, parameter: float, generator: np.random.Generator) -> tuple[slice, slice]:
-    """A box with its middle anywhere in the picture, clipped by its edges."""
-    part = math.sqrt(float(generator.beta(parameter, parameter)))
+def _random_box(height: int, width: int, beta: float, generator: np.random.Generator) -> tuple[slice, slice]:
+    """Return the rows and columns of a box centered anywhere in the frame and clipped at its edges."""
+    side = math.sqrt(float(generator.beta(beta, beta)))
     slices = []
     for length in (height, width):
-        middle, half = generator.uniform(0, length), part * length / 2
-        slices.append(slice(round(max(0, middle - half)), round(min(length, middle + half))))
+        center, half = generator.uniform(0, length), side * length / 2
+        slices.append(slice(round(max(0, center - half)), round(min(length, center + half))))
     return slices[0], slices[1]
 
 
 @torch.no_grad()
-def mixed_sums(logits: Tensor, mixed: Mixed, loss: Tensor) -> Tensor:
-    """As `batch_metric_sums`, where a hit of either label counts by its share; the loss is the one that is trained."""
-    own = batch_metric_sums(logits, mixed.labels, loss)
-    if mixed.share == 1:
-        return own
-    return mixed.share * own + (1 - mixed.share) * batch_metric_sums(logits, mixed.others, loss)
+def mixed_metric_sums(logits: Tensor, batch: MixedBatch, loss: Tensor) -> Tensor:
+    """Return `batch_metric_sums` where correct predictions of either label count with its weight."""
+    sums = batch_metric_sums(logits, batch.labels, loss)
+    if batch.lam == 1:
+        return sums
+    return batch.lam * sums + (1 - batch.lam) * batch_metric_sums(logits, batch.labels_b, loss)

@@ -1,7 +1,7 @@
-"""Long and short cycles as arithmetic: which shapes there are, and how an epoch's clips are dealt to them.
+"""Multigrid training: the batch shapes of long and short cycles, and the steps of every epoch.
 
-*A multigrid method for efficiently training video models* (Wu et al., CVPR 2020), with the shapes of the SRTG and
-MTNet codebase. How long each phase of the long cycle lasts is train/multigrid.py's.
+*A Multigrid Method for Efficiently Training Video Models* (Wu et al., CVPR 2020), with the shapes of the SRTG and MTNet
+codebase.
 """
 
 import functools
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from data.batch_sampler import BatchShape
 
-SHORT_PERIOD = 3
+LONG_CYCLE_PERIODS = ("epoch", "lr-stage")
 BATCH_SCALINGS = ("volume", "flops")
-Phases = tuple[
-    tuple[BatchShape, ...], ...
-]  # of the long cycle, coarse to fine; each goes round its short shapes
+
+# of the long cycle, small clips to large; the shapes of a phase are those of its short cycle
+Phases = tuple[tuple[BatchShape, ...], ...]
 
 
 class Step(NamedTuple):
@@ -28,193 +28,183 @@ class Step(NamedTuple):
 
 
 def even_size(size: float) -> int:
-    """Rounded down, then up to even: 111.7 -> 112, 79.2 -> 80, 158.4 -> 158."""
+    """Round down, then up to even: 111.7 -> 112, 79.2 -> 80, 158.4 -> 158."""
     down = math.floor(size)
     return down + down % 2
 
 
 def long_shapes(base: BatchShape, long_cycles: bool) -> list[BatchShape]:
-    """The shapes of the phases, coarse to fine; the last is `base`, the only one without long cycles."""
+    """Return the shape of each phase of the long cycle; the last one is `base`, the only one without long cycles."""
     batch, length, size = base
     if not long_cycles:
         return [base]
-    coarse = even_size(size / math.sqrt(2))
+    small = even_size(size / math.sqrt(2))
     return [
-        BatchShape(8 * batch, max(1, length // 4), coarse),
-        BatchShape(4 * batch, max(1, length // 2), coarse),
+        BatchShape(8 * batch, max(1, length // 4), small),
+        BatchShape(4 * batch, max(1, length // 2), small),
         BatchShape(2 * batch, max(1, length // 2), size),
         base,
     ]
 
 
-def short_shape(shape: BatchShape, position: int, short_cycles: bool) -> BatchShape:
-    """The shape at a position of the short cycle: itself, `2b, s/sqrt2`, `4b, s/2`, and again."""
+def short_shapes(shape: BatchShape, short_cycles: bool) -> tuple[BatchShape, ...]:
+    """Return the shapes of the short cycle: itself, then batch 2B of size S/sqrt(2), then 4B of S/2."""
     batch, length, size = shape
-    if not short_cycles or position % SHORT_PERIOD == 0:
-        return shape
-    if position % SHORT_PERIOD == 1:
-        return BatchShape(2 * batch, length, even_size(size / math.sqrt(2)))
-    return BatchShape(4 * batch, length, even_size(size / 2))
-
-
-def cycle_shapes(base: BatchShape, *, long_cycles: bool, short_cycles: bool) -> Phases:
-    """All shapes of a run as published: batches grow as clips shrink, by the volume of clips."""
-    period = SHORT_PERIOD if short_cycles else 1
-    return tuple(
-        tuple(short_shape(shape, position, short_cycles) for position in range(period))
-        for shape in long_shapes(base, long_cycles)
+    if not short_cycles:
+        return (shape,)
+    return (
+        shape,
+        BatchShape(2 * batch, length, even_size(size / math.sqrt(2))),
+        BatchShape(4 * batch, length, even_size(size / 2)),
     )
 
 
-def with_equal_flops(phases: Phases, operations: Callable[[int, int], int]) -> Phases:
-    """The same shapes, each batch as large as costs no more than the base shape's, the last phase's first.
+def cycle_shapes(base: BatchShape, *, long_cycles: bool, short_cycles: bool) -> Phases:
+    """Return all shapes of a run as published: batches scale with the volume of clips."""
+    return tuple(short_shapes(shape, short_cycles) for shape in long_shapes(base, long_cycles))
 
-    `operations(length, size)` are those of one clip. At least one clip is left in a batch.
+
+def with_equal_flops(phases: Phases, flops: Callable[[int, int], int]) -> Phases:
+    """Return the same shapes with the largest batches, at least 1, that need no more FLOPs than the base shape's.
+
+    `flops(length, size)` are those of one clip.
     """
     base = phases[-1][0]
-    budget = base.batch * operations(base.length, base.size)
+    budget = base.batch * flops(base.length, base.size)
     return tuple(
-        tuple(
-            shape._replace(batch=max(1, budget // operations(shape.length, shape.size))) for shape in shapes
-        )
+        tuple(shape._replace(batch=max(1, budget // flops(shape.length, shape.size))) for shape in shapes)
         for shapes in phases
     )
 
 
-def plan_epoch(n_clips: int, phases: Phases) -> list[Step]:
-    """An epoch that goes through all phases, in order; the batches sum to `n_clips`.
+def plan_epoch(num_clips: int, phases: Phases) -> list[Step]:
+    """Return the steps of an epoch that runs through all phases in order; their batches sum to `num_clips`.
 
-    Planned in rounds, each of which gives every phase one more step at its next short shape, until the clips run out.
-    So the phases have equal numbers of steps, up to one, and only the last batch planned is smaller; it may end any
-    phase. Where it would hold a single clip, which a norm cannot use, the batch planned before it lends one, or takes
-    it in if it has but two.
+    Steps are planned round-robin over the phases, each at its next short-cycle shape, until no clips are left. So the
+    phases have equal numbers of steps, up to one, and only the batch planned last is smaller. A last batch of one clip,
+    which BatchNorm cannot use, takes one from the batch planned before it, or joins it if that has two.
 
-    Raises ValueError for a set of one clip where batches are larger.
+    Raises ValueError for a training set of one clip where batches are larger.
     """
-    planned: list[Step] = []  # in the order of planning
-    left = n_clips
-    while left:
-        rounds, phase = divmod(len(planned), len(phases))
-        left -= _plan_step(planned, phases, phase, rounds, left)
-    return sorted(_without_single(planned, phases), key=lambda step: step.phase)
+    planned: list[Step] = []
+    short_cycles = [itertools.cycle(shapes) for shapes in phases]
+    clips_left = num_clips
+    while clips_left:
+        phase = len(planned) % len(phases)
+        planned.append(_step(phase, next(short_cycles[phase]), clips_left))
+        clips_left -= planned[-1].shape.batch
+    return sorted(_without_single_clip(planned, phases), key=lambda step: step.phase)
 
 
-def plan_parts(n_clips: int, phases: Phases, parts: Sequence[tuple[int, int]]) -> list[Step]:
-    """An epoch that goes through some phases: `parts` has pairs (phase, clips drawn at its end), the last `n_clips`.
+def plan_partial_cycle(num_clips: int, phases: Phases, phase_ends: Sequence[tuple[int, int]]) -> list[Step]:
+    """Return the steps of an epoch that runs through part of a long cycle.
 
-    A phase ends with the batch whose end is nearest to the part's; each starts its short cycle anew. The last batch of
-    the epoch is smaller, and lends or borrows, as in `plan_epoch`. Two clips to a batch, the change after 3 of 9:
+    `phase_ends` are pairs (phase, clips drawn at its end), the last of which is `num_clips`. A phase ends with the
+    batch whose end is nearest; each phase starts its short cycle anew. A small last batch is treated as in
+    `plan_epoch`. Two clips to a batch, the phase changes after 3 of 9:
 
-    >>> plan_parts(9, ((BatchShape(4, 2, 16),), (BatchShape(2, 4, 16),)), [(0, 3), (1, 9)])
+    >>> plan_partial_cycle(9, ((BatchShape(4, 2, 16),), (BatchShape(2, 4, 16),)), [(0, 3), (1, 9)])
     [Step(phase=0, shape=BatchShape(batch=4, length=2, size=16)), \
 Step(phase=1, shape=BatchShape(batch=2, length=4, size=16)), \
 Step(phase=1, shape=BatchShape(batch=3, length=4, size=16))]
     """
     planned: list[Step] = []
     drawn = 0
-    for phase, end in parts:
-        position = 0
-        while drawn < end and (end == n_clips or end - drawn >= _shape(phases, phase, position).batch / 2):
-            drawn += _plan_step(planned, phases, phase, position, n_clips - drawn)
-            position += 1
-    return _without_single(planned, phases)
+    for phase, end in phase_ends:
+        short_cycle = itertools.cycle(phases[phase])
+        shape = next(short_cycle)
+        while drawn < end and (end == num_clips or end - drawn >= shape.batch / 2):
+            planned.append(_step(phase, shape, num_clips - drawn))
+            drawn += planned[-1].shape.batch
+            shape = next(short_cycle)
+    return _without_single_clip(planned, phases)
 
 
-def _shape(phases: Phases, phase: int, position: int) -> BatchShape:
-    return phases[phase][position % len(phases[phase])]
+def _step(phase: int, shape: BatchShape, clips_left: int) -> Step:
+    return Step(phase, shape._replace(batch=min(shape.batch, clips_left)))
 
 
-def _plan_step(planned: list[Step], phases: Phases, phase: int, position: int, left: int) -> int:
-    """Append a step of at most `left` clips; returns how many."""
-    shape = _shape(phases, phase, position)
-    planned.append(Step(phase, shape._replace(batch=min(shape.batch, left))))
-    return planned[-1].shape.batch
-
-
-def _without_single(planned: list[Step], phases: Phases) -> list[Step]:
-    """Where the last batch is a single clip and none of this run is meant to be."""
+def _without_single_clip(planned: list[Step], phases: Phases) -> list[Step]:
+    """Enlarge or merge a last batch of one clip, unless the base shape has one."""
     if phases[-1][0].batch == 1 or planned[-1].shape.batch > 1:
         return planned
     if len(planned) == 1:
-        raise ValueError("the training set has 1 clip, a batch norm needs at least 2")
-    *others, lender, single = planned
-    if lender.shape.batch > 2:
-        return [*others, _resized(lender, -1), _resized(single, 1)]
-    return [*others, _resized(lender, 1)]  # two clips are not enough for two batches
+        raise ValueError("the training set has 1 clip, BatchNorm needs at least 2")
+    *others, before, single = planned
+    if before.shape.batch > 2:
+        return [*others, _resized(before, -1), _resized(single, 1)]
+    return [*others, _resized(before, 1)]
 
 
 def _resized(step: Step, by: int) -> Step:
     return step._replace(shape=step.shape._replace(batch=step.shape.batch + by))
 
 
-SPANS = ("epoch", "stage")
+def phase_end_epochs(begin: float, end: float, steps_per_epoch: Sequence[float]) -> list[float]:
+    """Return when, in epochs, phases from `begin` to `end` end if all have the same number of steps.
 
+    A phase lasts in inverse proportion to `steps_per_epoch` at its shapes. The first stage of the published schedule:
 
-def phase_ends(begin: float, end: float, steps_per_epoch: Sequence[float]) -> list[float]:
-    """When phases end that follow each other from `begin` to `end`, in epochs, with equal numbers of steps each.
-
-    Each lasts in inverse proportion to the steps that an epoch at its shapes has. The first stage of the published
-    schedule, where an epoch has 1/8, 1/4, 1/2, 1 of the steps:
-
-    >>> phase_ends(0, 15, [1, 2, 4, 8])
+    >>> phase_end_epochs(0, 15, [1, 2, 4, 8])
     [8.0, 12.0, 14.0, 15.0]
     """
-    shares = [1 / steps for steps in steps_per_epoch]
-    scale = (end - begin) / sum(shares)
-    ends = [begin + scale * done for done in itertools.accumulate(shares)]
+    epochs_per_step = [1 / steps for steps in steps_per_epoch]
+    scale = (end - begin) / sum(epochs_per_step)
+    ends = [begin + scale * done for done in itertools.accumulate(epochs_per_step)]
     return [*ends[:-1], float(end)]
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Plans each epoch of a run.
+class MultigridSchedule:
+    """Plans the steps of each epoch.
 
-    `stages`: the last epoch of each learning-rate stage; empty where the long cycle runs once an epoch. Otherwise it
-    runs once in each stage but the last, which fine-tunes at the base shape, as in the multigrid paper; a run of one
-    stage has its long cycle there. A phase may end within an epoch.
+    `stages`: the last epochs of the LR stages, or empty for a long cycle per epoch. Otherwise there is a long cycle in
+    each stage but the last, which fine-tunes at the base shape as in the paper; a run of a single stage has its long
+    cycle there. A phase may end within an epoch.
     """
 
-    n_clips: int
+    num_clips: int
     phases: Phases
     stages: tuple[int, ...] = ()
 
     def epoch(self, number: int) -> tuple[Step, ...]:
-        """The steps of an epoch, counted from 1, in order. Each clip is drawn once: the batches sum to `n_clips`.
+        """Return the steps of an epoch, from 1, in order. Their batches sum to `num_clips`.
 
-        Raises ValueError for a set of one clip where batches are larger.
+        Raises ValueError for a training set of one clip where batches are larger.
         """
-        return _planned(self.n_clips, self.phases, self._parts(number))
+        return _plan(self.num_clips, self.phases, self._phase_ends(number))
 
     def shapes(self, end_epoch: int) -> set[BatchShape]:
-        """All that occur in a run."""
-        parts = {self._parts(number) for number in range(1, end_epoch + 1)}  # most epochs are alike
-        return {step.shape for each in parts for step in _planned(self.n_clips, self.phases, each)}
+        """Return all shapes of a run."""
+        distinct = {self._phase_ends(number) for number in range(1, end_epoch + 1)}
+        return {step.shape for ends in distinct for step in _plan(self.num_clips, self.phases, ends)}
 
-    def _parts(self, number: int) -> tuple[tuple[int, int], ...]:
-        """(phase, clips drawn at its end) of an epoch, for `plan_parts`; none where it goes through all phases."""
+    def _phase_ends(self, number: int) -> tuple[tuple[int, int], ...]:
+        """Return (phase, clips drawn at its end) of an epoch; empty where it runs through all phases."""
         if not self.stages or len(self.phases) == 1:
             return ()
-        parts = []
-        for phase, end in self._spans(number):
-            drawn = min(self.n_clips, round((end - (number - 1)) * self.n_clips))
-            if drawn > (parts[-1][1] if parts else 0):
-                parts.append((phase, drawn))
-        return tuple(parts)
+        ends: list[tuple[int, int]] = []
+        for phase, end in enumerate(self._stage_phase_ends(number)):
+            drawn = min(self.num_clips, round((end - (number - 1)) * self.num_clips))
+            if drawn > (ends[-1][1] if ends else 0):
+                ends.append((phase, drawn))
+        return tuple(ends)
 
-    def _spans(self, number: int) -> list[tuple[int, float]]:
-        """(phase, epochs done at its end) of the stage that an epoch is in."""
+    def _stage_phase_ends(self, number: int) -> list[float]:
+        """Return when, in epochs, each phase ends in the LR stage of an epoch."""
         stage = sum(number > last for last in self.stages[:-1])
         begin = self.stages[stage - 1] if stage else 0
-        if stage and stage == len(self.stages) - 1:
-            return [(len(self.phases) - 1, float(self.stages[-1]))]
+        if stage and stage == len(self.stages) - 1:  # fine-tuning: the first phases have ended before
+            return [float(begin)] * (len(self.phases) - 1) + [float(self.stages[-1])]
         steps = [
-            len(_planned(self.n_clips, self.phases, ((phase, self.n_clips),)))
+            len(_plan(self.num_clips, self.phases, ((phase, self.num_clips),)))
             for phase in range(len(self.phases))
         ]
-        return list(enumerate(phase_ends(begin, self.stages[stage], steps)))
+        return phase_end_epochs(begin, self.stages[stage], steps)
 
 
-@functools.lru_cache(maxsize=64)
-def _planned(n_clips: int, phases: Phases, parts: tuple[tuple[int, int], ...]) -> tuple[Step, ...]:
-    """Remembered, as most epochs of a run are alike."""
-    return tuple(plan_parts(n_clips, phases, parts) if parts else plan_epoch(n_clips, phases))
+@functools.lru_cache(maxsize=64)  # most epochs of a run are alike
+def _plan(num_clips: int, phases: Phases, phase_ends: tuple[tuple[int, int], ...]) -> tuple[Step, ...]:
+    if phase_ends:
+        return tuple(plan_partial_cycle(num_clips, phases, phase_ends))
+    return tuple(plan_epoch(num_clips, phases))

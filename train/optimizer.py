@@ -1,23 +1,26 @@
-"""Which parameters train at which rate."""
+"""Optimizers and their parameter groups, which have an LR multiplier each."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZER_SLOTS = {"sgd": 1, "adamw": 2}  # state tensors per parameter
 MOMENTUM = 0.9
-MOMENTS = {"sgd": 1, "adamw": 2}  # tensors that it keeps for each parameter
 WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 0.05}
-RECURRENT_FACTOR = 0.5
+RECURRENT_LR_SCALE = 0.5
 
-# the roles of parameters: new ones train at the full rate
-NEW, RECURRENT, FILLED = "new", "recurrent", "filled"
+# roles of parameters, one parameter group each
+NEW, RECURRENT, PRETRAINED = "new", "recurrent", "pretrained"
 
 
-def param_roles(network: nn.Module, filled: Collection[str], fine_tune: bool) -> dict[str, str]:
-    """The role of each parameter by name. When fine-tuning, the head and whatever the weights did not fill are new."""
+def param_roles(network: nn.Module, loaded: Collection[str], fine_tune: bool) -> dict[str, str]:
+    """Return the role of each parameter by name: all are new, unless fine-tuning those `loaded` from weights.
+
+    When fine-tuning, the head and parameters that were not loaded are new; recurrent cells have a role of their own.
+    """
     names = [name for name, _ in network.named_parameters()]
     if not fine_tune:
         return dict.fromkeys(names, NEW)
@@ -27,60 +30,53 @@ def param_roles(network: nn.Module, filled: Collection[str], fine_tune: bool) ->
         if isinstance(module, nn.RNNBase)
         for name, _ in module.named_parameters()
     }
-    return {name: _role(name, filled, recurrent) for name in names}
-
-
-def _role(name: str, filled: Collection[str], recurrent: Collection[str]) -> str:
-    if name.startswith("fc.") or name not in filled:
-        return NEW
-    return RECURRENT if name in recurrent else FILLED
+    roles = {name: RECURRENT if name in recurrent else PRETRAINED for name in names}
+    return roles | {name: NEW for name in names if name.startswith("fc.") or name not in loaded}
 
 
 def make_optimizer(
-    network: nn.Module, roles: Mapping[str, str], fine_tune_factor: float, kind: str = "sgd"
+    network: nn.Module, roles: Mapping[str, str], pretrained_lr_scale: float, name: str = "sgd"
 ) -> torch.optim.Optimizer:
-    """A group a role, with its `lr_factor` and its `names`.
+    """Create an optimizer with a parameter group per role, which also has `role`, `names` and `lr_scale`.
 
-    "sgd": Nesterov momentum 0.9, weight decay 1e-4. "adamw": PyTorch's moments, weight decay 0.05 (Loshchilov &
-    Hutter, ICLR 2019). On a GPU each updates all weights in one kernel, which also spares fp16 a wait a step.
+    "sgd": Nesterov momentum 0.9, weight decay 1e-4. "adamw": weight decay 0.05 (Loshchilov & Hutter, ICLR 2019). On a
+    GPU both are fused: one kernel updates all weights, and fp16 does not wait for the GPU.
     """
-    factors = {NEW: 1.0, RECURRENT: RECURRENT_FACTOR, FILLED: fine_tune_factor}
+    lr_scales = {NEW: 1.0, RECURRENT: RECURRENT_LR_SCALE, PRETRAINED: pretrained_lr_scale}
     parameters = dict(network.named_parameters())
-    groups = []
-    for role, factor in factors.items():
-        names = [name for name in parameters if roles[name] == role]
+    groups: list[dict[str, Any]] = []
+    for role, lr_scale in lr_scales.items():
+        names = [parameter for parameter in parameters if roles[parameter] == role]
         if names:
-            members = [parameters[name] for name in names]
-            groups.append({"params": members, "role": role, "names": names, "lr_factor": factor})
-    common = {
-        "lr": 0.0,
-        "weight_decay": WEIGHT_DECAY[kind],
-        "fused": next(iter(parameters.values())).is_cuda,
-    }
-    if kind == "adamw":
-        return torch.optim.AdamW(groups, **common)
-    optimizer = torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, **common)
+            params = [parameters[parameter] for parameter in names]
+            groups.append({"params": params, "role": role, "names": names, "lr_scale": lr_scale})
+    fused = next(iter(parameters.values())).is_cuda
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, weight_decay=WEIGHT_DECAY[name], fused=fused)
+    optimizer = torch.optim.SGD(
+        groups, lr=0.0, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY[name], fused=fused
+    )
     for parameter in parameters.values():
-        # a fused SGD would make it with the first step, and leave what happens to lie there if fp16 skips that one
+        # fused SGD allocates it uninitialized in its first step, and leaves it so if fp16 skips that step
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 
-def saved_roles(optimiser_state: Mapping[str, Any]) -> dict[str, str]:
-    """The roles that a checkpoint's optimizer had."""
-    return {name: group["role"] for group in optimiser_state["param_groups"] for name in group["names"]}
+def saved_param_roles(optimizer_state: Mapping[str, Any]) -> dict[str, str]:
+    """Return the role of each parameter by name from a saved optimizer state."""
+    return {name: group["role"] for group in optimizer_state["param_groups"] for name in group["names"]}
 
 
-def fine_tunes(optimiser_state: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's run trains what weights have filled at other rates."""
-    return set(saved_roles(optimiser_state).values()) != {NEW}
+def is_fine_tuning(optimizer_state: Mapping[str, Any]) -> bool:
+    """Return whether a saved run trains its pretrained parameters at lower LRs."""
+    return set(saved_param_roles(optimizer_state).values()) != {NEW}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Take momentum, or moments, from a checkpoint; rates and factors stay those of this run's options.
+    """Load the state tensors of a checkpoint; LRs and multipliers stay those of this run's options.
 
-    They get the memory layout of their parameters, which fused kernels need, whatever they were saved with. ValueError
-    where they are of other sizes.
+    The tensors get the memory format of their parameters, which fused kernels need. Raises ValueError where sizes
+    differ.
     """
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
@@ -88,11 +84,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]
         for name, value in state.items():
             if name == "step" or value is None:
                 continue
-            if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
-                raise ValueError("the optimizer's moments are not as large as the parameters")
+            if not isinstance(value, Tensor) or value.shape != parameter.shape:
+                raise ValueError("the optimizer state does not have the shapes of the parameters")
             state[name] = torch.empty_like(parameter).copy_(value)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the LR of each parameter group to `lr` times its multiplier."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_factor"]
+        group["lr"] = lr * group["lr_scale"]

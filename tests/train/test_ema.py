@@ -1,4 +1,6 @@
-"""Averages of weights against the recurrence written out."""
+"""EMA of the weights against the formula."""
+
+import copy
 
 import pytest
 import torch
@@ -7,105 +9,85 @@ from torch import Tensor, nn
 from train.ema import ModelEma
 
 
-def network() -> nn.Module:
+def make_model() -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv3d(2, 3, 1), nn.BatchNorm3d(3))
+    model = nn.Sequential(nn.Conv3d(2, 3, 1), nn.BatchNorm3d(3))
+    return model, torch.optim.SGD(model.parameters(), lr=0.1)
 
 
-def optimiser_of(module: nn.Module, fused: bool = False) -> torch.optim.Optimizer:
-    return torch.optim.SGD(module.parameters(), lr=0.1, fused=fused)
-
-
-def step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    module(torch.randn(4, 2, 1, 2, 2))
-    for parameter in module.parameters():
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model(torch.randn(4, 2, 1, 2, 2))
+    for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
 
 
-def test_follows_the_recurrence_with_its_beginning() -> None:
-    module = network()
-    optimizer = optimiser_of(module)
-    average = ModelEma(module, optimizer, 0.5)
-    expected = {name: value.clone() for name, value in module.state_dict().items()}
+def test_follows_the_formula_with_its_warm_up() -> None:
+    model, optimizer = make_model()
+    ema = ModelEma(model, optimizer, 0.5)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
     for n in range(12):
-        step(module, optimizer)
+        step(model, optimizer)
         decay = min(0.5, (1 + n) / (10 + n))
-        for name, value in module.state_dict().items():
-            exact = decay * expected[name] + (1 - decay) * value if value.is_floating_point() else value
-            expected[name] = exact.clone()
-    for name, value in average.network.state_dict().items():
+        for name, value in model.state_dict().items():
+            averaged = decay * expected[name] + (1 - decay) * value if value.is_floating_point() else value
+            expected[name] = averaged.clone()
+    for name, value in ema.ema_model.state_dict().items():
         assert torch.allclose(value, expected[name], atol=1e-6), name
-    assert average.network[1].num_batches_tracked == 12
-    assert not any(parameter.requires_grad for parameter in average.network.parameters())
-    assert all(parameter.requires_grad for parameter in module.parameters())
+    assert ema.ema_model[1].num_batches_tracked == 12
+    assert not any(parameter.requires_grad for parameter in ema.ema_model.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
-def test_steps_that_the_scaler_skips_are_neither_averaged_nor_counted(fused: bool) -> None:
-    """They were once, which drew the average to the weights. On a GPU, where all are fused, nobody but it knows."""
-    module = network()
-    optimizer = optimiser_of(module, fused)
-    average = ModelEma(module, optimizer, 0.9)
+def test_steps_skipped_by_the_scaler_do_not_count(fused: bool) -> None:
+    """On a GPU, where the optimizer is fused, only the GPU knows which are skipped."""
+    model, _ = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=fused)
+    ema = ModelEma(model, optimizer, 0.9)
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
 
-    def scaled_step(factor: float = 1.0) -> None:
+    def scaled_step(factor: float = 1.0) -> list[Tensor]:
         optimizer.zero_grad()
-        scaler.scale(factor * module(torch.randn(4, 2, 1, 2, 2)).mean()).backward()
+        scaler.scale(factor * model(torch.randn(4, 2, 1, 2, 2)).mean()).backward()
         scaler.step(optimizer)
         scaler.update()
+        return [parameter.clone() for parameter in ema.ema_model.parameters()]
 
-    def averaged() -> list[Tensor]:
-        return [parameter.clone() for parameter in average.network.parameters()]
-
-    scaled_step()
-    after_one = averaged()
-    assert not all(map(torch.equal, after_one, module.parameters()))
+    after_one = scaled_step()
+    assert not all(map(torch.equal, after_one, model.parameters()))
     for _ in range(3):
-        scaled_step(torch.inf)
+        assert all(map(torch.equal, scaled_step(torch.inf), after_one))
     assert scaler.get_scale() == 1 / 8
-    assert all(map(torch.equal, averaged(), after_one))
-    assert average.content()["trained"]["ema_steps"] == 1
-    scaled_step()
-    assert average.content()["trained"]["ema_steps"] == 2
-    expected = [2 / 11 * old + 9 / 11 * new for old, new in zip(after_one, module.parameters(), strict=True)]
-    for value, exact in zip(averaged(), expected, strict=True):
-        assert torch.allclose(value, exact, atol=1e-6)
+    assert ema.checkpoint_entries()["trained"]["ema_steps"] == 1
+    after_two = scaled_step()
+    assert ema.checkpoint_entries()["trained"]["ema_steps"] == 2
+    expected = [2 / 11 * old + 9 / 11 * new for old, new in zip(after_one, model.parameters(), strict=True)]
+    assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(after_two, expected, strict=True))
 
 
-def test_recurrent_weights_of_the_copy_are_in_one_piece() -> None:
-    """cuDNN wants them so, and with each validation warned and moved them together."""
-    module = nn.LSTM(4, 4, num_layers=2)
-    module.flatten_parameters = lambda: flattened.append(module)
+def test_recurrent_weights_of_the_copy_are_flattened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN warned at each validation, and moved them together."""
     flattened: list[nn.Module] = []
-    average = ModelEma(module, optimiser_of(module), 0.5)
-    assert isinstance(average.network, nn.LSTM)
-    assert len(flattened) == 1
+    model = nn.LSTM(4, 4, num_layers=2)
+    monkeypatch.setattr(nn.LSTM, "flatten_parameters", lambda self: flattened.append(self))
+    ema = ModelEma(model, torch.optim.SGD(model.parameters(), lr=0.1), 0.5)
+    assert any(module is ema.ema_model for module in flattened)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
-def test_restored_goes_on_the_same(decay: float) -> None:
-    one, other = network(), network()
-    optimizers = [optimiser_of(one), optimiser_of(other)]
-    first, second = ModelEma(one, optimizers[0], decay), ModelEma(other, optimizers[1], decay)
-    step(one, optimizers[0])
-    content = first.content()
-    trained = content["trained"]
-    assert (trained is None) == (decay == 0)
-    other.load_state_dict((trained or content)["state_dict"])
+def test_restored_ema_continues_the_same(decay: float) -> None:
+    (model, optimizer), (other, other_optimizer) = make_model(), make_model()
+    ema, restored = ModelEma(model, optimizer, decay), ModelEma(other, other_optimizer, decay)
+    step(model, optimizer)
+    entries = copy.deepcopy(ema.checkpoint_entries())
+    trained = entries["trained"]
+    assert (trained is None) == (decay == 0) == (ema.ema_model is model)
+    other.load_state_dict((trained or entries)["state_dict"])
     if trained:
-        second.restore(content["state_dict"], trained["ema_steps"])
-    for module, optimizer in zip((one, other), optimizers, strict=True):
+        restored.restore(entries["state_dict"], trained["ema_steps"])
+    for pair in ((model, optimizer), (other, other_optimizer)):
         torch.manual_seed(1)
-        step(module, optimizer)
-    for name, value in first.network.state_dict().items():
-        assert torch.equal(value, second.network.state_dict()[name])
-
-
-def test_without_a_decay_there_is_no_copy() -> None:
-    module = network()
-    optimizer = optimiser_of(module)
-    average = ModelEma(module, optimizer, 0.0)
-    step(module, optimizer)
-    assert average.network is module
-    assert all(parameter.requires_grad for parameter in module.parameters())
+        step(*pair)
+    for name, value in ema.ema_model.state_dict().items():
+        assert torch.equal(value, restored.ema_model.state_dict()[name])

@@ -1,26 +1,32 @@
-"""From uint8 clips to the network's input."""
+"""Input normalization of uint8 clips."""
 
+import pytest
 import torch
 
 from train.input_norm import ClipNormalizer
 
 
-def test_pure_red_lands_in_the_last_channel_of_bgr_and_the_first_of_rgb() -> None:
-    """The original normalised BGR frames as if they were RGB; its weights need that, others do not."""
+def test_red_is_the_last_channel_of_bgr_and_the_first_of_rgb() -> None:
+    """The original normalized BGR frames as RGB; the published weights need that, others do not."""
     red = torch.zeros(1, 2, 4, 4, 3, dtype=torch.uint8)
     red[..., 2] = 255
     assert ClipNormalizer()(red)[0].amax(dim=(1, 2, 3)).argmax() == 2
     assert ClipNormalizer(channel_order="rgb")(red)[0].amax(dim=(1, 2, 3)).argmax() == 0
 
 
-def test_numbers_are_those_of_the_published_weights() -> None:
+def test_defaults_are_those_of_the_published_weights() -> None:
     clips = torch.randint(0, 256, (2, 3, 5, 6, 3), dtype=torch.uint8)
-    result = ClipNormalizer()(clips)
+    inputs = ClipNormalizer()(clips)
     expected = (clips.double() - torch.tensor([124.0, 117.0, 104.0], dtype=torch.double)) * 0.0167
-    assert result.shape == (2, 3, 3, 5, 6)
-    assert torch.allclose(result.permute(0, 2, 3, 4, 1).double(), expected, atol=1e-5)
+    assert inputs.shape == (2, 3, 3, 5, 6)
+    assert inputs.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.allclose(inputs.permute(0, 2, 3, 4, 1).double(), expected, atol=1e-5)
 
 
-def test_result_is_channels_last_in_memory() -> None:
-    result = ClipNormalizer()(torch.zeros(2, 4, 8, 8, 3, dtype=torch.uint8))
-    assert result.is_contiguous(memory_format=torch.channels_last_3d)
+def test_dict_round_trip_and_invalid_values() -> None:
+    values = ClipNormalizer((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), "rgb").to_dict()
+    assert values == {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1], "channel_order": "rgb"}
+    assert ClipNormalizer.from_dict(values).to_dict() == values
+    for invalid in ({"mean": [0.5]}, {"std": [0.2, 0.0, 0.1]}, {"std": None}, {"channel_order": "gbr"}):
+        with pytest.raises(ValueError, match="normalization needs 3 means, 3 stds above 0"):
+            ClipNormalizer.from_dict(values | invalid)

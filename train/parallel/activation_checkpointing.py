@@ -1,26 +1,26 @@
-"""Blocks that keep their input alone and compute the rest again in the backward pass: memory for time.
+"""Activation checkpointing for residual blocks.
 
-*Training deep nets with sublinear memory cost* (Chen et al., 2016).
+*Training Deep Nets with Sublinear Memory Cost* (Chen et al., 2016).
 """
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-class _CheckpointedBlock:
-    """Put before a block's class: its forward pass is run again when gradients come to it."""
+class CheckpointedBlock(nn.Module):
+    """A mixin put before a block's class: the backward pass recomputes the block's activations from its input."""
 
     def forward(self, *inputs: Any) -> Any:
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(*inputs)
 
         def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-            return nullcontext(), frozen_running_stats(self)
+            return nullcontext(), frozen_running_stats(self)  # of the first and of the second forward pass
 
         return checkpoint(
             super().forward, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
@@ -29,11 +29,14 @@ class _CheckpointedBlock:
 
 @contextmanager
 def frozen_running_stats(module: nn.Module) -> Iterator[None]:
-    """Within, batch norms normalise by the batch as ever, but their running statistics and counters stay."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+    """Normalize by batch statistics without updating the running statistics and counters of BatchNorms."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm3d)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, torch.zeros_like(norm.num_batches_tracked)
+        norm.momentum, norm.num_batches_tracked = (
+            0.0,
+            torch.zeros_like(cast(Tensor, norm.num_batches_tracked)),
+        )
     try:
         yield
     finally:
@@ -42,9 +45,9 @@ def frozen_running_stats(module: nn.Module) -> Iterator[None]:
 
 
 def apply_activation_checkpointing(network: nn.Module) -> None:
-    """Make every block of a network's stages, the members of its `nn.Sequential`s named `layer...`, one of these.
+    """Checkpoint every block of the `nn.Sequential`s named `layer...`, in place. Names of weights do not change.
 
-    In place; names of weights stay. Raises ValueError for a network without such stages.
+    Raises ValueError for a network without such stages.
     """
     stages = [
         stage
@@ -52,7 +55,7 @@ def apply_activation_checkpointing(network: nn.Module) -> None:
         if name.startswith("layer") and isinstance(stage, nn.Sequential)
     ]
     if not stages:
-        raise ValueError("--activation-checkpointing: this network has no stages of blocks to compute again")
+        raise ValueError("--activation-checkpointing: this network has no stages of blocks to checkpoint")
     for block in (block for stage in stages for block in stage):
-        kind = type(block)
-        block.__class__ = type(kind.__name__, (_CheckpointedBlock, kind), {})
+        block_class = type(block)
+        block.__class__ = type(block_class.__name__, (CheckpointedBlock, block_class), {})

@@ -1,7 +1,6 @@
-"""Batch norms in training: frozen, or with the statistics of all processes' clips."""
+"""BatchNorm in training: frozen, synchronized over ranks, or over sub-batches."""
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,20 +9,15 @@ from torch.nn import functional as F
 from train.parallel.distributed import DistContext
 
 
-def batch_norms(network: nn.Module) -> Iterator[nn.Module]:
+def freeze_batchnorm(network: nn.Module) -> None:
+    """Normalize by the running statistics, and do not update them, until the next `network.train()`."""
     for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            yield module
-
-
-def freeze(network: nn.Module) -> None:
-    """Normalise with the running statistics, which stay as they are; `network.train()` thaws them."""
-    for norm in batch_norms(network):
-        norm.eval()
+        if isinstance(module, nn.BatchNorm3d):
+            module.eval()
 
 
 def convert_sync_batchnorm(network: nn.Module, dist: DistContext) -> None:
-    """Replace every BatchNorm3d, under its name and with its parameters, by one over the clips of all processes."""
+    """Replace every `nn.BatchNorm3d` by a `SyncBatchNorm3d` with its parameters and buffers."""
     for parent in list(network.modules()):
         for name, norm in list(parent.named_children()):
             if type(norm) is nn.BatchNorm3d:
@@ -31,9 +25,9 @@ def convert_sync_batchnorm(network: nn.Module, dist: DistContext) -> None:
 
 
 class SyncBatchNorm3d(nn.BatchNorm3d):
-    """A batch norm over the clips of all processes that have some in a step; on any device, in fp32 at least.
+    """BatchNorm over the clips of all participating ranks, on any device, with statistics in fp32 or better.
 
-    torch.nn.SyncBatchNorm does not run on the CPU and waits for processes that have no clips.
+    torch.nn.SyncBatchNorm does not run on CPUs and waits for idle ranks.
     """
 
     def __init__(self, norm: nn.BatchNorm3d, dist: DistContext) -> None:
@@ -46,89 +40,93 @@ class SyncBatchNorm3d(nn.BatchNorm3d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.dist.num_participants == 1:
             return super().forward(x)
-        y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps, self.dist)
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        y, mean, var, count = _SyncBatchNormFunction.apply(x, self.weight, self.bias, self.eps, self.dist)
+        _update_running_stats(self, mean, var * (count / (count - 1)))
         return y
 
 
-class _Normalise(torch.autograd.Function):
-    """x `(B, C, ...)` -> normalised x, and mean `(C,)`, variance `(C,)` and number of values over all processes."""
+@torch.no_grad()
+def _update_running_stats(norm: nn.BatchNorm3d, mean: Tensor, var: Tensor) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(var, norm.momentum)
+
+
+class _SyncBatchNormFunction(torch.autograd.Function):
+    """x `(B, C, ...)` -> normalized x, and over all participating ranks mean `(C,)`, variance `(C,)`, count `(1,)`."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dist: DistContext
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        dtype, others = torch.promote_types(x.dtype, torch.float32), [0, *range(2, x.dim())]
-        variance, mean = torch.var_mean(x.to(dtype), dim=others, correction=0)
+        dtype, dims = torch.promote_types(x.dtype, torch.float32), [0, *range(2, x.dim())]
+        var, mean = torch.var_mean(x.to(dtype), dim=dims, correction=0)
         count = x.new_full((1,), x.numel() / x.shape[1], dtype=torch.float64)
-        # in float64, where a mean of squares less a squared mean loses nothing that float32 could tell
-        mean, variance = mean.double(), variance.double()
-        sums = torch.cat([mean * count, (variance + mean**2) * count, count])
+        # E[x^2] - E[x]^2 cancels; in float64 the loss is below float32's rounding
+        mean, var = mean.double(), var.double()
+        sums = torch.cat([mean * count, (var + mean**2) * count, count])
         dist.all_reduce_subset(dist.num_participants, sums)
         total = sums[-1:]
         mean, square = (sums[:-1] / total).chunk(2)
-        variance = (square - mean**2).clamp(min=0)
-        mean, variance, total = mean.to(dtype), variance.to(dtype), total.to(dtype)
-        ctx.save_for_backward(x, weight, mean, variance, total)
+        var = (square - mean**2).clamp(min=0)
+        mean, var, total = mean.to(dtype), var.to(dtype), total.to(dtype)
+        ctx.save_for_backward(x, weight, mean, var, total)
         ctx.eps, ctx.dist, ctx.num_participants = eps, dist, dist.num_participants
-        ctx.mark_non_differentiable(mean, variance, total)
-        return F.batch_norm(x, mean, variance, weight, bias, eps=eps), mean, variance, total
+        ctx.mark_non_differentiable(mean, var, total)
+        return F.batch_norm(x, mean, var, weight, bias, eps=eps), mean, var, total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, variance, total = ctx.saved_tensors
-        others, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
-        deviation = (variance + ctx.eps).sqrt()
-        normalised = (x - mean.view(shape)) / deviation.view(shape)
-        gradient = gradient.to(mean.dtype)
-        bias_gradient = gradient.sum(dim=others)
-        weight_gradient = (gradient * normalised).sum(dim=others)
-        sums = torch.cat([bias_gradient, weight_gradient])
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var, total = ctx.saved_tensors
+        dims, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
+        std = (var + ctx.eps).sqrt()
+        normalized = (x - mean.view(shape)) / std.view(shape)
+        grad = grad.to(mean.dtype)
+        bias_grad = grad.sum(dim=dims)
+        weight_grad = (grad * normalized).sum(dim=dims)
+        sums = torch.cat([bias_grad, weight_grad])
         ctx.dist.all_reduce_subset(ctx.num_participants, sums)
-        mean_gradient, mean_product = (sums / total).chunk(2)
-        centred = gradient - mean_gradient.view(shape) - normalised * mean_product.view(shape)
-        x_gradient = centred * (weight / deviation).view(shape)
-        return x_gradient.to(x.dtype), weight_gradient, bias_gradient, None, None
+        mean_grad, mean_product = (sums / total).chunk(2)
+        centered = grad - mean_grad.view(shape) - normalized * mean_product.view(shape)
+        x_grad = centered * (weight / std).view(shape)
+        return x_grad.to(x.dtype), weight_grad, bias_grad, None, None
 
 
 class SubBatchNorm3d(nn.BatchNorm3d):
-    """In training, normalises each group of about `group` clips by its own statistics; in evaluation, a plain norm.
+    """BatchNorm that, in training, normalizes each sub-batch by its own statistics.
 
-    A batch of B clips makes B // group groups, at least one, of equal sizes up to one clip, in order. Running
-    statistics take the mean over groups of their means and of their variances, once a batch. Parameters, buffers and
-    their names are those of the plain norm, so weights fit either.
+    B clips are split, in order, into B // sub_batch_size sub-batches (at least one) whose sizes differ by one clip at
+    most. Running statistics are updated once per batch, with the mean over sub-batches of their means and variances.
+    Parameters and buffers are those of `nn.BatchNorm3d`, so weights fit both. Sub-batch norm of *A Multigrid Method for
+    Efficiently Training Video Models* (Wu et al., 2020).
     """
 
-    group: int
+    sub_batch_size: int
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, T, H, W)` -> the same shape."""
-        groups = len(x) // self.group
-        if not self.training or groups <= 1:
+        num_splits = len(x) // self.sub_batch_size
+        if not self.training or num_splits <= 1:
             return super().forward(x)
-        means = x.new_zeros(groups, self.num_features, dtype=self.running_mean.dtype)
+        assert self.running_mean is not None
+        means = x.new_zeros(num_splits, self.num_features, dtype=self.running_mean.dtype)
         variances = torch.zeros_like(means)
-        parts = [
-            # momentum 1: the buffers become the group's statistics
-            F.batch_norm(part, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
-            for part, mean, variance in zip(x.tensor_split(groups), means, variances, strict=True)
+        outputs = [
+            # momentum 1: the buffers become the sub-batch's statistics
+            F.batch_norm(sub_batch, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+            for sub_batch, mean, var in zip(x.tensor_split(num_splits), means, variances, strict=True)
         ]
-        self._track(means.mean(dim=0), variances.mean(dim=0))
-        return torch.cat(parts)
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
+        _update_running_stats(self, means.mean(dim=0), variances.mean(dim=0))
+        return torch.cat(outputs)
 
 
-def convert_sub_batchnorm(network: nn.Module, group: int) -> None:
-    """Make every `nn.BatchNorm3d` of a network, in place, one over groups of `group` clips."""
+def convert_sub_batchnorm(network: nn.Module, sub_batch_size: int) -> None:
+    """Turn every `nn.BatchNorm3d` of a network, in place, into a `SubBatchNorm3d`."""
     for module in network.modules():
         if type(module) is nn.BatchNorm3d:
             module.__class__ = SubBatchNorm3d
-            module.group = group
+            cast(SubBatchNorm3d, module).sub_batch_size = sub_batch_size

@@ -1,134 +1,86 @@
-"""Where a run computes: the CPU, a GPU, or several in one process."""
+"""Choose the CPU or the GPUs of a run, and report when they are out of memory."""
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import gather, parallel_apply, replicate, scatter
 
 from train.parallel.distributed import DistContext
 
 logger = logging.getLogger(__name__)
 
-# what else torch says, of the CPU and of GPUs that somebody else has filled or taken
-SHORTAGES = ("can't allocate memory", "CUDA error: out of memory", "device(s) is/are busy or unavailable")
-CLIPS_A_GPU = 8  # of a batch, below which one GPU less is better: norms take statistics of its clips alone
+# errors other than torch.OutOfMemoryError: of the CPU, and of GPUs that other processes use
+OOM_MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "device(s) is/are busy or unavailable")
+MIN_CLIPS_PER_GPU = 8  # by default: BatchNorm sees the clips of its GPU only
 
 
-def choose_gpus(wanted: int | None) -> int:
-    """How many GPUs to use: all by default, 0 for the CPU. ValueError for more than there are, where there are some."""
-    present = torch.cuda.device_count()
-    if wanted is None:
-        return present
-    if wanted > present > 0:
-        raise ValueError(f"--gpus {wanted}: this machine has {present}")
-    if wanted > present:
-        logger.warning("--gpus %d: this machine has none, running on the CPU", wanted)
+def choose_num_gpus(requested: int | None) -> int:
+    """Return how many GPUs to use: all by default, 0 for the CPU. Raises ValueError where there are some but fewer."""
+    available = torch.cuda.device_count()
+    if requested is None:
+        return available
+    if requested > available > 0:
+        raise ValueError(f"--gpus {requested}: this machine has {available}")
+    if requested > available:
+        logger.warning("--gpus %d: no GPU found, running on the CPU", requested)
         return 0
-    return wanted
+    return requested
 
 
-def choose_device(wanted: int | None, dist: DistContext, batch: int = 1) -> tuple[torch.device, int]:
-    """Where this process computes, and on how many GPUs. One that was launched with others has the GPU of its rank, or
-    the only one that it is shown.
+def choose_device(requested: int | None, dist: DistContext, batch_size: int = 1) -> tuple[torch.device, int]:
+    """Return the (first) device of this process and its number of GPUs.
 
-    Where nobody says how many, as many of a machine's as have eight clips of a batch each.
+    By default a single process uses as many GPUs as have `MIN_CLIPS_PER_GPU` clips of a batch each. A rank started by
+    torchrun uses the GPU of its local rank, or the only one in CUDA_VISIBLE_DEVICES.
     """
     if not dist.launched:
-        gpus = choose_gpus(wanted)
-        if wanted is None:
-            gpus = min(gpus, max(1, batch // CLIPS_A_GPU))
-        return torch.device("cuda", 0) if gpus else torch.device("cpu"), gpus
-    if wanted is not None:
-        logger.warning("--gpus %d: ignored, each process that is launched takes its own", wanted)
-    present, shown = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    if present == 1 and shown:
+        num_gpus = choose_num_gpus(requested)
+        if requested is None:
+            num_gpus = min(num_gpus, max(1, batch_size // MIN_CLIPS_PER_GPU))
+        return torch.device("cuda", 0) if num_gpus else torch.device("cpu"), num_gpus
+    if requested is not None:
+        logger.warning("--gpus %d: ignored, each rank uses one GPU", requested)
+    available = torch.cuda.device_count()
+    if available == 1 and os.environ.get("CUDA_VISIBLE_DEVICES"):
         return torch.device("cuda", 0), 1
-    if 0 < present < dist.local_size:
-        raise ValueError(f"{dist.local_size} processes were launched here, this machine has {present} GPUs")
-    return torch.device("cuda", dist.local_rank) if present else torch.device("cpu"), min(present, 1)
+    if 0 < available < dist.local_world_size:
+        raise ValueError(f"{dist.local_world_size} ranks were started, but this machine has {available} GPUs")
+    return torch.device("cuda", dist.local_rank) if available else torch.device("cpu"), min(available, 1)
 
 
-def choose_backends(device: torch.device, precision: str) -> None:
-    """Which libraries steps on a device are computed with, from here on."""
-    # a run has few shapes: the time to try algorithms for each comes back
+def configure_backends(device: torch.device, precision: str) -> None:
+    """Set the process-wide cuDNN and oneDNN flags for training on a device."""
+    # a run has few shapes, so benchmarking algorithms for each pays
     torch.backends.cudnn.benchmark = device.type == "cuda"
-    # oneDNN's bf16 gradients of small maps are wrong on some CPUs (torch 2.13 reads memory that nobody set)
-    torch.backends.mkldnn.enabled = device.type != "cpu" or precision != "bf16"
+    # oneDNN's bf16 gradients of small maps are wrong on some CPUs (torch 2.13 reads uninitialized memory)
+    torch.backends.mkldnn.enabled = device.type != "cpu" or precision != "bf16"  # type: ignore[assignment]
 
 
 class NoCompilerError(ValueError):
-    """torch.compile does not work here; the message says why."""
+    """torch.compile does not work on this machine; the message has the reason."""
 
 
 def check_compiler(device: torch.device) -> None:
-    """NoCompilerError where nothing can be compiled, as for a CPU without a C++ compiler. Takes some seconds."""
+    """Compile a tiny function, which takes seconds. Raises NoCompilerError, as on a CPU without a C++ compiler."""
     try:
         torch.compile(torch.neg)(torch.zeros(8, device=device))
-    except RuntimeError as error:  # of whatever lies below
+    except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise NoCompilerError(f"--compile: does not work here, {reason}") from error
-
-
-def num_replicas(batch: int, gpus: int) -> int:
-    """How many GPUs share a batch: as many as can have two clips each, which a batch norm needs, and at least one.
-
-    Clips are dealt in equal parts, the last one smaller: 5 clips on 4 GPUs go as 3 and 2.
-    """
-    for count in range(min(gpus, batch), 1, -1):
-        part = -(-batch // count)
-        if batch - part * (-(-batch // part) - 1) >= 2:
-            return -(-batch // part)
-    return 1
-
-
-def autocast_as_here(function: Callable[..., Any], device_type: str) -> Callable[..., Any]:
-    """The same function for another thread, to which torch takes over whether autocast is on, but not its type."""
-    dtype, enabled = torch.get_autocast_dtype(device_type), torch.is_autocast_enabled(device_type)
-
-    def call(*inputs: Any, **options: Any) -> Any:
-        with torch.autocast(device_type, dtype=dtype, enabled=enabled):
-            return function(*inputs, **options)
-
-    return call
+        raise NoCompilerError(f"--compile: does not work on this machine: {reason}") from error
 
 
 @contextmanager
-def oom_as(kind: type[Exception], message: str) -> Iterator[None]:
-    """Within, an error of `kind` is raised where a device, or the machine, has too little memory.
+def oom_as(error_class: type[Exception], message: str) -> Iterator[None]:
+    """Raise `error_class(message)` in place of an out-of-memory error of a device or of the machine.
 
-    It is made here: one that is made by who catches it would be held by its own traceback, and hold all its tensors.
+    The error is made here, as one that the caller had made would keep all tensors of its traceback alive.
     """
     try:
         yield
-    except RuntimeError as reason:
-        if not isinstance(reason, torch.OutOfMemoryError) and not any(
-            text in str(reason) for text in SHORTAGES
-        ):
+    except RuntimeError as error:
+        is_oom = isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OOM_MESSAGES)
+        if not is_oom:
             raise
-        raise kind(message) from reason
-
-
-class DataParallel(nn.Module):
-    """Data parallelism in one process, as nn.DataParallel does it, but no replica gets a single clip."""
-
-    def __init__(self, network: nn.Module, gpus: int) -> None:
-        super().__init__()
-        self.network = network
-        self.gpus = gpus
-
-    def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
-        devices = list(range(num_replicas(len(clips), self.gpus)))
-        if len(devices) == 1:
-            return self.network(clips, **options)
-        parts = scatter(clips, devices)
-        replicas = [
-            autocast_as_here(replica, "cuda")
-            for replica in replicate(self.network, devices, detach=not torch.is_grad_enabled())
-        ]
-        outputs = parallel_apply(replicas, [(part,) for part in parts], [options] * len(parts), devices)
-        return gather(outputs, devices[0])
+        raise error_class(message) from error

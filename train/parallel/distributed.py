@@ -1,14 +1,14 @@
-"""Several processes as one run: started by torchrun or its like, they add up, agree, and fail together.
+"""Several ranks, started by torchrun or SLURM, as one run. The only file that imports torch.distributed.
 
-The only file that imports torch.distributed. Tensors of the network travel between GPUs by NCCL and between CPUs by
-gloo; what hosts agree on goes by gloo always, so that no process waits for its GPU to hear what the others want.
+Tensors on GPUs are reduced by NCCL, tensors on CPUs by gloo. Decisions that all ranks share use CPU tensors, so that no
+rank waits for its GPU to learn of them.
 """
 
 import gc
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 import torch
@@ -19,199 +19,157 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data.common.cpus import cpus_per_rank
 
-# what torchrun sets for each of its processes
-LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-FAILURE = "failure"  # key of the store under which the first process that fails says why
-PATIENCE = 600  # seconds that processes wait for the first one at the start
-CPU = torch.device("cpu")
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+ERROR_KEY = "error"  # in the store: the first error that a rank published
 
-Value = TypeVar("Value")
+Item = TypeVar("Item")
 
 
 class RemoteRankError(RuntimeError):
-    """Another process of the run has failed; the message says which and why, as far as is known."""
+    """Another rank failed; the message names it and its error, where it published one."""
 
 
+@dataclass(eq=False)
 class DistContext:
-    """The processes of a run, this one being number `rank` of `size`; `local_*` count those on this machine.
+    """The rank of this process among `world_size`, and the collectives over all of them.
 
-    What passes values on is collective: all processes call it at the same point, or all end with a RemoteRankError.
+    All ranks call a collective at the same point, or all raise a RemoteRankError (see `translate_dist_errors`).
     """
 
-    def __init__(
-        self,
-        rank: int = 0,
-        size: int = 1,
-        local_rank: int = 0,
-        local_size: int = 1,
-        store: torch_dist.Store | None = None,
-        launched: bool = False,
-    ) -> None:
-        self.rank = rank
-        self.size = size
-        self.local_rank = local_rank
-        self.local_size = local_size
-        self.launched = launched
-        self.num_participants = (
-            size  # how many processes, those of the lowest ranks, have clips in the current step
-        )
-        self._store = store
-        self._groups: dict[int, torch_dist.ProcessGroup] = {}
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    launched: bool = False  # by torchrun or the like
+    store: Any = None  # torch.distributed.Store, shared by all ranks
+    _groups: dict[int, torch_dist.ProcessGroup] = field(default_factory=dict)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "DistContext":
-        """Itself: what is copied for averaging still runs in these processes."""
+    def __post_init__(self) -> None:
+        self.num_participants = self.world_size  # ranks, the lowest, that have clips in the current step
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself, as copies of a network stay on this rank."""
         return self
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the process that writes and logs."""
+        """Whether this rank writes files and logs."""
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, on all of them."""
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Return the sum over all ranks."""
         total = tensor.clone()
-        if self.size > 1:
+        if self.world_size > 1:
             torch_dist.all_reduce(total)
         return total
 
-    def add(self, *counts: int) -> list[int]:
-        """Sums over all processes of whole numbers that hosts know; waits for the other hosts, for no device."""
-        total = torch.tensor(counts, dtype=torch.int64)
-        return self.sum(total).tolist()
+    def sum_counts(self, *counts: int) -> list[int]:
+        """Return the sums over all ranks of integers on the host; waits for no GPU."""
+        return self.all_reduce(torch.tensor(counts, dtype=torch.int64)).tolist()
 
-    def gather(self, items: Sequence[Value]) -> list[Value]:
-        """The items of all processes, those of the lowest rank first."""
-        if self.size == 1:
+    def all_gather(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items of all ranks, in order of rank."""
+        if self.world_size == 1:
             return list(items)
-        parts: list[Any] = [None] * self.size
-        torch_dist.all_gather_object(parts, list(items))
-        return [item for part in parts for item in part]
+        gathered: list[Any] = [None] * self.world_size
+        torch_dist.all_gather_object(gathered, list(items))
+        return [item for items_of_rank in gathered for item in items_of_rank]
 
-    def broadcast_object(self, value: Value) -> Value:
-        """What the first process has."""
-        if self.size == 1:
+    def broadcast_object(self, value: Item) -> Item:
+        """Return rank 0's value."""
+        if self.world_size == 1:
             return value
         values = [value]
-        torch_dist.broadcast_object_list(values, src=0, device=CPU)
+        torch_dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]
 
-    def broadcast_tensors(self, tensors: Iterator[Tensor]) -> None:
-        """Fill tensors with those of the first process."""
-        if self.size > 1:
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with rank 0's."""
+        if self.world_size > 1:
             for tensor in tensors:
                 torch_dist.broadcast(tensor, src=0)
 
-    def count_participants(self, takes_part: bool) -> None:
-        """Set `num_participants`. Waits for the other hosts, for no device."""
-        self.num_participants = self.add(takes_part)[0]
-        if 1 < self.num_participants < self.size and self.num_participants not in self._groups:
+    def count_participants(self, participates: bool) -> None:
+        """Set `num_participants`; waits for no GPU."""
+        (self.num_participants,) = self.sum_counts(participates)
+        if 1 < self.num_participants < self.world_size and self.num_participants not in self._groups:
             self._groups[self.num_participants] = torch_dist.new_group(range(self.num_participants))
 
     def all_reduce_subset(self, num_participants: int, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over the first processes, as many as `num_participants`; they alone call this."""
+        """Sum a tensor, in place, over the lowest `num_participants` ranks; only they call this."""
         if num_participants > 1:
             torch_dist.all_reduce(tensor, group=self._groups.get(num_participants))
 
-    def report(self, message: str) -> bool:
-        """Leave word to the others why this process ends; False where another has ended for the same reason before."""
-        if self._store is None:
+    def publish_error(self, message: str) -> bool:
+        """Publish this rank's error; False if another rank already published the same."""
+        if self.store is None:
             return True
-        mine = f"process {self.rank} of {self.size} failed: {message}"
+        own = f"rank {self.rank}/{self.world_size} failed: {message}"
         try:
-            first = self._store.compare_set(FAILURE, "", mine).decode()
-        except RuntimeError:  # the store was kept by a process that is gone
+            first = self.store.compare_set(ERROR_KEY, "", own).decode()
+        except RuntimeError:  # the rank that hosts the store has exited
             return True
-        return first == mine or not first.endswith(f" failed: {message}")
+        return first == own or not first.endswith(f" failed: {message}")
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Within, a lost connection becomes a RemoteRankError that says why the other process went, if it left word."""
+    def translate_dist_errors(self) -> Iterator[None]:
+        """Raise a RemoteRankError, with the other rank's error, where the connection to it is lost."""
         try:
             yield
         except RuntimeError as error:
-            if not _is_lost_connection(error):
+            if not isinstance(error, torch_dist.DistError) and "/gloo/" not in str(error):
                 raise
-            raise RemoteRankError(self._why_lost(error)) from error
+            reason = "another rank exited without reporting an error, or cannot be reached"
+            reason += f" ({' '.join(str(error).split())})"
+            with suppress(RuntimeError):  # the rank that hosts the store has exited
+                if self.store is not None and self.store.check([ERROR_KEY]):
+                    reason = self.store.get(ERROR_KEY).decode()
+            raise RemoteRankError(f"stopped: {reason}") from error
 
-    def _why_lost(self, error: RuntimeError) -> str:
-        try:
-            if self._store is not None and self._store.check([FAILURE]):
-                return f"stopped, because {self._store.get(FAILURE).decode()}"
-        except RuntimeError:  # the store was kept by the process that is gone
-            pass
-        if "NCCL" in str(error):  # perhaps of a network card, or of two processes on one GPU
-            reason = str(error).partition("Last error:")[2].strip() or str(error)
-            return f"stopped, because NCCL failed: {' '.join(reason.split())}"
-        what = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
-        return f"stopped, because another process is gone without a word, killed or out of memory ({what})"
-
-    def leave(self) -> None:
-        """At the end of a run that went well, when nothing refers to its network any more."""
-        if self.size > 1:
-            gc.collect()  # a DistributedDataParallel that outlives its group waits for ever when it goes
+    def shutdown(self) -> None:
+        """Leave the process group after a successful run, when nothing refers to its network any more."""
+        if self.world_size > 1:
+            gc.collect()  # a DistributedDataParallel that outlives its group hangs in its destructor
             torch_dist.destroy_process_group()
 
 
-def join() -> DistContext:
-    """The processes that a launcher started this one with; this one alone where none did. Waits for all to be there."""
-    if any(name not in os.environ for name in LAUNCHER):
+def init_distributed() -> DistContext:
+    """Join the ranks that a launcher started and wait for all of them; a single process if there is no launcher."""
+    env = os.environ
+    if any(name not in env for name in LAUNCHER_VARIABLES):
         return DistContext()
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    _share_cores()
-    store = None
-    if size > 1:
-        if torch.cuda.is_available():
-            torch.cuda.set_device(local_rank % torch.cuda.device_count())
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        try:
-            store, _, _ = next(rendezvous("env://"))
-            store = _own_session(store, rank, size)
-            torch_dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-        except RuntimeError as error:
-            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-            hint = "; GLOO_SOCKET_IFNAME names the network card" if "127.0." in str(error) else ""
-            raise RemoteRankError(
-                f"{size} processes did not find each other at {place}: {error}{hint}"
-            ) from error
-    return DistContext(rank, size, local_rank, local_size, store, launched=True)
-
-
-def _own_session(store: torch_dist.Store, rank: int, size: int) -> torch_dist.Store:
-    """A part of a store that holds nothing of processes that ended: torchrun keeps its store when it starts new ones.
-
-    The first process opens a session; each of the others waits for one that nobody of its rank has entered.
-    """
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    sessions = torch_dist.PrefixStore(f"sessions of {size} after {restarts} restarts", store)
-    if rank == 0:
-        return torch_dist.PrefixStore(str(sessions.add("last", 1)), sessions)
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        last = sessions.add("last", 0)
-        session = torch_dist.PrefixStore(str(last), sessions)
-        if last and session.add(f"entered by {rank}", 1) == 1:
-            return session
-        time.sleep(0.05)
-    raise RuntimeError(f"the first process did not come within {PATIENCE} seconds")
-
-
-def _share_cores() -> None:
-    """torchrun gives each process one thread unless told otherwise; with more cores than processes they get more."""
-    if os.environ.get("OMP_NUM_THREADS") == "1":
+    dist = DistContext(
+        rank=int(env["RANK"]),
+        world_size=int(env["WORLD_SIZE"]),
+        local_rank=int(env.get("LOCAL_RANK", "0")),
+        local_world_size=int(env.get("LOCAL_WORLD_SIZE", "1")),
+        launched=True,
+    )
+    if env.get("OMP_NUM_THREADS") == "1":  # torchrun's default
         torch.set_num_threads(cpus_per_rank())
+    if dist.world_size == 1:
+        return dist
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(dist.local_rank % torch.cuda.device_count())
+    try:
+        store, _, _ = next(rendezvous("env://"))
+        # torchrun keeps its store when it restarts ranks, with the addresses and errors of those that died
+        restart = f"restart {env.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        dist.store = torch_dist.PrefixStore(restart, store)  # type: ignore[attr-defined]
+        torch_dist.init_process_group(backend, store=dist.store, rank=dist.rank, world_size=dist.world_size)
+    except RuntimeError as error:
+        address = f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}"
+        hint = "; set GLOO_SOCKET_IFNAME to the network card" if "127.0." in str(error) else ""
+        raise RemoteRankError(
+            f"{dist.world_size} ranks could not connect at {address}: {error}{hint}"
+        ) from error
+    return dist
 
 
-def _is_lost_connection(error: RuntimeError) -> bool:
-    return isinstance(error, torch_dist.DistError) or "/gloo/" in str(error)
-
-
-class Evaluated(nn.Module):
-    """A network, such as an average, that each process evaluates on its own: `eval()` gives all the same statistics.
-
-    They are those of the first process.
-    """
+class BufferSyncedModel(nn.Module):
+    """A network that each rank evaluates on its own: `eval()` broadcasts rank 0's BatchNorm statistics."""
 
     def __init__(self, network: nn.Module, dist: DistContext) -> None:
         super().__init__()
@@ -223,18 +181,15 @@ class Evaluated(nn.Module):
             self.dist.broadcast_tensors(self.network.buffers())
         return super().train(mode)
 
-    def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
-        return self.network(clips, **options)
+    def forward(self, clips: Tensor, **kwargs: bool) -> Tensor | tuple[Tensor, Tensor]:
+        return self.network(clips, **kwargs)
 
 
-class Shared(Evaluated):
-    """A network that all processes also train together, each on its part of the clips, which may be none.
+class DDPModel(BufferSyncedModel):
+    """A network that all ranks train together, each on its shard of a batch, which may be empty.
 
-    Gradients are averaged over the processes while the backward pass goes on. Running statistics are those of the first
-    process.
-
-    `classes` and `gates`: how many logits and openings a clip has, also where there is none. `synchronised`: whether
-    there are norms that ask who takes part.
+    DistributedDataParallel averages the gradients over ranks during the backward pass. `num_classes` and `num_gates`
+    are the widths of the outputs of an idle rank.
     """
 
     def __init__(
@@ -243,38 +198,43 @@ class Shared(Evaluated):
         dist: DistContext,
         device: torch.device,
         *,
-        classes: int,
-        gates: int,
+        num_classes: int,
+        num_gates: int,
         sync_batchnorm: bool,
     ) -> None:
         super().__init__(network, dist)
         self.sync_batchnorm = sync_batchnorm
-        gpus = [device.index] if device.type == "cuda" else None
-        self.parallel = DistributedDataParallel(
-            _Part(network, classes, gates), device_ids=gpus, gradient_as_bucket_view=True
+        self.ddp = DistributedDataParallel(
+            OptionalParticipant(network, num_classes, num_gates),
+            device_ids=[device.index] if device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
         )
 
-    def forward(self, clips: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Keep gradients local until the backward pass of the last micro-batch."""
+        return self.ddp.no_sync()
+
+    def forward(self, clips: Tensor, **kwargs: bool) -> Tensor | tuple[Tensor, Tensor]:
         if not self.training:
-            return super().forward(clips, **options)
+            return super().forward(clips, **kwargs)
         if self.sync_batchnorm:
             self.dist.count_participants(len(clips) > 0)
-        return self.parallel(clips, **options)
+        return self.ddp(clips, **kwargs)
 
 
-class _Part(nn.Module):
-    """A network that can sit out: without clips its gradients are zero and its norms stay as they are."""
+class OptionalParticipant(nn.Module):
+    """A network that can be idle: without clips its gradients are zero and its BatchNorm statistics stay."""
 
-    def __init__(self, network: nn.Module, classes: int, gates: int) -> None:
+    def __init__(self, network: nn.Module, num_classes: int, num_gates: int) -> None:
         super().__init__()
         self.network = network
-        self.classes = classes
-        self.gates = gates
+        self.num_classes = num_classes
+        self.num_gates = num_gates
 
     def forward(self, clips: Tensor, return_gates: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         if len(clips):
             return self.network(clips, return_gates=True) if return_gates else self.network(clips)
-        # every parameter is in it, so that the others' gradients are not waited for in vain
+        # depends on every parameter, so that DistributedDataParallel does not wait for its gradient
         zero = 0 * torch.stack([parameter[(0,) * parameter.dim()] for parameter in self.parameters()]).sum()
-        logits = clips.new_zeros(0, self.classes) + zero
-        return (logits, clips.new_zeros(0, self.gates)) if return_gates else logits
+        logits = clips.new_zeros(0, self.num_classes) + zero
+        return (logits, clips.new_zeros(0, self.num_gates)) if return_gates else logits

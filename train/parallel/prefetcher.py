@@ -1,4 +1,4 @@
-"""Batches to the device, beside the work that it is doing."""
+"""Copy batches to the GPU while it computes earlier steps."""
 
 from contextlib import nullcontext
 
@@ -7,11 +7,9 @@ from torch import Tensor
 
 
 class DevicePrefetcher:
-    """Copies tensors to a device. On a GPU by a stream of its own: a batch that the loop asks for while earlier steps
-    are still being computed travels meanwhile, and only what uses it waits for it.
+    """Copies tensors to a device; on a GPU by a stream of its own, beside the computation of earlier steps.
 
-    They are pinned here first. torch's loader would do that in a thread, which reads from workers: where one is killed
-    it complains with a traceback, and may be waited for, for ever.
+    Memory is pinned here, as the DataLoader's pin-memory thread can hang when a worker is killed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,10 +20,10 @@ class DevicePrefetcher:
         with torch.cuda.stream(self.stream) if self.stream else nullcontext():
             copies = [self._pinned(tensor).to(self.device, non_blocking=True) for tensor in tensors]
         if self.stream:
-            computing = torch.cuda.current_stream(self.device)
-            computing.wait_stream(self.stream)
+            compute_stream = torch.cuda.current_stream(self.device)
+            compute_stream.wait_stream(self.stream)
             for copy in copies:
-                copy.record_stream(computing)  # its memory is not given to the next batch before it was used
+                copy.record_stream(compute_stream)  # keeps its memory until the computation has used it
         return copies
 
     def _pinned(self, tensor: Tensor) -> Tensor:

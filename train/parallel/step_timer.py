@@ -1,85 +1,72 @@
-"""How long the passes of a step take on the device, read when it has done them: nothing waits for it."""
+"""Time forward and backward passes on the device without waiting for it."""
 
 import itertools
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 
 
-class Times(NamedTuple):
-    """Seconds that the passes of `clips` clips took, those backward with the update."""
+class StepTimes(NamedTuple):
+    """Seconds of the forward and backward passes (the latter with the optimizer step) over `clips` clips."""
 
     clips: int = 0
     forward: float = 0.0
     backward: float = 0.0
 
     @classmethod
-    def sum(cls, times: Iterable["Times"]) -> "Times":
+    def sum(cls, times: Iterable["StepTimes"]) -> "StepTimes":
         return cls(*map(sum, zip(cls(), *times, strict=True)))
 
 
-class Clock(Protocol):
-    """Of a device, which does the work that it is given in order, perhaps long after."""
+class HostEvent:
+    """`torch.cuda.Event` for the CPU, complete as soon as it is recorded."""
 
-    def mark(self) -> Any:
-        """The moment at which the device will have done the work that it was given so far."""
+    def record(self) -> None:
+        self.seconds = time.perf_counter()
 
-    def is_past(self, moment: Any) -> bool:
-        """Whether it has; does not wait."""
-
-    def seconds(self, earlier: Any, later: Any) -> float:
-        """Between two moments that are past."""
-
-
-class HostClock:
-    """The CPU has done its work when it is asked."""
-
-    def mark(self) -> float:
-        return time.perf_counter()
-
-    def is_past(self, moment: float) -> bool:
+    def query(self) -> bool:
         return True
 
-    def seconds(self, earlier: float, later: float) -> float:
-        return later - earlier
+    def elapsed_time(self, end_event: "HostEvent") -> float:
+        """Return milliseconds."""
+        return 1000 * (end_event.seconds - self.seconds)
 
 
-class CudaClock:
-    """A GPU passes events among its work, with the time at which it did."""
+@dataclass
+class _Step:
+    """A step with an event before and after each of its passes, which are named "forward" or "backward"."""
 
-    def mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+    clips: int
+    events: list[Any]
+    passes: list[str] = field(default_factory=list)
 
-    def is_past(self, moment: torch.cuda.Event) -> bool:
-        return moment.query()
+    def is_complete(self) -> bool:
+        return self.events[-1].query()
 
-    def seconds(self, earlier: torch.cuda.Event, later: torch.cuda.Event) -> float:
-        return earlier.elapsed_time(later) / 1000
-
-
-def clock_of(device: torch.device) -> Clock:
-    return CudaClock() if device.type == "cuda" else HostClock()
+    def times(self) -> StepTimes:
+        seconds = {"forward": 0.0, "backward": 0.0}
+        for name, (start, end) in zip(self.passes, itertools.pairwise(self.events), strict=True):
+            seconds[name] += start.elapsed_time(end) / 1000
+        return StepTimes(self.clips, **seconds)
 
 
 class StepTimer:
-    """Times steps: `start`, then `forward_done` and `backward_done` after each pass, in turn; `read` when it suits.
+    """Times steps: call `start`, then `forward_done` and `backward_done` after each pass, then `read` at any time.
 
-    A batch that goes through in parts has several of each. What comes after the last backward pass, such as the update,
-    counts as backward if `backward_done` follows it once more.
+    Gradient accumulation has several of each. A second `backward_done` adds what follows the last backward pass, such
+    as the optimizer step.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self._steps: deque[_Step] = deque()  # that have not been read
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._unread: deque[_Step] = deque()
 
     def start(self, clips: int) -> None:
-        """Begin a step of so many clips."""
-        self._steps.append(_Step(clips, [self.clock.mark()], []))
+        self._unread.append(_Step(clips, [self._record_event()]))
 
     def forward_done(self) -> None:
         self._pass_done("forward")
@@ -87,28 +74,18 @@ class StepTimer:
     def backward_done(self) -> None:
         self._pass_done("backward")
 
-    def _pass_done(self, kind: str) -> None:
-        step = self._steps[-1]
-        step.moments.append(self.clock.mark())
-        step.kinds.append(kind)
+    def _pass_done(self, name: str) -> None:
+        self._unread[-1].events.append(self._record_event())
+        self._unread[-1].passes.append(name)
 
-    def read(self) -> Times:
-        """Of all steps that the device has done since the last call. On a GPU that is mostly the one before."""
-        done = []
-        while self._steps and self.clock.is_past(self._steps[0].moments[-1]):
-            done.append(self._times(self._steps.popleft()))
-        return Times.sum(done)
+    def _record_event(self) -> torch.cuda.Event | HostEvent:
+        event = torch.cuda.Event(enable_timing=True) if self.device.type == "cuda" else HostEvent()
+        event.record()
+        return event
 
-    def _times(self, step: "_Step") -> Times:
-        seconds = {"forward": 0.0, "backward": 0.0}
-        for kind, (earlier, later) in zip(step.kinds, itertools.pairwise(step.moments), strict=True):
-            seconds[kind] += self.clock.seconds(earlier, later)
-        return Times(step.clips, **seconds)
-
-
-class _Step(NamedTuple):
-    """`kinds` of the passes between one moment and the next."""
-
-    clips: int
-    moments: list[Any]
-    kinds: list[str]
+    def read(self) -> StepTimes:
+        """Return the times of all steps that the device has completed since the last call. Does not wait for it."""
+        complete = []
+        while self._unread and self._unread[0].is_complete():
+            complete.append(self._unread.popleft().times())
+        return StepTimes.sum(complete)

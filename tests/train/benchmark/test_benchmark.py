@@ -1,233 +1,163 @@
-"""The benchmark of steps and the race of multigrid's cycles, small."""
+"""Small benchmarks of step time and time to accuracy."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch._inductor import config as inductor
 
 from data.batch_sampler import BatchShape, ClipSpec
 from data.datasets import CUSTOM
-from data.synthetic.shapes import MOTIONS
-from network import create_network
+from data.synthetic.shapes import MOTION_CLASSES
 from tests.commands import main_of
-from train.benchmark.__main__ import SMALL as SMALL_OPTIONS
-from train.benchmark.__main__ import combinations, make_parser
-from train.benchmark.step_time import StepConfig, StepTime, make_measured, peak_matmul_flops, time_steps
-from train.benchmark.time_to_accuracy import Motions, variant_options
-from train.cli import parse_options
-from train.dry_run import flops_of
-from train.options import Options
+from tests.train.helpers import SMALL
+from train.benchmark.step_time import make_benchmark_trainer, peak_matmul_flops, random_batch, time_epoch
+from train.benchmark.time_to_accuracy import MovingShapes, config_options
+from train.multigrid import Step
+from train.options import Options, resolve
 
 main = main_of("train.benchmark")
-
-SMALL = [
-    "--network",
-    "ir_csn_50",
-    "--clip-length",
-    "4",
-    "--clip-size",
-    "32",
-    "--batch-size",
-    "2",
-    "--gpus",
-    "0",
-]
-SMALL += ["--warmup", "1", "--repeats", "1"]
+TINY = [*SMALL, "--batch-size", "2"]
+OPTIONS = resolve(CUSTOM, Options(network="tiny", precision="fp32"), gpus=0)
 
 
-def test_steps_of_every_combination_and_the_loader(
+def run(tmp_path: Path, *flags: str) -> dict[str, Any]:
+    assert main([*TINY, "--warmup", "1", "--repeats", "1", *flags, "--json", str(tmp_path / "out.json")]) == 0
+    return json.loads((tmp_path / "out.json").read_text())
+
+
+def test_step_times_of_every_config_and_shape_and_through_the_loader(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
-        *SMALL,
-        "--short-cycles",
-        "--precisions",
-        "fp32",
-        "bf16",
-        "--loader-clips",
-        "32",
-        "--workers",
-        "1",
+    result = run(tmp_path, "--short-cycles", "--loader-clips", "32", "--workers", "1")
+    names = [
+        f"{precision} {layout} eager"
+        for precision in ("fp32", "bf16")
+        for layout in ("contiguous", "channels-last")
     ]
-    assert main([*words, "--json", str(tmp_path / "rows.json")]) == 0
+    shapes = [[2, 4, 32], [4, 4, 22], [8, 4, 16]]
+    assert [(row["config"], row["shape"]) for row in result["steps"]] == [
+        (n, s) for n in names for s in shapes
+    ]
+    for row in result["steps"] + result["loader"]:
+        assert row["clips_per_second"] == pytest.approx(row["shape"][0] / row["seconds"])
+        assert row["forward"] + row["backward"] + row["data"] < row["seconds"]
+        assert 0 < row["mfu"] < 1
+        assert row["memory"] is None
+    clips = sum((row["steps"] + 1) * row["shape"][0] for row in result["loader"])  # a warm-up step each
+    assert 32 - 8 < clips <= 32
     printed = capsys.readouterr().out
-    content = json.loads((tmp_path / "rows.json").read_text())
-    assert len(content["steps"]) == 2 * 2 * 3  # precisions, layouts, shapes
-    for row in content["steps"]:
-        batch = row["shape"][0]
-        assert row["clips_per_second"] == pytest.approx(batch / row["seconds"])
-        assert 0 < row["teraflops"] < row["peak_teraflops"]
-    assert {tuple(row["shape"]) for row in content["steps"]} == {(2, 4, 32), (4, 4, 22), (8, 4, 16)}
-    assert (
-        sum(row["steps"] * row["shape"][0] for row in content["loading"]) == 32 - 2
-    )  # but for the first step
-    waited, seconds = (sum(row[key] for row in content["loading"]) for key in ("waited", "seconds"))
-    assert f"share of time waiting for data: {waited / seconds:.1%}" in printed
-    assert "bf16 channels-last eager" in printed
-    assert content["options"]["network"] == "ir_csn_50"
+    assert printed.count("bf16 channels-last eager") == 3
+    data_time, total = (
+        sum(row["steps"] * row[key] for row in result["loader"]) for key in ("data", "seconds")
+    )
+    assert f"data time: {data_time / total:.1%}" in printed
 
 
-def test_loader_reads_the_data_set_that_is_named(
-    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_flags_of_training_choose_the_config_and_the_dataset(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [*SMALL, "--dataset", str(stores), "--short-side", "36", "--precisions", "fp32"]
-    words += ["--layouts", "contiguous", "--workers", "0", "--json", str(tmp_path / "rows.json")]
-    assert main(words) == 0
-    content = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["steps"] for row in content["loading"]] == [5]  # six batches of two; the first does not count
-    assert content["loading"][0]["waited"] > 0
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    flags = ["--dataset", str(stores), "--precision", "bf16", "--channels-last", "--compile"]
+    result = run(tmp_path, *flags)
+    configs = [row["config"] for row in result["steps"]]
+    assert configs == ["bf16 channels-last eager", "bf16 channels-last compiled"]
+    assert len(compiled) == 2  # of the second config, and of the steps through the loader
+    assert [row["steps"] for row in result["loader"]] == [5]  # of six batches of two
 
 
-def test_compiled_steps_are_those_of_a_compiled_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling itself takes a minute here, and is torch's."""
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda what: compiled.append(what) or what)
-    options = Options(network="r3d_18", gpus=0)
-    sizes = {"num_classes": 3, "warmup": 0, "repeats": 1}
-    for wanted in (False, True):
-        combination = StepConfig("fp32", channels_last=False, compiled=wanted)
-        assert len(list(time_steps(options, combination, [BatchShape(2, 4, 32)], **sizes))) == 1
-        assert sum(isinstance(what, torch.nn.Module) for what in compiled) == wanted
-    assert str(combination) == "fp32 contiguous compiled"
-
-
-def test_where_nothing_can_be_compiled_a_line_says_so_and_the_rest_goes_on(
+def test_a_config_that_cannot_be_compiled_is_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    words = [*SMALL, "--precisions", "fp32", "--layouts", "contiguous", "--json", str(tmp_path / "rows.json")]
-    with inductor.patch({"cpp.cxx": ("/nowhere/g++",), "force_disable_caches": True}):
-        assert main([*words, "--modes", "compiled", "eager", "--no-loader"]) == 0
-        options = Options(network="ir_csn_50", gpus=0, precision="fp32", compile=True)
-        with pytest.raises(ValueError, match="--compile: does not work here"):  # as a run would end
-            make_measured(options, 3)
-    printed = capsys.readouterr().out.splitlines()
-    line = next(line for line in printed if line.startswith("fp32 contiguous compiled"))
-    assert "left out: --compile: does not work here, InvalidCxxCompiler: No working C++ compiler" in line
-    content = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["compiled"] for row in content["steps"]] == [False]
+    def fail(_: object) -> None:
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    result = run(tmp_path, "--precision", "fp32", "--no-channels-last", "--compile", "--no-loader")
+    assert [row["config"] for row in result["steps"]] == ["fp32 contiguous eager"]
+    lines = capsys.readouterr().out.splitlines()
+    (skipped,) = [line for line in lines if line.startswith("fp32 contiguous compiled")]
+    assert "skipped: --compile: does not work on this machine: No working C++ compiler found" in skipped
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("", ["fp32 contiguous eager", "fp32 channels-last eager"]),
-        ("--precision bf16", ["bf16 contiguous eager", "bf16 channels-last eager"]),
-        ("--no-channels-last --compile", ["fp32 contiguous compiled"]),
-        ("--channels-last True", ["fp32 channels-last eager"]),
-        ("--channels-last --layouts contiguous --modes eager --compile", ["fp32 contiguous eager"]),
-    ],
-)
-def test_flags_of_training_choose_what_is_measured(words: str, expected: list[str]) -> None:
-    """The table of steps once ignored `--precision`, `--channels-last` and `--compile`."""
-    arguments, rest = make_parser().parse_known_args(words.split())
-    options = parse_options(CUSTOM, SMALL_OPTIONS, rest)
-    measured = [str(combination) for combination in combinations(options, arguments, gpus=0)]
-    assert [name for name in measured if options.precision or name.startswith("fp32")] == expected
+def test_flops_are_those_of_three_forward_passes() -> None:
+    trainer, shape = make_benchmark_trainer(OPTIONS, 3), BatchShape(2, 4, 32)
+    batches = [random_batch(shape, 3, trainer.device)] * 3
+    (row,) = time_epoch(
+        trainer, [Step(0, shape)] * 3, batches, clip_flops=lambda length, size: 1000, warmup=1
+    )
+    assert row.steps == 2
+    assert row.flops * row.seconds == pytest.approx(2 * 3 * 1000)
 
 
-def test_measured_steps_start_from_the_weights_that_are_named(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    named = create_network("r3d_18", 3)
-    torch.save(named.state_dict(), tmp_path / "weights.pth")
-    options = Options(network="r3d_18", gpus=0, precision="fp32", pretrained_3d=tmp_path / "weights.pth")
-    measured = make_measured(options, 3).network.state_dict()
-    assert [
-        name for name, value in named.state_dict().items() if not torch.equal(value, measured[name])
-    ] == []
-
-
-def test_teraflops_are_three_forward_passes() -> None:
-    options = Options(network="r3d_18", gpus=0)
-    combination = StepConfig("fp32", channels_last=False, compiled=False)
-    (row,) = time_steps(options, combination, [BatchShape(2, 4, 32)], num_classes=3, warmup=0, repeats=1)
-    assert isinstance(row, StepTime)
-    forward = flops_of(options, 3)(4, 32)
-    assert row.teraflops * 1e12 * row.seconds == pytest.approx(2 * 3 * forward)
-    assert row.gigabytes is None
-
-
-def test_peak_is_that_of_this_machine_with_the_libraries_of_the_step() -> None:
-    """That of bf16 on CPUs was once oneDNN's, which steps leave out."""
+def test_peak_flops_are_measured_with_the_libraries_of_training() -> None:
+    """Training does not use oneDNN for bf16."""
+    peak_matmul_flops.cache_clear()
     for precision in ("fp32", "bf16"):
-        assert 1e-4 < peak_matmul_flops(torch.device("cpu"), precision) < 10
-        at_peak = torch.backends.mkldnn.enabled
-        make_measured(Options(network="ir_csn_50", gpus=0, precision=precision), 3)
-        assert torch.backends.mkldnn.enabled == at_peak == (precision == "fp32")
+        assert 1e8 < peak_matmul_flops(torch.device("cpu"), precision) < 1e13
+        assert torch.backends.mkldnn.enabled == (precision == "fp32")
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("flags", "message"),
     [
-        (["--precisions", "fp8"], "invalid choice: 'fp8'"),
-        (["--time-to-accuracy", "--workers", "9"], "--workers: has no effect with --time-to-accuracy"),
-        (["--time-to-accuracy", "--no-loader"], "--no-loader: has no effect with --time-to-accuracy"),
-        (["--race-clips", "9"], "--race-clips: has no effect without --time-to-accuracy"),
         (["--repeats", "0"], "'0' is not a whole number of at least 1"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
         (["--network", "nothing"], "unknown network 'nothing'"),
-        (["--dataset", "/nowhere", "--repeats", "1", "--warmup", "1", "--precisions", "fp32"], "/nowhere"),
+        (["--dataset", "/nowhere", "--precision", "fp32", "--repeats", "1"], "/nowhere"),
+        (["--precision", "fp32", "--repeats", "1", "--loader-clips", "2"], "--loader-clips 2: too few"),
     ],
 )
-def test_bad_arguments_are_one_line(
-    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+def test_invalid_arguments_are_one_line(
+    capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([*SMALL, *words])
+        main([*TINY, *flags])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
 
 
-def test_motions_are_functions_of_the_request() -> None:
-    motions = Motions(16, length=8, size=32, seed=1, moves=True)
-    assert motions.labels == [*range(8), *range(8)]
-    clips = [motions[ClipSpec(3, 2, 22, seed)].clip for seed in (1, 1, 2)]
-    assert clips[0].shape == (2, 22, 22, 3)
-    assert clips[0].dtype == torch.uint8
+def test_clips_of_moving_shapes_are_functions_of_their_spec() -> None:
+    train = MovingShapes(16, length=8, size=32, seed=1, train=True)
+    assert train.labels == [*range(len(MOTION_CLASSES))] * 2
+    clips = [train[ClipSpec(3, 2, 22, seed)].clip for seed in (1, 1, 2)]
+    assert (clips[0].shape, clips[0].dtype) == ((2, 22, 22, 3), torch.uint8)
     assert torch.equal(clips[0], clips[1])
     assert not torch.equal(clips[0], clips[2])
-    assert np.array_equal(Motions(16, 8, 32, 1, True).videos[3], motions.videos[3])
-    assert not np.array_equal(motions.videos[3], motions.videos[11])
-    middle = Motions(8, length=8, size=32, seed=1, moves=False)[ClipSpec(3, 8, 32, 9)]
-    assert (middle.clip.shape, middle.label) == ((8, 32, 32, 3), 3)
+    assert np.array_equal(MovingShapes(16, 8, 32, 1, True).videos[3], train.videos[3])
+    assert not np.array_equal(train.videos[3], train.videos[11])
+    val = MovingShapes(8, length=8, size=32, seed=1, train=False)
+    assert (val[ClipSpec(3, 8, 32, 9)].clip.shape, val[ClipSpec(3, 8, 32, 9)].label) == ((8, 32, 32, 3), 3)
 
 
-def test_variants_differ_in_cycles_and_the_base_shapes_rate_is_one() -> None:
+def test_all_configs_have_the_same_lr_at_the_base_shape() -> None:
     options = Options(lr_base=0.01)
-    assert variant_options(options, "none", 6).end_epoch == 6
-    both = variant_options(options, "both-stage", 6)
-    assert (both.long_cycles, both.short_cycles, both.long_cycle_period) == (True, True, "stage")
+    assert config_options(options, "none", 6).end_epoch == 6
+    both = config_options(options, "both-lr-stage", 6)
+    assert (both.long_cycles, both.short_cycles, both.long_cycle_period) == (True, True, "lr-stage")
     assert both.end_epoch == 9
-    assert both.lr_base / 8 == pytest.approx(variant_options(options, "short", 6).lr_base)
+    assert both.lr_base / 8 == pytest.approx(config_options(options, "short", 6).lr_base)
 
 
-def test_race_runs_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """To a target that chance reaches, so that every variant does."""
-    words = [*SMALL, "--time-to-accuracy", "--race-clips", "80", "--race-epochs", "1", "--race-target", "0"]
-    words += ["--race-variants", "none", "both-stage", "--json", str(tmp_path / "race.json")]
-    assert main([*words, "--clip-size", "48"]) == 0
-    first, second = json.loads((tmp_path / "race.json").read_text())["race"]
-    assert (first["variant"], first["reached"], len(first["laps"])) == ("none", True, 1)
-    assert first["laps"][0]["steps"] == 40
-    assert second["laps"][0]["steps"] < 40
-    assert first["laps"][0]["clips"] == second["laps"][0]["clips"] == 80
-    printed = capsys.readouterr().out
-    gain = first["laps"][0]["seconds"] / second["laps"][0]["seconds"]
-    assert f"{gain:6.2f}" in next(line for line in printed.splitlines() if line.startswith("both-stage"))
-    base = next(line.split() for line in printed.splitlines() if line.startswith("       2x4x48x48"))
-    assert base[2:] == ["1.00", "1.00"]
+def test_time_to_accuracy_of_two_configs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--time-to-accuracy", "--videos", "80", "--epochs", "1", "--cycles", "none", "both-lr-stage"]
+    first, second = run(tmp_path, *flags, "--target-top1", "0")["time_to_accuracy"]
+    assert (first["cycles"], first["reached"], len(first["epochs"])) == ("none", True, 1)
+    assert first["epochs"][0]["steps"] == 40 > second["epochs"][0]["steps"]
+    assert first["epochs"][0]["clips"] == second["epochs"][0]["clips"] == 80
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("both-lr-stage"))
+    speed_up = first["epochs"][0]["seconds"] / second["epochs"][0]["seconds"]
+    assert row.split()[-1] == f"{speed_up:.2f}"
 
 
-def test_race_says_what_was_not_reached(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*SMALL, "--time-to-accuracy", "--race-clips", "16", "--race-epochs", "1", "--race-target", "1"]
-    assert main([*words, "--race-variants", "none"]) == 0
+def test_a_target_that_is_not_reached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--videos", "16", "--epochs", "1", "--target-top1", "1", "--cycles", "none"]
+    (result,) = run(tmp_path, "--time-to-accuracy", *flags)["time_to_accuracy"]
+    assert not result["reached"]
     assert "not reached" in capsys.readouterr().out
-
-
-def test_every_motion_is_in_the_race() -> None:
-    assert set(Motions(8, 2, 32, 1, True).labels) == set(range(len(MOTIONS)))

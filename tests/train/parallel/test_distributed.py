@@ -1,6 +1,5 @@
-"""Several processes on one run: the same weights as one, every clip once, one end for all."""
+"""Several ranks: the same weights as one, each clip once, and errors that name the rank."""
 
-import itertools
 import multiprocessing
 import os
 import signal
@@ -12,257 +11,236 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.distributed import TCPStore
+from torch.distributed import DistBackendError, TCPStore
 
-from data.batch_sampler import BatchShape, Part
-from tests.commands import main_of
-from tests.synthetic_frames import make_stores
+from data.batch_sampler import RankShard
 from tests.train.helpers import (
     NAME,
     SMALL,
-    Together,
+    RankProcesses,
     assert_close_weights,
-    damage,
+    corrupt_store,
     folder,
+    load,
     rows,
     train,
     wait_for,
 )
-from train.multigrid import cycle_shapes, plan_epoch
 from train.parallel.batch_norm import convert_sync_batchnorm
-from train.parallel.distributed import DistContext, RemoteRankError, Shared, join
+from train.parallel.distributed import DDPModel, DistContext, RemoteRankError, init_distributed
 
-labels_main = main_of("data.labels")
-
-ODD = ["--batch-size", "5", "--end-epoch", "2", "--save-frequency", "2"]  # 12 training videos as 5, 5 and 2
-
-
-def final(results: Path, epoch: int = 2) -> Path:
-    return folder(results) / f"{NAME}_ep-{epoch:04d}.pth"
+# 12 training videos in batches of 5, 5 and 2
+UNEVEN = ["--batch-size", "5", "--end-epoch", "2", "--save-frequency", "2", "--freeze-batchnorm"]
 
 
-def assert_same_rows(one: Path, other: Path) -> None:
+def assert_same_results(one: Path, other: Path) -> None:
+    """Assert that two runs differ by rounding only, as sums over ranks add in another order."""
+    assert_close_weights(*(folder(run) / f"{NAME}_ep-0002.pth" for run in (one, other)), within=1e-5)
     for split in ("train", "val"):
         first, second = (
-            torch.tensor([[float(value) for value in row] for row in rows(path, split)])
-            for path in (one, other)
+            torch.tensor([[float(value) for value in row] for row in rows(run, split)])
+            for run in (one, other)
         )
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
-def alone(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("alone")
-    assert train(stores, results, *ODD, "--freeze-batchnorm") == 0
+def single_rank(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("single")
+    assert train(stores, results, *UNEVEN) == 0
     return results
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_learn_what_one_does(
-    stores: Path, alone: Path, tmp_path: Path, processes: int
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_several_ranks_learn_what_one_does(
+    stores: Path, single_rank: Path, tmp_path: Path, world_size: int
 ) -> None:
-    """With four, two sit out in the last step of an epoch, which has two clips."""
-    together = Together(processes, stores, tmp_path / "results", *ODD, "--freeze-batchnorm")
-    assert together.end() == [0] * processes
-    assert_close_weights(final(alone), final(tmp_path / "results"), within=1e-5)
-    assert_same_rows(alone, tmp_path / "results")
-    logs = [log.read_text() for log in together.logs]
+    """Of four ranks two are idle in the last step of an epoch, which has two clips."""
+    ranks = RankProcesses(world_size, stores, tmp_path / "results", *UNEVEN)
+    assert ranks.end() == [0] * world_size
+    assert_same_results(single_rank, tmp_path / "results")
+    logs = [log.read_text() for log in ranks.logs]
     assert "--gpus 0: ignored" in logs[0]
-    assert logs[1:] == [""] * (processes - 1)  # the first process alone logs
+    assert logs[1:] == [""] * (world_size - 1)
 
 
-def test_parts_of_parts_and_averages(stores: Path, alone: Path, tmp_path: Path) -> None:
-    """Of 5 clips one process accumulates over 3 and 2, two over 3 and 2 of theirs; all of them validate the average."""
-    words = [*ODD, "--freeze-batchnorm", "--accumulate", "2", "--ema-decay", "0.5"]
-    assert train(stores, tmp_path / "one", *words) == 0
-    together = Together(2, stores, tmp_path / "two", *words)
-    assert together.end() == [0, 0]
-    assert_close_weights(final(tmp_path / "one"), final(tmp_path / "two"), within=1e-5)
-    assert_same_rows(tmp_path / "one", tmp_path / "two")
-    trained = torch.load(final(tmp_path / "one"), weights_only=True)["trained"]["state_dict"]
-    plain = torch.load(final(alone), weights_only=True)["state_dict"]
+def test_gradient_accumulation_and_ema_on_two_ranks(stores: Path, single_rank: Path, tmp_path: Path) -> None:
+    flags = [*UNEVEN, "--accumulate", "2", "--ema-decay", "0.5"]
+    assert train(stores, tmp_path / "one", *flags) == 0
+    assert RankProcesses(2, stores, tmp_path / "two", *flags).end() == [0, 0]
+    assert_same_results(tmp_path / "one", tmp_path / "two")
+    trained = load(tmp_path / "one", "ep-0002")["trained"]["state_dict"]
+    plain = load(single_rank, "ep-0002")["state_dict"]
     assert all(torch.allclose(trained[name], plain[name], atol=1e-5) for name in plain)
 
 
-def test_processes_that_would_get_a_single_clip_sit_out(stores: Path, tmp_path: Path) -> None:
-    """Batches of 5, 5 and 2 clips: for three processes whose norms need two each 3, 2 and 0, then 2, 0 and 0.
-
-    Synchronised norms are content with one clip a process.
-    """
-    for norms in ([], ["--sync-batchnorm"]):
-        results = tmp_path / f"results{len(norms)}"
-        together = Together(3, stores, results, *ODD, "--log-interval", "1", *norms)
-        assert together.end() == [0, 0, 0]
-        assert [row[0] for row in rows(results, "val")] == ["1", "2"]
-        assert "step 3/3" in together.logs[0].read_text()
-        assert f"3 processes, up to {2 if norms else 3} of 5 clips each" in together.logs[0].read_text()
-        assert ("1 of 3 processes have nothing to do" in together.logs[0].read_text()) == (not norms)
-    assert rows(tmp_path / "results0", "train") != rows(tmp_path / "results1", "train")
+@pytest.mark.parametrize("sync", [False, True])
+def test_ranks_that_would_get_a_single_clip_are_idle(stores: Path, tmp_path: Path, sync: bool) -> None:
+    """Three ranks share 5, 5 and 2 clips as 3, 2, 0 and 2, 0, 0; with synchronized BatchNorm 2, 2, 1 and 1, 1, 0."""
+    flags = ["--batch-size", "5", "--end-epoch", "2", "--log-interval", "1", *["--sync-batchnorm"][:sync]]
+    ranks = RankProcesses(3, stores, tmp_path / "results", *flags)
+    assert ranks.end() == [0, 0, 0]
+    assert [row[0] for row in rows(tmp_path / "results", "val")] == ["1", "2"]
+    log = ranks.logs[0].read_text()
+    assert "step 3/3" in log
+    assert f"3 ranks, up to {2 if sync else 3} of 5 clips each" in log
+    assert ("1 of 3 ranks are idle" in log) == (not sync)
 
 
-@pytest.mark.parametrize("processes", range(1, 9))
-@pytest.mark.parametrize("cycles", list(itertools.product([False, True], repeat=2)))
-def test_every_step_of_every_plan_can_be_shared(processes: int, cycles: tuple[bool, bool]) -> None:
-    for n_clips, batch, length in itertools.product((1, 2, 3, 17, 100, 1001, 10_000), (1, 2, 5, 48), (1, 16)):
-        if n_clips == 1 and batch > 1:
-            continue
-        base = BatchShape(batch, length, 224)
-        steps = plan_epoch(n_clips, cycle_shapes(base, long_cycles=cycles[0], short_cycles=cycles[1]))
-        for clips in {step.shape.batch for step in steps}:
-            parts = [range(clips)[Part(rank, processes, least=2).of(clips)] for rank in range(processes)]
-            assert [i for part in parts for i in part] == list(range(clips))
-            assert all(len(part) != 1 for part in parts) or clips == 1
-
-
-def _train_synchronised(rank: int, port: int, path: Path) -> None:
-    """Two steps in float64, of five clips and of two, as one of three processes or, at rank -1, alone."""
+def _train_with_sync_batchnorm(rank: int, port: int, path: Path) -> None:
+    """Train two steps in float64, of five clips and of two, as one of three ranks or, at rank -1, alone."""
+    dist = DistContext()
     if rank >= 0:
-        os.environ.update(RANK=str(rank), WORLD_SIZE="3", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-        os.environ["LOCAL_WORLD_SIZE"] = "3"  # two threads never end in a fork of a process that has used two
-    dist = join() if rank >= 0 else DistContext()
+        dist = init_distributed()
     torch.manual_seed(1)
-    layers = [
-        nn.Conv3d(3, 8, 3),
-        nn.BatchNorm3d(8),
-        nn.ReLU(inplace=True),
-        nn.Conv3d(8, 8, 3),
-        nn.BatchNorm3d(8),
-    ]
-    plain = nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 3)).double()
-    convert_sync_batchnorm(plain, dist)
-    options = {"classes": 3, "gates": 0, "synchronised": True}
-    network = plain if rank < 0 else Shared(plain, dist, torch.device("cpu"), **options)
-    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
+    network = nn.Sequential(
+        *(
+            nn.Conv3d(3, 8, 3),
+            nn.BatchNorm3d(8),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(8, 8, 3),
+            nn.BatchNorm3d(8),
+        ),
+        *(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 3)),
+    ).double()
+    convert_sync_batchnorm(network, dist)
+    model: nn.Module = network
+    if rank >= 0:
+        model = DDPModel(network, dist, torch.device("cpu"), num_classes=3, num_gates=0, sync_batchnorm=True)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     for clips in (5, 2):
-        mine = Part(dist.rank, dist.size).of(clips)
+        shard = RankShard(dist.rank, dist.world_size).slice_of(clips)
         x, labels = torch.randn(clips, 3, 6, 9, 9, dtype=torch.float64), torch.arange(clips) % 3
-        loss = nn.functional.cross_entropy(network(x[mine]), labels[mine], reduction="sum")
+        loss = nn.functional.cross_entropy(model(x[shard]), labels[shard], reduction="sum")
         optimizer.zero_grad()
-        (loss * dist.size / clips).backward()
+        (loss * dist.world_size / clips).backward()
         optimizer.step()
-    network.eval()
-    torch.save({"state_dict": plain.state_dict()}, path)
+    model.eval()
+    torch.save({"state_dict": network.state_dict()}, path)
     os._exit(0)
 
 
-def test_synchronised_norms_are_those_of_one_process_with_all_clips(tmp_path: Path) -> None:
-    """In float64, where rounding does not hide a wrong gradient. In the second step the third process sits out."""
+def test_synchronized_batchnorm_equals_one_rank_with_all_clips(tmp_path: Path) -> None:
+    """In float64, where rounding cannot hide a wrong gradient. In the second step the third rank is idle."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     paths = {rank: tmp_path / f"{rank}.pth" for rank in (-1, 0, 1, 2)}
     fork = multiprocessing.get_context("fork")
-    work = [(rank, store.port, path) for rank, path in paths.items()]
-    started = [fork.Process(target=_train_synchronised, args=arguments) for arguments in work]
-    for process in started:
+    processes = [
+        fork.Process(target=_train_with_sync_batchnorm, args=(rank, store.port, path))
+        for rank, path in paths.items()
+    ]
+    for process in processes:
         process.start()
-    for process in started:
+    for process in processes:
         process.join(60)
         process.kill()
-    assert [process.exitcode for process in started] == [0] * 4
+    assert [process.exitcode for process in processes] == [0] * 4
     for rank in (0, 1, 2):
         assert_close_weights(paths[-1], paths[rank], within=1e-12)
 
 
-def test_one_process_killed_ends_the_other_with_a_message(stores: Path, tmp_path: Path) -> None:
-    together = Together(2, stores, tmp_path / "results", "--end-epoch", "1000", "--log-interval", "1")
-    wait_for("epoch 1/1000 step 2/3", together.logs[0])
-    os.kill(together.processes[1].pid, signal.SIGKILL)
+def test_when_a_rank_is_killed_the_other_ends_with_an_error(stores: Path, tmp_path: Path) -> None:
+    ranks = RankProcesses(2, stores, tmp_path / "results", "--end-epoch", "1000", "--log-interval", "1")
+    wait_for("epoch 1/1000 step 2/3", ranks.logs[0])
+    os.kill(ranks.processes[1].pid, signal.SIGKILL)
     killed_at = time.monotonic()
-    assert together.end(30) == [1, -signal.SIGKILL]
+    assert ranks.end(30) == [1, -signal.SIGKILL]
     assert time.monotonic() - killed_at < 30
-    assert "process 0 of 2: stopped, because another process is gone without a word" in together.errors()[0]
-    assert "another process is gone" in (folder(tmp_path / "results") / "train.log").read_text()
+    message = "stopped: another rank exited without reporting an error"
+    assert f"train: error: rank 0/2: {message}" in ranks.errors()[0]
+    assert message in (folder(tmp_path / "results") / "train.log").read_text()
 
 
-def test_what_nccl_says_is_passed_on() -> None:
-    """It was cut off, and another process called dead."""
-    said = "NCCL error in: NCCLUtils.cpp:94, unhandled system error\nLast error:\n"
-    with pytest.raises(RemoteRankError) as stopped, DistContext().explained():
-        raise torch.distributed.DistBackendError(f"{said}Duplicate GPU detected : rank 1 and rank 0\n")
-    assert str(stopped.value) == "stopped, because NCCL failed: Duplicate GPU detected : rank 1 and rank 0"
+def test_nccl_errors_are_passed_on_and_others_left_alone() -> None:
+    dist = DistContext()
+    with pytest.raises(RemoteRankError, match="unhandled system error Last error: Duplicate GPU detected"):  # noqa: SIM117
+        with dist.translate_dist_errors():
+            raise DistBackendError("NCCL: unhandled system error\nLast error:\nDuplicate GPU detected")
+    with pytest.raises(RuntimeError, match="^shapes differ$"), dist.translate_dist_errors():
+        raise RuntimeError("shapes differ")
 
 
-def test_a_process_that_fails_is_the_one_that_says_why(tmp_path: Path) -> None:
-    """Of the last batch of validation videos the second of two processes reads the second, which is damaged."""
-    make_stores(tmp_path / "set", {name: [f"{i}" for i in range(4)] for name in ("a", "b")}, n_frames=4)
-    labels_main(["folders", str(tmp_path / "set"), "--val", "0.5"])
-    store = damage(tmp_path / "set", "val", row=3)
-    together = Together(2, tmp_path / "set", tmp_path / "results")
-    assert together.end(60) == [1, 1]
-    first, second = together.errors()
-    reason = f"validation: {store}/frames.db: file is not a database"
-    assert f"train: error: process 1 of 2: {reason}" in second
-    assert f"train: error: process 0 of 2: stopped, because process 1 of 2 failed: {reason}" in first
+def test_the_failed_rank_reports_its_error_and_the_other_repeats_it(own_stores: Path, tmp_path: Path) -> None:
+    """The last of four validation videos is rank 1's."""
+    store = corrupt_store(own_stores, "val", row=3)
+    ranks = RankProcesses(2, own_stores, tmp_path / "results")
+    assert ranks.end() == [1, 1]
+    first, second = ranks.errors()
+    error = f"validation: {store}/frames.db: file is not a database"
+    assert f"train: error: rank 1/2: {error}" in second
+    assert f"train: error: rank 0/2: stopped: rank 1/2 failed: {error}" in first
 
 
-def test_an_error_that_all_have_is_told_once(stores: Path, tmp_path: Path) -> None:
-    together = Together(2, stores, tmp_path / "results", "--network", "srtg_r3d_33")
-    assert together.end() == [2, 2]
-    assert sorted(bool(error) for error in together.errors()) == [False, True]
+def test_an_error_of_all_ranks_is_reported_once(stores: Path, tmp_path: Path) -> None:
+    ranks = RankProcesses(2, stores, tmp_path / "results", "--network", "srtg_r3d_33")
+    assert ranks.end() == [2, 2]
+    assert sorted(bool(error) for error in ranks.errors()) == [False, True]
 
 
-def test_bad_training_samples_of_any_process_are_counted_and_written(tmp_path: Path) -> None:
-    make_stores(tmp_path / "set", {name: [f"{i}" for i in range(6)] for name in ("a", "b")}, n_frames=4)
-    labels_main(["folders", str(tmp_path / "set"), "--val", "0.34"])
-    stores = [damage(tmp_path / "set", "train", row=row) for row in (3, 5, 7)]
-    lenient = Together(
-        2, tmp_path / "set", tmp_path / "lenient", "--max-bad-samples", "1", "--end-epoch", "1"
-    )
+def test_corrupt_samples_of_all_ranks_are_counted_and_written(own_stores: Path, tmp_path: Path) -> None:
+    stores = [corrupt_store(own_stores, "train", row=row) for row in (3, 5, 7)]
+    lenient = RankProcesses(2, own_stores, tmp_path / "lenient", "--max-bad-samples", "1", "--end-epoch", "1")
     assert lenient.end() == [0, 0]
     written = (folder(tmp_path / "lenient") / "bad_samples.csv").read_text()
     assert all(store in written for store in stores)
-    strict = Together(2, tmp_path / "set", tmp_path / "strict", "--max-bad-samples", "0.1")
+    strict = RankProcesses(2, own_stores, tmp_path / "strict", "--max-bad-samples", "0.1")
     assert strict.end() == [1, 1]
-    assert "clips of 8 could not be read, more than --max-bad-samples 0.1 allows" in "".join(strict.errors())
+    assert "--max-bad-samples 0.1" in "".join(strict.errors())
 
 
-def test_stopped_by_one_process_and_resumed_by_more_is_the_same(
-    stores: Path, alone: Path, tmp_path: Path
+def test_stopped_by_a_signal_to_one_rank_and_resumed_on_more(
+    stores: Path, single_rank: Path, tmp_path: Path
 ) -> None:
-    """The signal reaches the second process only; both stop after the same step."""
-    words = [*ODD, "--freeze-batchnorm", "--log-interval", "1", "--resume-epoch", "auto"]
-    two = Together(2, stores, tmp_path / "results", *words)
+    """All ranks stop after the same step; the number of ranks may change within an epoch."""
+    flags = [*UNEVEN, "--log-interval", "1", "--resume-epoch", "auto"]
+    two = RankProcesses(2, stores, tmp_path / "results", *flags)
     wait_for("epoch 1/2 step 1/3", two.logs[0])
     os.kill(two.processes[1].pid, signal.SIGTERM)
     assert two.end() == [128 + signal.SIGTERM] * 2
-    last = torch.load(folder(tmp_path / "results") / f"{NAME}_last.pth", weights_only=True)
+    last = load(tmp_path / "results", "last")
     assert (last["epoch"], last["step"]) < (1, 3)
-    assert last["metrics"]["sums"][0] == (5, 10, 12)[last["step"] - 1] or last["step"] == 0
-    assert Together(3, stores, tmp_path / "results", *words).end() == [0, 0, 0]
-    assert_close_weights(final(alone), final(tmp_path / "results"), within=1e-5)
-    assert_same_rows(alone, tmp_path / "results")
+    assert last["step"] == 0 or last["metrics"]["sums"][0] == (5, 10, 12)[last["step"] - 1]
+    assert RankProcesses(3, stores, tmp_path / "results", *flags).end() == [0, 0, 0]
+    assert_same_results(single_rank, tmp_path / "results")
 
 
-def test_torchrun_starts_again_after_a_kill_and_nothing_is_lost(
-    stores: Path, alone: Path, tmp_path: Path
+def test_torchrun_restarts_after_a_kill_and_nothing_is_lost(
+    stores: Path, single_rank: Path, tmp_path: Path
 ) -> None:
-    words = [*SMALL, *ODD, "--freeze-batchnorm", "--log-interval", "1", "--save-minutes", "1e-6"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "train"]
-    command += ["--dataset", str(stores), "--model-dir", str(tmp_path / "results"), *words]
-    command += ["--resume-epoch", "auto"]
+    command += [
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "localhost:0",
+        "-m",
+        "tests.tiny_network",
+        "train",
+    ]
+    command += ["--dataset", str(stores), "--model-dir", str(tmp_path / "results"), *SMALL, *UNEVEN]
+    command += ["--log-interval", "1", "--save-minutes", "1e-6", "--resume-epoch", "auto"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    seen = []
+    assert process.stderr is not None
+    log = ""
     for line in process.stderr:
-        seen.append(line)
+        log += line
         if "epoch 1/2 step 2/3" in line:
-            os.kill(_children(process.pid)[-1], signal.SIGKILL)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(children[-1]), signal.SIGKILL)
             break
-    rest = process.stderr.read()
-    assert process.wait(timeout=60) == 0, "".join(seen) + rest
-    assert "going on with epoch" in rest
-    assert_close_weights(final(alone), final(tmp_path / "results"), within=1e-5)
-    assert_same_rows(alone, tmp_path / "results")
+    log += process.stderr.read()
+    assert process.wait(timeout=60) == 0, log
+    assert "resuming from epoch" in log
+    assert_same_results(single_rank, tmp_path / "results")
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def test_without_a_launcher_there_is_one_process() -> None:
+def test_without_a_launcher_there_is_one_rank() -> None:
     dist = DistContext()
     assert dist.is_main_process
-    assert dist.add(1, 2) == [1, 2]
-    assert dist.gather(["a"]) == ["a"]
+    assert dist.sum_counts(1, 2) == [1, 2]
+    assert dist.all_gather(["a"]) == ["a"]
     assert dist.broadcast_object("a") == "a"
-    assert dist.report("error")
+    assert dist.publish_error("error")
