@@ -1,1 +1,1 @@
-"""TODO."""
+"""Look at training clips as the network gets them."""

@@ -1,8 +1,8 @@
-"""Clips as a picture and as a video for people to look at: a strip of frames each, and what was done to them beside."""
+"""Draw clips as an image and as a video: a row of frames each, with what was sampled for them."""
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,139 +10,122 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data.ffmpeg import written_video
+from data.ffmpeg import video_writer
 from data.video_transforms import ClipParams
 
-STRIP = 8  # frames of a clip that are shown
-TALLEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels that the formats allow
-MARGIN, GAP, ROW_GAP, TITLE, HEADING, LINE, TEXT_WIDTH = 16, 2, 10, 34, 30, 18, 340  # pixels
-PAPER, INK, FAINT = (250, 250, 248), (30, 30, 30), (120, 120, 120)
-SECONDS = 6  # of the video at least: clips are repeated
-BAR = 20  # height of the line above a clip in the video
-WORDS: dict[str, Callable[..., str]] = {
+FRAMES_PER_STRIP = 8
+# pixels
+MARGIN, GAP, ROW_GAP, TITLE_HEIGHT, HEADING_HEIGHT, LINE_HEIGHT, TEXT_WIDTH = 16, 2, 10, 34, 30, 18, 340
+PAPER, INK, GRAY = (250, 250, 248), (30, 30, 30), (120, 120, 120)
+MIN_VIDEO_SECONDS = 6  # clips are repeated
+LABEL_HEIGHT = 20  # above a clip in the video
+DESCRIPTIONS: dict[str, Callable[..., str]] = {
     "blur": lambda sigma: f"blur, sigma {sigma:g}",
     "add": lambda b, g, r: f"B {b:+}, G {g:+}, R {r:+}",
     "noise": lambda scale, seed: f"noise, scale {scale:g}",
-    "color": lambda factor: f"color x {factor:.2f}",
+    "color": lambda factor: f"saturation x {factor:.2f}",
     "motion_blur": lambda size, angle, direction: f"motion blur, {size} pixels at {angle:.0f}\u00b0",
     "hue_saturation": lambda value: f"hue and saturation {value:+}",
     "contrast": lambda factor: f"contrast x {factor:.2f}",
     "perspective": lambda *offsets: f"perspective, corners by up to {max(offsets):.1%}",
     "rotation": lambda degrees: f"rotation {degrees:+.1f}\u00b0",
 }
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class ShownClip(NamedTuple):
-    """A clip uint8 `(T, H, W, 3)`, BGR, of a video of `label`; which frames it shows, and what was drawn."""
+    """A clip uint8 `(T, H, W, 3)`, BGR, its class and video, and what was sampled: frame indices and parameters."""
 
     label: str
     video_id: str
     frames: np.ndarray
     indices: list[int]
-    draw: ClipParams
+    params: ClipParams
 
 
 def describe(clip: ShownClip) -> list[str]:
-    """A line for each thing that was drawn."""
-    top, left, side = clip.draw.window
-    lines = [f"frames {describe_frames(clip.indices)}", f"square of {side} pixels at {left}, {top}"]
-    lines += ["mirrored"] if clip.draw.mirrored else []
-    return lines + [describe_operation(operation.name, values) for operation, values in clip.draw.drawn]
+    """Return a line for each sampled parameter."""
+    top, left, side = clip.params.crop_box
+    lines = [f"frames {describe_frames(clip.indices)}", f"crop {side}x{side} at ({left}, {top})"]
+    lines += ["flipped"] if clip.params.flipped else []
+    return lines + [
+        describe_augmentation(augmentation.name, params) for augmentation, params in clip.params.augmentations
+    ]
 
 
 def describe_frames(indices: Sequence[int]) -> str:
-    """`12 to 42, every 2nd`; a video that is looped, or a clip of one frame, as it is."""
-    steps = {later - earlier for earlier, later in itertools.pairwise(indices)}
-    if len(steps) != 1:
+    """Return `12 to 42, interval 2`, or the first indices where the interval varies."""
+    intervals = {later - earlier for earlier, later in itertools.pairwise(indices)}
+    if len(intervals) != 1:
         return ", ".join(map(str, indices[:10])) + ", ..." * (len(indices) > 10)
-    step = steps.pop()
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(step % 10 if step % 100 // 10 != 1 else 0, "th")
-    return f"{indices[0]} to {indices[-1]}" + (f", every {step}{ending}" if step > 1 else "")
+    return f"{indices[0]} to {indices[-1]}, interval {intervals.pop()}"
 
 
-def describe_operation(name: str, values: Sequence[float]) -> str:
-    """In words where there are some, else its name and values."""
-    if name in WORDS:
-        return WORDS[name](*values)
-    return f"{name.replace('_', ' ')} " + ", ".join(f"{value:.3g}" for value in values)
+def describe_augmentation(name: str, params: Sequence[float]) -> str:
+    """Return the description of a known augmentation, else its name and parameters."""
+    if name in DESCRIPTIONS:
+        return DESCRIPTIONS[name](*params)
+    return f"{name.replace('_', ' ')} " + ", ".join(f"{value:.3g}" for value in params)
 
 
 def draw_sheet(path: Path, clips: Sequence[ShownClip], title: str, *, tile: int) -> None:
-    """A picture with a heading a class, and below it a row a clip: up to STRIP of its frames, then the text."""
-    heading, normal, small = (ImageFont.load_default(size) for size in (20, 15, 13))
-    shown = min(STRIP, max(len(clip.frames) for clip in clips))
-    strip = shown * (tile + GAP)
-    texts = [
-        [_shortened(clip.video_id, small, TEXT_WIDTH), *_wrapped(describe(clip), small)] for clip in clips
-    ]
-    heights = [max(tile, LINE * len(text)) + ROW_GAP for text in texts]
-    above = [None, *(clip.label for clip in clips[:-1])]
-    headings = sum(clip.label != label for clip, label in zip(clips, above, strict=True))
-    height = 2 * MARGIN + TITLE + HEADING * headings + sum(heights)
-    tallest = TALLEST.get(path.suffix.lower(), height)
-    if height > tallest:
-        raise ValueError(
-            f"{path}: would be {height} pixels high, such pictures may be {tallest}; "
-            "--max-classes, --clips and --tile make it smaller, and PNG may be higher"
-        )
-    sheet = Image.new("RGB", (3 * MARGIN + strip + TEXT_WIDTH, height), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN - 4), title, INK, heading)
-    y = MARGIN + TITLE
-    for clip, label_above, text, row_height in zip(clips, above, texts, heights, strict=True):
-        if clip.label != label_above:
-            pen.text((MARGIN, y + 4), clip.label, INK, normal)
-            y += HEADING
-        for column, index in enumerate(np.linspace(0, len(clip.frames) - 1, shown).round().astype(int)):
-            sheet.paste(_picture(clip.frames[index], tile), (MARGIN + column * (tile + GAP), y))
-        for number, line in enumerate(text):
-            pen.text((2 * MARGIN + strip, y - 2 + LINE * number), line, FAINT if number else INK, small)
+    """Write an image with a heading per class and a row per clip: up to FRAMES_PER_STRIP frames, then the text."""
+    large, normal, small = (ImageFont.load_default(size) for size in (20, 15, 13))
+    num_shown = min(FRAMES_PER_STRIP, max(len(clip.frames) for clip in clips))
+    strip_width = num_shown * (tile + GAP)
+    texts = [[_shorten(clip.video_id, small, TEXT_WIDTH), *describe(clip)] for clip in clips]
+    heights = [max(tile, LINE_HEIGHT * len(text)) + ROW_GAP for text in texts]
+    is_first = [i == 0 or clip.label != clips[i - 1].label for i, clip in enumerate(clips)]
+    height = 2 * MARGIN + TITLE_HEIGHT + HEADING_HEIGHT * sum(is_first) + sum(heights)
+    sheet = Image.new("RGB", (3 * MARGIN + strip_width + TEXT_WIDTH, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN - 4), title, INK, large)
+    y = MARGIN + TITLE_HEIGHT
+    for clip, first, text, row_height in zip(clips, is_first, texts, heights, strict=True):
+        if first:
+            draw.text((MARGIN, y + 4), clip.label, INK, normal)
+            y += HEADING_HEIGHT
+        shown = np.linspace(0, len(clip.frames) - 1, num_shown).round().astype(int)
+        for column, index in enumerate(shown):
+            image = Image.fromarray(_resize(clip.frames[index], tile)[:, :, ::-1])
+            sheet.paste(image, (MARGIN + column * (tile + GAP), y))
+        for row, line in enumerate(text):
+            color = GRAY if row else INK
+            draw.text((2 * MARGIN + strip_width, y - 2 + LINE_HEIGHT * row), line, color, small)
         y += row_height
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
 
 
 def draw_video(path: Path, clips: Sequence[ShownClip], *, tile: int, fps: float) -> None:
-    """All clips side by side, over and over for SECONDS at least, each under the name of its class."""
+    """Write a video of all clips side by side, each below its class, repeated for MIN_VIDEO_SECONDS at least."""
     columns = min(len(clips), max(1, round((len(clips) * 16 / 9) ** 0.5)))
     rows = -(-len(clips) // columns)
     tile += tile % 2
     length = max(len(clip.frames) for clip in clips)
-    canvas = np.full((length, rows * (tile + BAR), columns * tile, 3), PAPER[::-1], np.uint8)
+    height, width = rows * (tile + LABEL_HEIGHT), columns * tile
+    canvas = np.full((length, height, width, 3), PAPER[::-1], np.uint8)
     font = ImageFont.load_default(13)
-    for place, clip in enumerate(clips):
-        top, left = place // columns * (tile + BAR), place % columns * tile
-        bar = Image.new("RGB", (tile, BAR), PAPER)
-        ImageDraw.Draw(bar).text((4, 2), _shortened(clip.label, font, tile - 8), INK, font)
-        canvas[:, top : top + BAR, left : left + tile] = np.asarray(bar)[:, :, ::-1]
+    for i, clip in enumerate(clips):
+        top, left = i // columns * (tile + LABEL_HEIGHT), i % columns * tile
+        label = Image.new("RGB", (tile, LABEL_HEIGHT), PAPER)
+        ImageDraw.Draw(label).text((4, 2), _shorten(clip.label, font, tile - 8), INK, font)
+        canvas[:, top : top + LABEL_HEIGHT, left : left + tile] = np.asarray(label)[:, :, ::-1]
+        top += LABEL_HEIGHT
         for target, frame in zip(canvas, clip.frames, strict=True):
-            picture = cv2.resize(frame, (tile, tile), interpolation=cv2.INTER_AREA)
-            target[top + BAR : top + BAR + tile, left : left + tile] = picture
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_video(path, *canvas.shape[1:3], fps) as writer:
-        for _ in range(math.ceil(SECONDS * fps / length)):
+            target[top : top + tile, left : left + tile] = _resize(frame, tile)
+    with video_writer(path, height, width, fps) as writer:
+        for _ in range(math.ceil(MIN_VIDEO_SECONDS * fps / length)):
             for frame in canvas:
                 writer.write(frame)
 
 
-def _picture(frame: np.ndarray, tile: int) -> Image.Image:
-    return Image.fromarray(cv2.resize(frame, (tile, tile), interpolation=cv2.INTER_AREA)[:, :, ::-1])
+def _resize(frame: np.ndarray, tile: int) -> np.ndarray:
+    return cv2.resize(frame, (tile, tile), interpolation=cv2.INTER_AREA)
 
 
-def _wrapped(parts: Sequence[str], font: ImageFont.FreeTypeFont) -> Iterator[str]:
-    """As many parts a line as TEXT_WIDTH holds."""
-    line = ""
-    for part in parts:
-        longer = f"{line};  {part}" if line else part
-        if line and font.getlength(longer) > TEXT_WIDTH:
-            yield line
-            line = part
-        else:
-            line = longer
-    yield line
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _shorten(text: str, font: Font, width: int) -> str:
+    """Return text that fits a width in pixels, with an ellipsis where it is cut."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

@@ -1,4 +1,4 @@
-"""What the command-line tools share."""
+"""What the command-line tools share: a parser with one-line errors, argument types, and safe messages."""
 
 import argparse
 import math
@@ -9,57 +9,63 @@ from typing import Any, NoReturn
 
 LONGEST_MESSAGE = 1000  # characters
 
+Parser = Callable[[str], Any]
+
 
 def sanitize(text: object, longest: int = 200) -> str:
-    """What a file holds or a user types, in a message: one line, not long, nothing that moves a terminal's cursor."""
+    """Return untrusted text as one short line without terminal control characters."""
     line = " ".join(str(text)[:longest].split())
     return "".join(character if character.isprintable() else "?" for character in line)
 
 
-Parser = Callable[[str], Any]
-
-
 class OneLineParser(argparse.ArgumentParser):
-    """Errors are one line, without the usage, and end with status 2."""
+    """An argument parser whose errors are one line, without the usage, with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {sanitize(message, LONGEST_MESSAGE)}\n")
 
 
 def output_file(text: str) -> Path:
-    """An argument that names a file to be written. Its folder is made, so that long work does not fail in the end."""
+    """Parse the path of a file to write. Create its folder, so that a wrong path fails before the work is done.
+
+    A symbolic link is resolved, as writing renames a temporary file to the path.
+    """
     path = Path(text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{sanitize(text)}: {error.strerror}, {error.filename}") from None
-    except RecursionError:  # pathlib makes one folder within the other by calling itself
-        raise argparse.ArgumentTypeError(f"{sanitize(text)}: lies too many folders deep") from None
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{sanitize(text)}: is no file, and would be replaced by one")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{sanitize(text)}: cannot be written there")
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"{sanitize(text)}: exists and is not a regular file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{sanitize(text)}: no permission to write")
     return path.resolve() if path.is_symlink() else path
 
 
 def number(kind: type, rule: str, allowed: Callable[[float], bool]) -> Parser:
-    """Of argparse: finite numbers of a kind that are `allowed`; others are not `rule`, such as "a number above 0"."""
+    """Return an argparse type for finite numbers that are `allowed`; the error reads "... is not <rule>"."""
 
     def parse(text: str) -> Any:
         try:
             value = kind(text)
-            fits = math.isfinite(value) and allowed(value) and (kind is float or value < 2**63)
+            valid = math.isfinite(value) and allowed(value) and (kind is float or value < 2**63)
         except (ValueError, OverflowError):
-            fits = False
-        if not fits:
+            valid = False
+        if not valid:
             raise argparse.ArgumentTypeError(f"{text!r} is not {rule}")
         return value
 
     return parse
 
 
+positive = number(int, "a whole number of at least 1", lambda value: value >= 1)
+not_negative = number(int, "a whole number of at least 0", lambda value: value >= 0)
+# timers and sockets refuse longer ones
+seconds = number(float, "a number of seconds above 0, at most 1000000", lambda value: 0 < value <= 1e6)
+
+
 def choice(*allowed: str) -> Parser:
-    """Of argparse: one of these, in whatever case."""
+    """Return an argparse type for one of these words, in upper or lower case."""
 
     def parse(text: str) -> str:
         value = next((name for name in allowed if name.lower() == text.lower()), None)
@@ -71,15 +77,12 @@ def choice(*allowed: str) -> Parser:
 
 
 def boolean(text: str) -> bool:
+    """Parse True or False."""
     return choice("True", "False")(text) == "True"
 
 
-positive = number(int, "a whole number of at least 1", lambda value: value >= 1)
-not_negative = number(int, "a whole number of at least 0", lambda value: value >= 0)
-
-
 class Values(argparse.Action):
-    """Lists in three spellings: `40 60`, `40,60` and `[40,60]`."""
+    """A list of positive whole numbers in three spellings: `40 60`, `40,60` and `[40,60]`."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: Any, values: Any, flag: str | None = None
@@ -95,7 +98,7 @@ class Values(argparse.Action):
 
 
 def class_table(counts: Mapping[str, Mapping[str, int]], columns: Sequence[str]) -> Iterator[str]:
-    """Lines of a table: a row a class with its count in each column, and last their sums."""
+    """Yield the lines of a table: the counts of each class in each column, then their sums."""
     title = f"{len(counts)} classes"
     width = max(map(len, (*counts, title)))
     sums = {column: sum(count[column] for count in counts.values()) for column in columns}

@@ -1,15 +1,15 @@
-"""How many cores there are to share."""
+"""The number of CPUs for worker processes and threads."""
 
 import os
 
 
 def available_cpus() -> int:
-    """Those that this process may use: fewer than the machine has in many batch jobs and containers."""
-    if hasattr(os, "sched_getaffinity"):  # not on a Mac
+    """Return the number of CPUs this process may use: in batch jobs and containers fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpus_per_rank() -> int:
-    """This process's share of them, where torchrun started several on this machine; at least 1."""
+    """Return the share of the available CPUs of each rank that torchrun started on this machine; at least 1."""
     return max(1, available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -1,39 +1,46 @@
-"""What became of each video, as a CSV that survives a kill and that several processes may write to."""
+"""The result of each video as a CSV: survives a kill, and several processes may append to it at once."""
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.common.atomic_io import atomic_append, exclusive_lock, naming
+from filelock import FileLock
+
+LONGEST_ROW = 65536  # bytes
 
 
 class Manifest:
-    """A CSV whose rows are only ever added; the last one of a video counts. `columns` begin with `video`."""
+    """A CSV that rows are appended to; the last row of a video counts. The first of its `columns` is `video`."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path = path
         self.columns = tuple(columns)
 
-    def add(self, *values: object) -> None:
-        """Add a row, whole and on the disk when this returns. What is no UTF-8, or no single line, is made so."""
+    def append(self, *values: object) -> None:
+        """Append a row and flush it. Line breaks become spaces; what UTF-8 cannot encode is escaped."""
         text = [str(value).encode("utf-8", "backslashreplace").decode() for value in values]
-        line = _csv_line([" ".join(value.splitlines()) for value in text])
+        row = [" ".join(value.splitlines()) for value in text]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with naming(self.path), self.path.open("ab") as lock:
-            exclusive_lock(lock)
-            atomic_append(self.path, _csv_line(self.columns), line)
+        with FileLock(self.path.with_name(f".{self.path.name}.lock")), self.path.open("ab+") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - LONGEST_ROW)
+            file.seek(start)
+            end = start + file.read().rfind(b"\n") + 1
+            file.truncate(end)  # an incomplete last line of a killed writer
+            file.write("".join(map(_csv_line, [row] if end else [self.columns, row])).encode())
+            file.flush()
+            os.fsync(file.fileno())
 
     def read(self) -> dict[str, dict[str, str]]:
-        """The last row of each video, by its name; nothing where there is no file. ValueError for another file."""
-        try:
-            text = self.path.read_text("utf-8")
-        except FileNotFoundError:
+        """Return the last row of each video, by the video's name. Raises ValueError where the columns differ."""
+        if not self.path.exists():
             return {}
-        whole = text[: text.rfind("\n") + 1]  # a killed writer may have left half a line
-        reader = csv.DictReader(io.StringIO(whole, newline=""))
-        if whole and tuple(reader.fieldnames or ()) != self.columns:
-            raise ValueError(f"{self.path}: is no ledger, its first line must be {','.join(self.columns)}")
+        text = self.path.read_text("utf-8")
+        whole_lines = text[: text.rfind("\n") + 1]
+        reader = csv.DictReader(io.StringIO(whole_lines, newline=""))
+        if whole_lines and tuple(reader.fieldnames or ()) != self.columns:
+            raise ValueError(f"{self.path}: not a manifest, its first line must be {','.join(self.columns)}")
         return {row["video"]: row for row in reader}
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Convert video files to frame stores."""

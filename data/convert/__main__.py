@@ -2,23 +2,21 @@
        [--damaged keep|refuse] [--time-limit 1800] [--delete-source]
 
 Convert VIDEOS/<class>/<id>.<any> to frame stores DATASET/jpg/<class>/<id>/. Any file that ffmpeg reads will do. Videos
-with a store are skipped, so an interrupted conversion goes on where it stopped; a store is there as a whole or not at
-all.
+with a frame store are skipped, so the same command resumes an interrupted conversion; no store is ever half-written.
 
-294 lines suit UCF101, HMDB51 and Diving48; HACS, Kinetics and Moments in Time are cropped from 384.
+A short side of 294 pixels suits UCF101, HMDB51 and Diving48; HACS, Kinetics and Moments in Time are cropped from 384.
 
-Each video is converted in a process of its own. DATASET/converted.csv says what became of each: the last row counts.
-Under torchrun or srun every process takes its part of the videos. The status is 1 where a video failed, but 0 under
-torchrun, which would end the processes that are still at work.
+DATASET/converted.csv has the result of each video: the last row counts. Under torchrun or srun each rank converts its
+share of the videos. The exit code is 1 where a video failed, but 0 under torchrun, which would kill the other ranks.
 """
 
 import argparse
-import functools
 import logging
 import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -27,238 +25,170 @@ import coloredlogs
 from tqdm import tqdm
 
 from data.common.atomic_io import flush_to_disk
-from data.common.cli import OneLineParser
+from data.common.cli import OneLineParser, number, positive, seconds
 from data.common.cpus import cpus_per_rank
-from data.common.job_pool import (
-    LONGEST_WAIT,
-    Ended,
-    JobCrashedError,
-    interrupted_by_signals,
-    run_in_subprocesses,
-)
+from data.common.job_pool import JobTimeoutError, interrupted_by_signals, run_jobs
 from data.common.manifest import Manifest
 from data.common.staging import remove_abandoned
 from data.convert.converter import ConversionError, Job, check_store, convert_video, read_back
 from data.convert.sources import NoVideosError, find_jobs, find_trims, shard_for_rank
-from data.ffmpeg import passthrough_fps_args
 from data.frame_store import has_store
 
 logger = logging.getLogger(__name__)
 
-MIN_SHORT_SIDE = 16
-LEDGER, COLUMNS = "converted.csv", ("video", "status", "reason", "frames")
-WRITTEN = ("converted", "damaged", "failed")  # in the ledger
-UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable that it sets
-COUNTED = (*WRITTEN, "sources_deleted", "sources_kept", "done_before", "without_source", "no_videos")
+MANIFEST, COLUMNS = "converted.csv", ("video", "status", "reason", "frames")
+RECORDED = ("converted", "damaged", "failed")  # in the manifest and on the progress bar
+COUNTED = (*RECORDED, "sources_deleted", "sources_kept", "done_before")
+UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"  # an environment variable that torchrun sets
 
 
-class Settings(NamedTuple):
-    """How videos are converted."""
+class Outcome(NamedTuple):
+    """The result of a video.
 
-    short_side: int
-    quality: int
-    keep_damaged: bool
-    delete_source: bool
-
-
-class Done(NamedTuple):
-    """What became of a video: converted, damaged (kept up to there), failed, done_before, sources_kept; and why."""
+    `status`: converted, damaged (stored up to the damage), failed, done_before or sources_kept.
+    """
 
     status: str
-    frames: int
+    frames: int = 0
     reason: str = ""
 
 
-def convert_one(job: Job, settings: Settings) -> Done:
-    """Convert a video, and check that it arrived where its source is to be deleted. ConversionError says why not."""
-    chosen = {"short_side": settings.short_side, "quality": settings.quality}
-    if has_store(job.folder):
-        return _done_before(job, settings)
-    try:
-        frames, damage = convert_video(job, keep_damaged=settings.keep_damaged, **chosen)
-    except FileExistsError as error:
-        if not has_store(job.folder):
-            raise ConversionError(f"{job.video}: {error}") from None
-        return _done_before(job, settings)  # another conversion was faster
-    if settings.delete_source:
-        read_back(job.folder, frames)
-        _flush(job.folder)
-    return Done("damaged" if damage else "converted", frames, damage)
-
-
-def _done_before(job: Job, settings: Settings) -> Done:
-    """Nothing says that such a store is of this source and whole, so its frames are counted before that is deleted."""
-    if settings.delete_source:
+def convert_one(job: Job, options: argparse.Namespace) -> Outcome:
+    """Convert a video that has no store. Where its source is to be deleted, check the store and flush its folder."""
+    settings = {"short_side": options.short_side, "quality": options.quality, "timeout": options.time_limit}
+    outcome = Outcome("done_before")
+    if not has_store(job.folder):
         try:
-            check_store(job, short_side=settings.short_side, quality=settings.quality)
-        except ConversionError as error:
-            return Done("sources_kept", 0, str(error))
-        _flush(job.folder)
-    return Done("done_before", 0)
+            frames, damage = convert_video(job, keep_damaged=options.damaged == "keep", **settings)
+            outcome = Outcome("damaged" if damage else "converted", frames, damage)
+        except FileExistsError as error:
+            if not has_store(job.folder):  # else another conversion was faster
+                raise ConversionError(f"{job.video}: {error}") from None
+    if options.delete_source:
+        if outcome.status == "done_before":
+            try:
+                check_store(job, **settings)
+            except ConversionError as error:
+                return Outcome("sources_kept", reason=str(error))
+        else:
+            read_back(job.folder, outcome.frames)
+        for folder in (job.folder, job.folder.parent):
+            flush_to_disk(folder)
+    return outcome
 
 
-def _flush(store: Path) -> None:
-    """Its files are on the disk; now that they are there, too."""
-    for folder in (store, store.parent):
-        flush_to_disk(folder)
+def convert_all(jobs: Sequence[Job], options: argparse.Namespace) -> Counter[str]:
+    """Convert `options.workers` videos at a time; return the number of videos by status.
 
-
-def convert_all(
-    jobs: Sequence[Job], settings: Settings, *, dataset: Path, workers: int, time_limit: float
-) -> Counter[str]:
-    """Convert several videos at a time; counts `converted`, `damaged` (of these), `failed` and others.
-
-    What failed is logged with its reason and does not stop the others; each is a row of the ledger in `dataset`. An
-    interrupt ends what is in work, and is raised again.
+    Failures are logged and recorded, and do not stop the others. Raises OSError where the dataset cannot be written.
     """
-    ledger = Manifest(dataset / LEDGER, COLUMNS)
+    manifest = Manifest(options.dataset / MANIFEST, COLUMNS)
     counts = Counter(dict.fromkeys(COUNTED, 0))
-    pending = Counter(job.video for job in jobs)  # stores that a source is still needed for
-    work = functools.partial(convert_one, settings=settings)
-    passthrough_fps_args()  # the processes inherit the answer
+    pending = Counter(job.video for job in jobs)  # number of stores still to be cut from each source
     with (
-        closing(run_in_subprocesses(work, jobs, workers=workers, time_limit=time_limit)) as endings,
+        closing(run_jobs(lambda job: convert_one(job, options), jobs, workers=options.workers)) as results,
         tqdm(total=len(jobs), unit="video", disable=None) as bar,
     ):
-        for ended in endings:
-            done = _judge(ended)
-            counts.update({done.status} | ({"converted"} if done.status == "damaged" else set()))
-            if done.status in WRITTEN:
-                name = ended.job.folder.relative_to(dataset / "jpg").as_posix()
-                ledger.add(name, done.status, done.reason, done.frames)
-            if done.status in ("converted", "done_before"):
-                pending[ended.job.video] -= 1
-                if settings.delete_source and not pending[ended.job.video]:
-                    ended.job.video.unlink(missing_ok=True)  # another conversion may share the work
+        for job, future in results:
+            outcome = _outcome(job, future)
+            counts.update({outcome.status} | ({"converted"} if outcome.status == "damaged" else set()))
+            if outcome.status in RECORDED:
+                name = job.folder.relative_to(options.dataset / "jpg").as_posix()
+                manifest.append(name, outcome.status, outcome.reason, outcome.frames)
+            if outcome.status in ("converted", "done_before"):
+                pending[job.video] -= 1
+                if options.delete_source and not pending[job.video]:
+                    job.video.unlink(missing_ok=True)  # another conversion may have deleted it
                     counts["sources_deleted"] += 1
-            bar.set_postfix({name: counts[name] for name in WRITTEN}, refresh=False)
+            bar.set_postfix({name: counts[name] for name in RECORDED}, refresh=False)
             bar.update()
     return counts
 
 
-def _judge(ended: Ended[Job, Done]) -> Done:
-    """What became of a video, logged where it is not as it should be; raises what concerns more than this video."""
-    video = ended.job.video
-    if ended.error is None:
-        if ended.result.status == "damaged":
-            logger.warning("%s: converted as far as it decodes, %s", video, ended.result.reason)
-        elif ended.result.status == "sources_kept":
-            logger.warning("%s: not deleted, %s", video, ended.result.reason)
-        return ended.result
-    if not isinstance(ended.error, ConversionError | JobCrashedError):
-        raise ended.error
-    reason = str(ended.error).removeprefix(f"{video}: ")
-    logger.error("%s: %s", video, reason)
-    return Done("failed", 0, reason)
+def _outcome(job: Job, future: Future[Outcome]) -> Outcome:
+    """Return the outcome of a video and log what is wrong with it."""
+    try:
+        outcome = future.result()
+    except (ConversionError, JobTimeoutError) as error:
+        reason = str(error).removeprefix(f"{job.video}: ")
+        logger.error("%s: %s", job.video, reason)
+        return Outcome("failed", reason=reason)
+    if outcome.status == "damaged":
+        logger.warning("%s: converted up to the damage, %s", job.video, outcome.reason)
+    elif outcome.status == "sources_kept":
+        logger.warning("%s: not deleted, %s", job.video, outcome.reason)
+    return outcome
+
+
+def convert(options: argparse.Namespace) -> Counter[str]:
+    """Find and convert the videos of this rank; return the number of videos by status."""
+    try:
+        if options.trim:
+            jobs, num_other = find_trims(options.videos, options.dataset, options.trim)
+        else:
+            jobs, num_other = find_jobs(options.videos, options.dataset)
+    except NoVideosError:
+        if not (options.delete_source and (options.dataset / MANIFEST).is_file()):
+            raise
+        jobs, num_other = [], 0  # all were converted and deleted before
+    jobs = shard_for_rank(jobs, options.videos, os.environ)
+    remove_abandoned(options.dataset / "jpg")
+    todo = [job for job in jobs if options.delete_source or not has_store(job.folder)]
+    counts = convert_all(todo, options)
+    counts["done_before"] += len(jobs) - len(todo)
+    counts["without_source" if options.trim else "not_videos"] = num_other
+    return counts
 
 
 def make_parser() -> OneLineParser:
-    parser = OneLineParser(prog="python -m data.convert", description=__doc__.split("\n\n")[1])
-    parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder with <class>/<id>.<any>")
-    parser.add_argument(
-        "dataset", type=Path, metavar="DATASET", help="folder that gets jpg/<class>/<id>/frames.db"
-    )
-    parser.add_argument("--short-side", type=int, default=294, help="height of frames at most (default: 294)")
-    parser.add_argument("--quality", type=int, default=3, help="of the JPEGs, 2 (best) to 31 (default: 3)")
-    parser.add_argument(
-        "--workers", type=int, default=cpus_per_rank(), help="videos at a time (default: one a core)"
-    )
-    parser.add_argument(
+    parser = OneLineParser(prog="python -m data.convert", description=(__doc__ or "").split("\n\n")[1])
+    add = parser.add_argument
+    short_side = number(int, "a whole number of at least 16", lambda value: value >= 16)
+    quality = number(int, "a whole number from 2 to 31", lambda value: 2 <= value <= 31)
+    add("videos", type=Path, metavar="VIDEOS", help="folder with <class>/<id>.<any>")
+    add("dataset", type=Path, metavar="DATASET", help="folder for jpg/<class>/<id>/frames.db")
+    add("--short-side", type=short_side, default=294, help="maximum, in pixels (default: 294)")
+    add("--quality", type=quality, default=3, help="JPEG quality, 2 (best) to 31 (default: 3)")
+    add("--workers", type=positive, default=cpus_per_rank(), help="videos at a time (default: one per CPU)")
+    add(
         "--trim",
         type=Path,
         action="append",
         default=[],
         metavar="LABELS.csv",
-        help="cut a store for each of its rows out of <youtube_id>.<any>; may be given several times",
+        help="label file: cut one store per row from <youtube_id>.<any>; may be given several times",
     )
-    parser.add_argument(
+    add(
         "--damaged",
         choices=("keep", "refuse"),
         default="keep",
         help="keep the frames before the first damage, or refuse the video (default: keep)",
     )
-    parser.add_argument(
-        "--time-limit", type=float, default=1800, help="seconds that a video may take (default: 1800)"
-    )
-    parser.add_argument(
+    add("--time-limit", type=seconds, default=1800, help="seconds per video (default: 1800)")
+    add(
         "--delete-source",
         action="store_true",
-        help="delete each video once its stores were read back; damaged ones stay",
+        help="delete each video after reading its stores back; damaged videos are kept",
     )
     return parser
 
 
-def _find(arguments: argparse.Namespace) -> tuple[list[Job], dict[str, int]]:
-    """What is to be converted, and counts of what is not."""
-    if arguments.trim:
-        jobs, missing = find_trims(arguments.videos, arguments.dataset, arguments.trim)
-        return jobs, {"without_source": missing}
-    jobs, ignored = find_jobs(arguments.videos, arguments.dataset)
-    return jobs, {"no_videos": ignored}
-
-
-def convert(arguments: argparse.Namespace) -> Counter[str]:
-    """All that the command does; counts what became of the videos."""
-    dataset = arguments.dataset
-    try:
-        jobs, besides = _find(arguments)
-    except NoVideosError:
-        if not (arguments.delete_source and (dataset / LEDGER).is_file()):
-            raise
-        jobs, besides = [], {}  # all were converted before, and deleted
-    jobs = shard_for_rank(jobs, arguments.videos, os.environ)
-    settings = Settings(
-        short_side=arguments.short_side,
-        quality=arguments.quality,
-        keep_damaged=arguments.damaged == "keep",
-        delete_source=arguments.delete_source,
-    )
-    besides["half_written_removed"] = remove_abandoned(dataset / "jpg")
-    todo = [job for job in jobs if settings.delete_source or not has_store(job.folder)]
-    try:
-        counts = convert_all(
-            todo,
-            settings,
-            dataset=dataset,
-            workers=arguments.workers,
-            time_limit=arguments.time_limit,
-        )
-    finally:
-        remove_abandoned(dataset / "jpg")  # of processes that were killed
-    counts["done_before"] += len(jobs) - len(todo)
-    counts.update(besides)
-    return counts
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
-    arguments = parser.parse_args(argv)
-    if arguments.short_side < MIN_SHORT_SIDE:
-        parser.error(f"--short-side {arguments.short_side}: must be at least {MIN_SHORT_SIDE}")
-    if not 2 <= arguments.quality <= 31:
-        parser.error(f"--quality {arguments.quality}: must be 2 to 31")
-    if arguments.workers < 1:
-        parser.error(f"--workers {arguments.workers}: must be at least 1")
-    if not 0 < arguments.time_limit <= LONGEST_WAIT:
-        parser.error(
-            f"--time-limit {arguments.time_limit:g}: must be above 0, and at most {LONGEST_WAIT:g} seconds"
-        )
+    options = parser.parse_args(argv)
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
     try:
         with interrupted_by_signals():
-            counts = convert(arguments)
+            counts = convert(options)
     except KeyboardInterrupt:
-        logger.error("stopped; the same command goes on from here")
+        logger.error("interrupted; the same command resumes")
         return 130
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    print(
-        ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
-        or "converted 0"
-    )
+    summary = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
+    print(summary or "converted 0")
     if counts["failed"] and UNDER_TORCHRUN in os.environ:
-        reason = "ends with status 0 though %d failed, for torchrun not to end the other processes"
-        logger.warning(reason, counts["failed"])
+        logger.warning("%d failed; exit code 0, as torchrun would kill the other ranks", counts["failed"])
         return 0
     return 1 if counts["failed"] else 0
 

@@ -1,19 +1,18 @@
-"""Which video files become which stores, and which of them are this process's."""
+"""Find the videos to convert, and the share of this rank."""
 
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data.common.atomic_io import LOST_AND_FOUND
 from data.convert.converter import Job
-from data.ffmpeg import NO_VIDEOS
-from data.label_files import read_segments
+from data.ffmpeg import NON_VIDEO_SUFFIXES
+from data.label_files import read_annotations
 
 logger = logging.getLogger(__name__)
 
-LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # torchrun, srun
 
 
 class NoVideosError(ValueError):
@@ -21,98 +20,86 @@ class NoVideosError(ValueError):
 
 
 def find_jobs(videos: Path, dataset: Path) -> tuple[list[Job], int]:
-    """All videos `videos/<class>/<id>.<any>`, and the number of files that are none by their ending.
+    """Return a job for each video `videos/<class>/<id>.<any>`, and the number of other files.
 
-    Raises ValueError where two files would become one store, NoVideosError where there is nothing.
+    Raises ValueError where two files have the same store, NoVideosError where there are none.
     """
-    _check_folder(videos)
     jobs: dict[Path, Job] = {}
-    files, ignored = _video_files(_in_classes(videos))
-    for path in files:
+    files = [path for path in _list_files(videos) if path.parent != videos]
+    found = [path for path in files if _may_be_video(path)]
+    for path in found:
         folder = dataset / "jpg" / path.parent.name / path.stem
         if folder in jobs:
-            raise ValueError(f"{path} and {jobs[folder].video.name} would be one store, {folder}")
+            raise ValueError(f"{path} and {jobs[folder].video.name} have the same frame store, {folder}")
         jobs[folder] = Job(path, folder)
     if not jobs:
-        raise NoVideosError(f"{videos}: holds no <class>/<video>")
-    return list(jobs.values()), ignored
+        raise NoVideosError(f"{videos}: no videos <class>/<id>.<any> in it")
+    return list(jobs.values()), len(files) - len(found)
 
 
 def find_trims(videos: Path, dataset: Path, labels: Sequence[Path]) -> tuple[list[Job], int]:
-    """A job for each row of label files whose source is there, and the number of rows whose source is not.
+    """Return a job for each row of label files whose source exists, and the number of rows whose source does not.
 
-    A source is `videos/<class>/<youtube_id>.<any>` or `videos/<youtube_id>.<any>`. Raises ValueError where a source is
-    there twice, NoVideosError where none is there.
+    A source is `videos/<class>/<youtube_id>.<any>` or `videos/<youtube_id>.<any>`. Raises ValueError where a source
+    exists twice, NoVideosError where none exists.
     """
-    _check_folder(videos)
     sources: dict[tuple[str, str], Path] = {}
-    files, _ = _video_files([*_listed(videos), *_in_classes(videos)])
-    for path in files:
-        place = path.parent.relative_to(videos).as_posix(), path.stem
-        if place in sources:
-            raise ValueError(f"{path} and {sources[place].name} would be one source, {path.stem}")
-        sources[place] = path
+    for path in filter(_may_be_video, _list_files(videos)):
+        key = path.parent.relative_to(videos).as_posix(), path.stem
+        if key in sources:
+            raise ValueError(f"{path} and {sources[key].name} are both the source {path.stem}")
+        sources[key] = path
     jobs, missing = {}, 0
-    for segment in read_segments(labels):
-        places = (segment.label, segment.source), (".", segment.source)
-        video = next((sources[place] for place in places if place in sources), None)
+    for row in read_annotations(labels):
+        keys = (row.label, row.source), (".", row.source)
+        video = next((sources[key] for key in keys if key in sources), None)
         if video is None:
             missing += 1
             continue
-        folder = dataset / "jpg" / segment.label / segment.video_id
-        jobs[folder] = Job(video, folder, segment.seconds)
+        folder = dataset / "jpg" / row.folder
+        jobs[folder] = Job(video, folder, row.seconds)
     if not jobs:
         raise NoVideosError(
-            f"{videos}: holds none of the {missing} sources, as {segment.label}/{segment.source}.mp4"
+            f"{videos}: has none of the {missing} sources, such as {row.label}/{row.source}.mp4"
         )
     return list(jobs.values()), missing
 
 
-def _check_folder(videos: Path) -> None:
-    if not videos.is_dir():
-        raise ValueError(f"{videos}: is not a folder with <class>/<video> in it")
+def _list_files(videos: Path) -> list[Path]:
+    """Return the files `videos/<name>` and `videos/<class>/<name>`, sorted."""
+    entries = _visible(videos)
+    inside = [path for folder in entries if folder.is_dir() for path in _visible(folder)]
+    return [path for path in [*entries, *inside] if path.is_file()]
 
 
-def _listed(folder: Path) -> list[Path]:
-    """What a folder shows, in order. OSError where it cannot be read, which a glob would take for an empty one."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if not path.name.startswith(".") and path.name != LOST_AND_FOUND
-    ]
+def _visible(folder: Path) -> list[Path]:
+    """Return the entries of a folder without hidden ones, sorted. Raises OSError where it cannot be read."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: not a folder with videos <class>/<id>.<any>")
+    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    return [path for path in paths if path.name != "lost+found"]  # readable by root alone
 
 
-def _in_classes(videos: Path) -> Iterator[Path]:
-    return (path for folder in _listed(videos) if folder.is_dir() for path in _listed(folder))
-
-
-def _video_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
-    """The files that may be videos, and the number of those that are none by their ending."""
-    files = [path for path in paths if path.is_file()]
-    found = [path for path in files if path.suffix.lower() not in NO_VIDEOS]
-    return found, len(files) - len(found)
+def _may_be_video(path: Path) -> bool:
+    return path.suffix.lower() not in NON_VIDEO_SUFFIXES
 
 
 def shard_for_rank(jobs: Sequence[Job], videos: Path, environment: Mapping[str, str]) -> list[Job]:
-    """The jobs of this process among those of a launcher, torchrun or srun; all of them without one.
+    """Return the jobs of this rank under torchrun or srun; all jobs without them.
 
-    A job's process follows from its source alone, so that it does not matter which sources others have deleted since.
+    The rank of a job is a hash of its source's path, so the shards do not change when sources are deleted.
     """
-    for names in LAUNCHERS:
-        if all(name in environment for name in names):
-            rank, size = (int(environment[name]) for name in names)
-            break
-    else:
-        rank, size = 0, 1
+    launcher = next((names for names in LAUNCHERS if all(name in environment for name in names)), None)
+    if launcher is None:
+        return list(jobs)
+    rank, size = (int(environment[name]) for name in launcher)
     if not 0 <= rank < size:
-        raise ValueError(f"{names[0]} {rank}: must be 0 to {names[1]} - 1, {size - 1}")
+        raise ValueError(f"{launcher[0]} {rank}: must be 0 to {launcher[1]} - 1, {size - 1}")
     if size > 1:
-        logger.info(
-            "this is process %d of %d (%s %d of %s %d)", rank + 1, size, names[0], rank, names[1], size
-        )
-    return [job for job in jobs if _stable_number(job.video.relative_to(videos)) % size == rank]
+        logger.info("rank %d of %d (%s, %s)", rank, size, *launcher)
+    return [job for job in jobs if _stable_hash(job.video.relative_to(videos)) % size == rank]
 
 
-def _stable_number(path: Path) -> int:
-    """Of a path, the same in every process."""
+def _stable_hash(path: Path) -> int:
+    """Return a hash of a path that is the same in every process."""
     return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8])

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Download the videos of label files."""

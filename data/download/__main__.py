@@ -1,19 +1,19 @@
 """python -m data.download LABELS.csv... VIDEOS [--workers 4] [--retry failed] [--cookies FILE] [--url PATTERN]
 
 Download the seconds of each row of label files to VIDEOS/<class>/<youtube_id>_<start>_<end>.<ext>, where data.convert
-finds them, or the whole video where a row has no times. What is there, gone, or failed before is left out, so a
-download that was stopped goes on where it was, and two at once share the work.
+finds them, or the whole video where a row has no times. Files that exist and videos that were gone or failed before are
+skipped, so the same command resumes an interrupted download.
 
-VIDEOS/downloaded.csv says what became of each: the last row counts. Pauses between downloads vary, and double each time
-the remote side says that it is too much. Needs yt-dlp.
+VIDEOS/downloaded.csv has the result of each video: the last row counts. The exit code is 1 where one has failed.
 """
 
 import argparse
-import functools
+import importlib.util
 import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -21,258 +21,137 @@ from urllib.parse import quote
 import coloredlogs
 from tqdm import tqdm
 
-from data.common.cli import OneLineParser
-from data.common.job_pool import (
-    LONGEST_WAIT,
-    Ended,
-    JobCrashedError,
-    interrupted_by_signals,
-    run_in_subprocesses,
-)
+from data.common.cli import OneLineParser, not_negative, number, positive, seconds
+from data.common.job_pool import JobTimeoutError, interrupted_by_signals, run_jobs
 from data.common.manifest import Manifest
 from data.common.staging import remove_abandoned
-from data.download.fetch import Download, DownloadConfig, Fetched, Pace, fetch, load
-from data.label_files import Segment, read_segments
+from data.download.fetch import FetchError, GoneError, fetch
+from data.label_files import Annotation, read_annotations
 
 logger = logging.getLogger(__name__)
 
-LEDGER, COLUMNS = "downloaded.csv", ("video", "status", "reason")
-WRITTEN = ("done", "gone", "failed")  # in the ledger
+MANIFEST, COLUMNS = "downloaded.csv", ("video", "status", "reason")
+STATUSES = ("done", "gone", "failed")
 YOUTUBE = "https://www.youtube.com/watch?v={id}"
 RETRIED = {"nothing": (), "failed": ("failed",), "gone": ("gone",), "all": ("failed", "gone")}
-FAILURES_IN_A_ROW = 25  # are not the videos' fault
+MAX_FAILURES_IN_A_ROW = 25  # by then the cause is not the videos
 
 
-class TooManyFailuresError(Exception):
-    """Nothing arrives any more."""
+class Downloader:
+    """Downloads rows of label files; counts, records and logs the results."""
 
-
-def find_downloads(segments: Sequence[Segment], videos: Path, url: str) -> list[Download]:
-    """What to fetch for the rows of label files; `{id}` in `url` stands for the video's."""
-    downloads = []
-    for segment in segments:
-        path = videos.absolute() / segment.label / segment.video_id
-        address = url.replace("{id}", quote(segment.source, safe=""))
-        downloads.append(Download(address, path.parent, path.name, segment.seconds))
-    return downloads
-
-
-def sort_out(
-    downloads: Sequence[Download], videos: Path, retry: Sequence[str]
-) -> tuple[list[Download], Counter[str]]:
-    """What is to be fetched, and counts of what is not, as it is there, or was done, gone or failed before."""
-    videos, known = videos.absolute(), Manifest(videos / LEDGER, COLUMNS).read()
-    files = (path for path in videos.glob("*/*") if not path.name.startswith("."))
-    present = {path.with_suffix("") for path in files}
-    todo, counts = [], Counter()
-    for download in downloads:
-        path = download.folder / download.name
-        row = known.get(path.relative_to(videos).as_posix())
-        status = "done" if path in present else row["status"] if row else ""
-        if not status or status in retry:
-            todo.append(download)
-        else:
-            counts[f"{status}_before"] += 1
-    return todo, counts
-
-
-class Progress:
-    """What became of downloads: counted, shown on a bar, and written into the ledger."""
-
-    def __init__(self, videos: Path, bar: tqdm) -> None:
-        self.videos = videos.absolute()
-        self.ledger = Manifest(videos / LEDGER, COLUMNS)
-        self.bar = bar
-        self.counts = Counter(dict.fromkeys(WRITTEN, 0))
-        self.gone: dict[str, str] = {}
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.manifest = Manifest(options.videos / MANIFEST, COLUMNS)
+        self.counts = Counter(dict.fromkeys(STATUSES, 0))
+        self.gone: dict[str, str] = {}  # video ID -> reason
         self.failures_in_a_row = 0
 
-    def settle(self, download: Download, fetched: Fetched) -> None:
-        """Raises TooManyFailuresError where nothing but failures came for a while."""
-        self.counts[fetched.status] += 1
-        if fetched.status in WRITTEN:
-            name = (download.folder / download.name).relative_to(self.videos).as_posix()
-            self.ledger.add(name, fetched.status, fetched.reason)
-        if fetched.status == "gone":
-            self.gone[download.url] = fetched.reason
-        self.bar.set_postfix({name: self.counts[name] for name in WRITTEN}, refresh=False)
-        self.bar.update()
-        self.failures_in_a_row = self.failures_in_a_row + 1 if fetched.status == "failed" else 0
-        if self.failures_in_a_row == FAILURES_IN_A_ROW:
-            raise TooManyFailuresError(
-                f"{FAILURES_IN_A_ROW} failed in a row, the last with: {fetched.reason}; "
-                "--retry failed tries them again"
-            )
+    def run(self, rows: Sequence[Annotation]) -> None:
+        """Download the videos of rows that are not skipped; stop after MAX_FAILURES_IN_A_ROW."""
+        todo = self._not_done(rows)
+        with (
+            tqdm(total=len(todo), unit="video", disable=None) as bar,
+            closing(run_jobs(self._fetch, self._not_gone(todo), workers=self.options.workers)) as results,
+        ):
+            for row, future in results:
+                self._record(row, *_outcome(future))
+                bar.set_postfix({name: self.counts[name] for name in STATUSES}, refresh=False)
+                bar.update(sum(self.counts[name] for name in STATUSES) - bar.n)
+                if self.failures_in_a_row == MAX_FAILURES_IN_A_ROW:
+                    logger.error("stopped: %d failures in a row", MAX_FAILURES_IN_A_ROW)
+                    break
 
-    def unless_gone(self, downloads: Sequence[Download]) -> Iterator[Download]:
-        """Other seconds of a video that is gone are not asked for."""
-        for download in downloads:
-            if download.url in self.gone:
-                self.settle(download, Fetched("gone", self.gone[download.url]))
+    def _fetch(self, row: Annotation) -> None:
+        url = self.options.url.replace("{id}", quote(row.source, safe=""))
+        fetch(url, self.options.videos / row.folder, row.seconds, self.options)
+
+    def _not_done(self, rows: Sequence[Annotation]) -> list[Annotation]:
+        """Return the rows to download, and count the others as `<status>_before`."""
+        videos, recorded = self.options.videos, self.manifest.read()
+        files = (path for path in videos.glob("*/*") if not path.name.startswith("."))
+        present = {path.relative_to(videos).with_suffix("").as_posix() for path in files}
+        todo = []
+        for row in rows:
+            status = "done" if row.folder in present else recorded.get(row.folder, {}).get("status", "")
+            if not status or status in RETRIED[self.options.retry]:
+                todo.append(row)
             else:
-                yield download
+                self.counts[f"{status}_before"] += 1
+        return todo
+
+    def _not_gone(self, rows: Sequence[Annotation]) -> Iterator[Annotation]:
+        """Yield rows, but record other seconds of a video that is gone without requesting them."""
+        for row in rows:
+            if row.source in self.gone:
+                self._record(row, "gone", self.gone[row.source])
+            else:
+                yield row
+
+    def _record(self, row: Annotation, status: str, reason: str) -> None:
+        self.counts[status] += 1
+        self.manifest.append(row.folder, status, reason)
+        if status == "gone":
+            self.gone[row.source] = reason
+        elif status == "failed":
+            logger.error("%s: %s", row.folder, reason)
+        self.failures_in_a_row = self.failures_in_a_row + 1 if status == "failed" else 0
 
 
-def download_all(
-    downloads: Sequence[Download],
-    manners: DownloadConfig,
-    *,
-    videos: Path,
-    workers: int,
-    pause: float,
-    time_limit: float,
-) -> Counter[str]:
-    """Fetch several videos at a time; counts `done`, `gone`, `failed` and others. Each is a row of the ledger.
-
-    An interrupt ends what is in work, and is raised again; TooManyFailuresError ends it likewise.
-    """
-    pace = Pace(pause)
-    work = functools.partial(fetch, manners=manners)
-    with tqdm(total=len(downloads), unit="video", disable=None) as bar:
-        progress = Progress(videos, bar)
-        jobs = progress.unless_gone(downloads)
-        endings = run_in_subprocesses(work, jobs, workers=workers, time_limit=time_limit, delay=pace.delay)
-        with closing(endings):
-            for ended in endings:
-                fetched = _judge(ended)
-                pace.learn(fetched)
-                progress.settle(ended.job, fetched)
-    return progress.counts
-
-
-def _judge(ended: Ended[Download, Fetched]) -> Fetched:
-    """What became of a download, logged where it failed; raises what concerns more than this one."""
-    if isinstance(ended.error, JobCrashedError):
-        fetched = Fetched("failed", str(ended.error))
-    elif ended.error is not None:
-        raise ended.error
-    else:
-        fetched = ended.result
-    if fetched.status == "failed":
-        logger.error("%s: %s", ended.job.name, fetched.reason)
-    return fetched
+def _outcome(future: Future[None]) -> tuple[str, str]:
+    """Return the status and reason of a download."""
+    try:
+        future.result()
+    except GoneError as error:
+        return "gone", str(error)
+    except (FetchError, JobTimeoutError) as error:
+        return "failed", str(error)
+    return "done", ""
 
 
 def make_parser() -> OneLineParser:
-    parser = OneLineParser(prog="python -m data.download", description=__doc__.split("\n\n")[1])
-    parser.add_argument(
-        "labels", type=Path, nargs="+", metavar="LABELS.csv", help="label files: what to download"
-    )
-    parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder that gets <class>/<id>.<ext>")
-    parser.add_argument("--workers", type=int, default=4, help="videos at a time (default: 4)")
-    parser.add_argument(
-        "--retry",
-        choices=RETRIED,
-        default="nothing",
-        help="try those again that failed, were gone, or both (all), before (default: nothing)",
-    )
-    parser.add_argument(
-        "--cookies", type=Path, metavar="FILE", help="cookies of a browser, in Netscape's format"
-    )
-    parser.add_argument(
-        "--url",
-        default=YOUTUBE,
-        metavar="PATTERN",
-        help=f"where videos are, with {{id}} in it (default: {YOUTUBE})",
-    )
-    parser.add_argument(
-        "--height",
-        type=int,
-        default=480,
-        help="lines of a video, the most that is there up to this (default: 480)",
-    )
-    parser.add_argument(
-        "--pause",
-        type=float,
-        default=1,
-        help="seconds from one start to the next, give or take half (default: 1)",
-    )
-    parser.add_argument("--retries", type=int, default=3, help="of a video that fails, at once (default: 3)")
-    parser.add_argument(
-        "--back-off",
-        type=float,
-        default=5,
-        help="seconds before the first of them; then twice as long (default: 5)",
-    )
-    parser.add_argument(
-        "--timeout", type=float, default=30, help="seconds that a connection may be silent (default: 30)"
-    )
-    parser.add_argument(
-        "--time-limit",
-        type=float,
-        default=900,
-        help="seconds that a video may take, retries and all (default: 900)",
-    )
+    parser = OneLineParser(prog="python -m data.download", description=(__doc__ or "").split("\n\n")[1])
+    add = parser.add_argument
+    at_least_0 = number(float, "a number of seconds from 0 to 1000000", lambda value: 0 <= value <= 1e6)
+    add("labels", type=Path, nargs="+", metavar="LABELS.csv", help="label files with the videos to download")
+    add("videos", type=Path, metavar="VIDEOS", help="folder for <class>/<id>.<ext>")
+    add("--workers", type=positive, default=4, help="videos at a time (default: 4)")
+    text = "download videos again that failed, were gone, or both (default: nothing)"
+    add("--retry", choices=RETRIED, default="nothing", help=text)
+    add("--cookies", type=Path, metavar="FILE", help="cookies of a browser in the Netscape format")
+    text = f"address of a video, with {{id}} in it (default: {YOUTUBE})"
+    add("--url", default=YOUTUBE, metavar="PATTERN", help=text)
+    add("--height", type=positive, default=480, help="maximum height in pixels (default: 480)")
+    text = "seconds to sleep before each download, at random up to twice as long (default: 1)"
+    add("--sleep-interval", type=at_least_0, default=1, help=text)
+    add("--retries", type=not_negative, default=3, help="retries of a request (default: 3)")
+    add("--timeout", type=seconds, default=30, help="timeout of a connection in seconds (default: 30)")
+    add("--time-limit", type=seconds, default=900, help="seconds per video (default: 900)")
     return parser
-
-
-def check(parser: OneLineParser, arguments: argparse.Namespace) -> None:
-    """Ends with an error where arguments make no sense."""
-    for name, least in (("workers", 1), ("height", 1), ("pause", 0), ("retries", 0), ("back_off", 0)):
-        value = getattr(arguments, name)
-        if not value >= least:
-            parser.error(f"--{name.replace('_', '-')} {value:g}: must be at least {least}")
-    for name in ("timeout", "time_limit"):
-        value = getattr(arguments, name)
-        if not value > 0:
-            parser.error(f"--{name.replace('_', '-')} {value:g}: must be above 0")
-    for name in ("pause", "back_off", "timeout", "time_limit"):
-        value = getattr(arguments, name)
-        if value > LONGEST_WAIT:
-            parser.error(f"--{name.replace('_', '-')} {value:g}: must be at most {LONGEST_WAIT:g} seconds")
-    if "{id}" not in arguments.url:
-        parser.error(f"--url {arguments.url}: must have {{id}} in it, where the video's goes")
-    if arguments.cookies is not None and not arguments.cookies.is_file():
-        parser.error(f"--cookies {arguments.cookies}: there is no such file")
-
-
-def download(arguments: argparse.Namespace) -> Counter[str]:
-    """All that the command does; counts what became of the videos."""
-    videos = arguments.videos
-    downloads = find_downloads(read_segments(arguments.labels), videos, arguments.url)
-    todo, before = sort_out(downloads, videos, RETRIED[arguments.retry])
-    remove_abandoned(videos)
-    manners = DownloadConfig(
-        height=arguments.height,
-        retries=arguments.retries,
-        back_off=arguments.back_off,
-        timeout=arguments.timeout,
-        cookies=arguments.cookies and arguments.cookies.absolute(),
-    )
-    try:
-        counts = download_all(
-            todo,
-            manners,
-            videos=videos,
-            workers=arguments.workers,
-            pause=arguments.pause,
-            time_limit=arguments.time_limit,
-        )
-    finally:
-        remove_abandoned(videos)  # of processes that were killed
-    return counts + before
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
-    arguments = parser.parse_args(argv)
-    check(parser, arguments)
-    try:
-        load(arguments.url.replace("{id}", "x" * 11))
-    except ImportError:
+    options = parser.parse_args(argv)
+    if "{id}" not in options.url:
+        parser.error(f"--url {options.url}: must contain {{id}}")
+    if options.cookies is not None and not options.cookies.is_file():
+        parser.error(f"--cookies {options.cookies}: no such file")
+    if importlib.util.find_spec("yt_dlp") is None:
         parser.error("needs yt-dlp: pip install yt-dlp")
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
     try:
         with interrupted_by_signals():
-            counts = download(arguments)
+            downloader = Downloader(options)
+            rows = read_annotations(options.labels)
+            remove_abandoned(options.videos)
+            downloader.run(rows)
     except KeyboardInterrupt:
-        logger.error("stopped; the same command goes on from here")
+        logger.error("interrupted; the same command resumes")
         return 130
-    except TooManyFailuresError as error:
-        logger.error("stopped: %s", error)
-        return 1
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    counts = downloader.counts
     print(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count))
     return 1 if counts["failed"] or counts["failed_before"] else 0
 

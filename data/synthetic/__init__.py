@@ -1,1 +1,1 @@
-"""TODO."""
+"""A synthetic dataset of moving shapes."""

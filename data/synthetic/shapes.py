@@ -1,4 +1,4 @@
-"""Eight motions of a shape, rendered: classes that differ in nothing but the order of frames."""
+"""Moving shapes: videos whose class is the motion of a shape, which no single frame shows."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,15 +6,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from data.ffmpeg import video_writer
 from data.frame_store import write_frame_store
 
-ASPECT = 4 / 3
-CORNERS = (2, 3, 4)  # a bar, a triangle, a square: all show how they are turned
+FPS = 25
+ASPECT_RATIO = 4 / 3
+CORNERS = (2, 3, 4)  # a bar, a triangle, a square: the rotation of each is visible
 
-# What a motion changes, and in which sense. The four are independent; a video moves one of them from end to end of its
-# range and holds the others at random places of theirs, so that a frame looks the same whatever the class.
+# Class -> the parameter that moves from end to end of its range, and the direction. The others are constant and random.
 X, Y, SIZE, ANGLE = range(4)
-MOTIONS = {
+MOTION_CLASSES = {
     "left": (X, -1),
     "right": (X, 1),
     "up": (Y, -1),
@@ -27,7 +28,7 @@ MOTIONS = {
 
 
 class Pose(NamedTuple):
-    """Where the shape is: centre in parts of the picture, radius in parts of its height, angle in radians."""
+    """Center as a fraction of the frame's size, radius as a fraction of its height, angle in radians."""
 
     x: float
     y: float
@@ -35,28 +36,28 @@ class Pose(NamedTuple):
     angle: float
 
 
-def pose_at(places: np.ndarray) -> Pose:
-    """The pose for four places, each from -0.5 to 0.5 of the range of x, y, size and angle."""
-    x, y, size, angle = places
+def pose_from_params(params: np.ndarray) -> Pose:
+    """Return the pose for x, y, size and angle, each from -0.5 to 0.5 of its range."""
+    x, y, size, angle = params
     return Pose(0.5 + 0.5 * x, 0.5 + 0.5 * y, 0.2 * 3.0**size, 1.5 * np.pi * angle)
 
 
-def render(motion: str, generator: np.random.Generator, n_frames: int, height: int) -> np.ndarray:
-    """A video of one motion: uint8 `(n_frames, height, width, 3)`, BGR, an aspect of 4 to 3, sides even."""
+def render_video(name: str, generator: np.random.Generator, n_frames: int, height: int) -> np.ndarray:
+    """Return a video of a class: uint8 `(n_frames, height, width, 3)`, BGR, 4:3, both sides even."""
     height -= height % 2
-    width = round(height * ASPECT) // 2 * 2
+    width = round(height * ASPECT_RATIO) // 2 * 2
     background = _background(generator, height, width)
-    color = _contrasting_colour(generator, background)
+    color = _contrasting_color(generator, background)
     corners = int(generator.choice(CORNERS))
-    turn = generator.uniform(0, 2 * np.pi)
-    moves, sense = MOTIONS[motion]
-    places = generator.uniform(-0.5, 0.5, size=4)
+    rotation = generator.uniform(0, 2 * np.pi)
+    moving, direction = MOTION_CLASSES[name]
+    params = generator.uniform(-0.5, 0.5, size=4)
     frames = np.empty((n_frames, height, width, 3), np.uint8)
-    for frame, way in zip(frames, np.linspace(-0.5, 0.5, n_frames), strict=True):
-        places[moves] = sense * way
-        pose = pose_at(places)
+    for frame, progress in zip(frames, np.linspace(-0.5, 0.5, n_frames), strict=True):
+        params[moving] = direction * progress
+        pose = pose_from_params(params)
         frame[:] = background
-        _draw(frame, pose._replace(angle=pose.angle + turn), corners, color)
+        _draw_shape(frame, pose._replace(angle=pose.angle + rotation), corners, color)
     return frames
 
 
@@ -67,55 +68,58 @@ def _background(generator: np.random.Generator, height: int, width: int) -> np.n
     return np.clip(smooth // 3 + 85 + grain, 0, 255).astype(np.uint8)
 
 
-def _contrasting_colour(generator: np.random.Generator, background: np.ndarray) -> tuple[int, ...]:
-    """Dark or bright in each channel, whichever is further from what lies in the middle of the picture."""
+def _contrasting_color(generator: np.random.Generator, background: np.ndarray) -> tuple[int, ...]:
+    """Return a color that is dark or bright in each channel, whichever differs more from the center of the frame."""
     height, width = background.shape[:2]
-    around = background[height // 4 : -height // 4, width // 4 : -width // 4].mean(axis=(0, 1))
+    center = background[height // 4 : -height // 4, width // 4 : -width // 4].mean(axis=(0, 1))
     return tuple(
-        int(generator.integers(0, 50) if level > 127 else generator.integers(205, 256)) for level in around
+        int(generator.integers(0, 50) if level > 127 else generator.integers(205, 256)) for level in center
     )
 
 
-def _draw(frame: np.ndarray, pose: Pose, corners: int, color: tuple[int, ...]) -> None:
-    """A regular polygon, or a bar; subpixel places, smooth edges. A dot off its middle shows the turning of each."""
+def _draw_shape(frame: np.ndarray, pose: Pose, corners: int, color: tuple[int, ...]) -> None:
+    """Draw a regular polygon, or a bar, with a marker off its center that shows the rotation."""
     height, width = frame.shape[:2]
-    centre = np.array([pose.x * width, pose.y * height])
+    center = np.array([pose.x * width, pose.y * height])
     radius = pose.radius * height
     direction = np.array([np.cos(pose.angle), np.sin(pose.angle)])
     if corners == 2:
         across = 0.35 * np.array([-direction[1], direction[0]])
-        outline = [direction + across, direction - across, -direction - across, -direction + across]
+        outline = np.stack([direction + across, direction - across, -direction - across, -direction + across])
     else:
         angles = pose.angle + 2 * np.pi * np.arange(corners) / corners
         outline = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    _polygon(frame, centre + radius * np.asarray(outline), color)
-    marker = centre + 0.55 * radius * direction
-    _polygon(
-        frame,
-        marker + 0.25 * radius * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]]),
-        tuple(255 - c for c in color),
-    )
+    _fill_polygon(frame, center + radius * outline, color)
+    marker = 0.25 * radius * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
+    _fill_polygon(frame, center + 0.55 * radius * direction + marker, tuple(255 - level for level in color))
 
 
-def _polygon(frame: np.ndarray, points: np.ndarray, color: tuple[int, ...]) -> None:
+def _fill_polygon(frame: np.ndarray, points: np.ndarray, color: tuple[int, ...]) -> None:
+    """Fill a polygon with 1/16-pixel precision and anti-aliased edges."""
     cv2.fillPoly(frame, [np.round(points * 16).astype(np.int32)], color, lineType=cv2.LINE_AA, shift=4)
 
 
-def write_shapes_dataset(root: Path, videos_per_class: int, n_frames: int, height: int, seed: int) -> None:
-    """A data set of rendered videos without a detour over mp4: stores below `root/jpg`, label files in `root/labels`.
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """Write frames uint8 `(T, H, W, 3)`, BGR, as an H.264 MP4 file of 25 frames per second."""
+    _, height, width, _ = frames.shape
+    with video_writer(path, height, width, FPS, threads=1, faststart=False) as writer:
+        for frame in frames:
+            writer.write(frame)
 
-    One video in five of each motion is for validation.
+
+def write_shapes_dataset(root: Path, videos_per_class: int, n_frames: int, height: int, seed: int) -> None:
+    """Write a dataset without video files: frame stores below `root/jpg` and label files in `root/labels`.
+
+    Every fifth video of a class is for validation.
     """
     rows: dict[str, list[str]] = {"train": [], "val": []}
-    for number, motion in enumerate(MOTIONS):
+    for number, name in enumerate(MOTION_CLASSES):
         for video in range(videos_per_class):
-            frames = render(motion, np.random.default_rng((seed, number, video)), n_frames, height)
-            write_frame_store(root / "jpg" / motion / f"{motion}_{video:05d}", map(_jpeg, frames))
-            rows["val" if video % 5 == 4 else "train"].append(f"{motion},{motion}_{video:05d}")
+            frames = render_video(name, np.random.default_rng((seed, number, video)), n_frames, height)
+            video_id = f"{name}_{video:05d}"
+            jpegs = (cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames)
+            write_frame_store(root / "jpg" / name / video_id, jpegs)
+            rows["val" if video % 5 == 4 else "train"].append(f"{name},{video_id}")
     (root / "labels").mkdir(parents=True)
     for split, lines in rows.items():
         (root / "labels" / f"{split}.csv").write_text("\n".join(["label,id", *lines]) + "\n")
-
-
-def _jpeg(frame: np.ndarray) -> bytes:
-    return cv2.imencode(".jpg", frame)[1].tobytes()

@@ -1,4 +1,4 @@
-"""The fused engine against imgaug, operation by operation, and what it costs nothing to decode."""
+"""Resizing, the fused engine against imgaug, and what a training worker does for a clip."""
 
 import hashlib
 import multiprocessing
@@ -10,53 +10,35 @@ import pytest
 import simplejpeg
 
 from data import augmentation as fused
-from data.augmentation import resize
-from data.benchmark.reading import reader
-from data.frame_store import EncodedFrames, FrameStore, write_frame_store
-from data.video_transforms import AUGMENTATIONS, Operation, augment_with_imgaug, training_clip
+from data.augmentation import CropBox, resize, scale_short_side
+from data.benchmark import reader
+from data.frame_store import EncodedFrames, write_frame_store
+from data.video_transforms import (
+    AUGMENTATIONS,
+    Augmentation,
+    augment_with_imgaug,
+    sample_clip_params,
+    training_clip,
+)
 
 SIZE = 224
-REPOSITORY = Path(__file__).parents[2]
-VIDEO = REPOSITORY.parent / "shared" / "videos" / "arm_wrestling.mp4"
+ROTATION = next(augmentation for augmentation in AUGMENTATIONS if augmentation.name == "rotation")
 
 
 def detailed(count: int = 2, height: int = 256, width: int = 340) -> np.ndarray:
-    """Frames with edges, texture and slopes at once."""
+    """Return frames with edges, texture and gradients."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
     frame = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(30):
-        middle = (int(generator.integers(width)), int(generator.integers(height)))
+        center = (int(generator.integers(width)), int(generator.integers(height)))
         color = [int(value) for value in generator.integers(256, size=3)]
-        cv2.circle(frame, middle, int(generator.integers(4, 40)), color, -1, cv2.LINE_AA)
+        cv2.circle(frame, center, int(generator.integers(4, 40)), color, -1, cv2.LINE_AA)
     return np.stack([np.roll(frame, 5 * i, axis=1) for i in range(count)])
 
 
-@pytest.fixture(scope="module", params=["painted", "real"])
-def frames(request: pytest.FixtureRequest) -> np.ndarray:
-    """`(T, 224, 224, 3)`, of a real video where there is one."""
-    if request.param == "painted":
-        return np.ascontiguousarray(detailed()[:, 10 : 10 + SIZE, 20 : 20 + SIZE])
-    if not VIDEO.is_file():
-        pytest.skip(f"{VIDEO.name}: no real videos beside the repository")
-    capture = cv2.VideoCapture(str(VIDEO))
-    return np.stack([capture.read()[1][10 : 10 + SIZE, 20 : 20 + SIZE] for _ in range(2)])
-
-
-def fuse(frames: np.ndarray, drawn: list[tuple[Operation, tuple]], size: int = SIZE) -> np.ndarray:
-    out = np.empty((len(frames), size, size, 3), np.uint8)
-    shrink = frames.shape[1] / size
-    painters = [operation.painter(*values, size=size, shrink=shrink) for operation, values in drawn]
-    fused.fuse(
-        (([i], frame.copy()) for i, frame in enumerate(frames)),
-        out,
-        window=(0, 0, frames.shape[1]),
-        warps=[op.warp(*values, clip_size=frames.shape[1]) for op, values in drawn if op.warp],
-        clip_size=frames.shape[1],
-        painters=[painter for painter in painters if painter],
-        mirrored=False,
-    )
-    return out
+def noise(length: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (length, height, width, 3), dtype=np.uint8)
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
@@ -64,136 +46,136 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
     return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
 
 
-@pytest.mark.parametrize("operation", AUGMENTATIONS, ids=lambda operation: operation.name)
-def test_both_engines_do_the_same(operation: Operation, frames: np.ndarray) -> None:
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60), (33, 101), (16, 16)])
+def test_short_side_is_exact_and_aspect_ratio_is_kept(height: int, width: int) -> None:
+    scaled = scale_short_side(noise(1, height, width), 50)
+    assert min(scaled.shape[1:3]) == 50
+    assert abs(scaled.shape[2] / scaled.shape[1] - width / height) < 0.02
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_shrinking_averages_all_pixels(factor: int) -> None:
+    """The original's linear sampling skips pixels."""
+    frames = noise(2, 32, 48)
+    shrunk = resize(frames, 32 // factor, 48 // factor)
+    blocks = frames.reshape(2, 32 // factor, factor, 48 // factor, factor, 3)
+    assert np.abs(shrunk - blocks.mean(axis=(2, 4))).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return np.ascontiguousarray(detailed()[:, 10 : 10 + SIZE, 20 : 20 + SIZE])
+
+
+def transform(
+    frames: np.ndarray, augmentations: list[tuple[Augmentation, tuple]], size: int = SIZE
+) -> np.ndarray:
+    out = np.empty((len(frames), size, size, 3), np.uint8)
+    side = frames.shape[1]
+    pixel_ops = [one.pixel_op(*params, size=size, shrink=side / size) for one, params in augmentations]
+    fused.fused_transform(
+        (([i], frame.copy()) for i, frame in enumerate(frames)),
+        out,
+        crop_box=CropBox(0, 0, side),
+        warps=[one.warp(*params, clip_size=side) for one, params in augmentations if one.warp],
+        clip_size=side,
+        pixel_ops=[pixel_op for pixel_op in pixel_ops if pixel_op],
+        flipped=False,
+    )
+    return out
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=lambda augmentation: augmentation.name)
+def test_both_engines_agree_and_change_all_frames_alike(
+    augmentation: Augmentation, frames: np.ndarray
+) -> None:
+    is_noise = augmentation.name == "noise"
+    frames = np.full_like(frames, 127) if is_noise else frames[[0, 0]]  # gray, so that noise is not clipped
     for seed in range(12):
-        drawn = [(operation, operation.draw(np.random.default_rng(seed)))]
-        ours, theirs = fuse(frames, drawn), augment_with_imgaug(frames, drawn)
-        if operation.name != "noise":
-            assert psnr(ours, theirs) >= 50
-            continue
-        grey = np.full_like(frames, 127)  # far from both ends, where nothing is cut off but the tails
-        ours, theirs = fuse(grey, drawn).astype(float), augment_with_imgaug(grey, drawn).astype(float)
-        assert abs(ours.mean() - theirs.mean()) < 1.5
-        assert ours.std() == pytest.approx(theirs.std(), rel=0.01)
-        assert np.array_equal(ours[0], ours[1])  # one field in all frames
-        assert np.array_equal(ours[..., 0], ours[..., 2])  # and channels
-
-
-def test_operations_change_what_they_should(frames: np.ndarray) -> None:
-    """Agreement alone would also hold for two engines that do nothing."""
-    for operation in AUGMENTATIONS:
-        changed = fuse(frames, [(operation, operation.draw(np.random.default_rng(1)))])
-        assert np.array_equal(changed, frames) == (operation.name == "blur"), operation.name
+        augmentations = [(augmentation, augmentation.sample_params(np.random.default_rng(seed)))]
+        ours, imgaugs = transform(frames, augmentations), augment_with_imgaug(frames, augmentations)
+        assert np.array_equal(imgaugs, augment_with_imgaug(frames, augmentations))
+        assert np.array_equal(ours, frames) == (
+            augmentation.name == "blur"
+        )  # of small sigmas, which is skipped
+        for clip in (ours, imgaugs):
+            assert np.array_equal(clip[0], clip[1])
+        if is_noise:
+            assert abs(ours.mean() - imgaugs.mean()) < 1.5
+            assert ours.std() == pytest.approx(imgaugs.std(), rel=0.01)
+            assert np.array_equal(ours[..., 0], ours[..., 2])
+        else:
+            assert psnr(ours, imgaugs) >= 50
 
 
 def test_noise_and_motion_blur_shrink_with_the_clip() -> None:
-    """Noise of a mean of four pixels has half the deviation; a line of seven pixels is one of three."""
-    grey = np.full((80, 80, 3), 127, np.uint8)
-    deviations = [fused.noise(20.0, 1.0, size=80, shrink=s)(grey.copy()).std() for s in (1.0, 2.0)]
-    assert deviations[0] / deviations[1] == pytest.approx(2, rel=0.05)
-    dot = np.zeros((9, 9, 3), np.uint8)
-    dot[4, 4] = 255
-    reach = [
-        fused.motion_blurred(7, 0.0, 0.0, size=9, shrink=s)(dot.copy())[..., 0].any(axis=1).sum()
-        for s in (1, 2)
-    ]
-    assert reach == [7, 3]
-    assert fused.motion_blurred(3, 0.0, 0.0, size=9, shrink=2) is None
-
-
-def encoded(frames: np.ndarray) -> EncodedFrames:
-    jpegs = {i: simplejpeg.encode_jpeg(frame, quality=95, colorspace="BGR") for i, frame in enumerate(frames)}
-    return EncodedFrames(Path("store"), list(jpegs), jpegs)
+    gray = np.full((80, 80, 3), 127, np.uint8)
+    full, half = (np.array(gray) for _ in range(2))
+    fused.noise(20.0, 1.0, size=80, shrink=1)(full)
+    fused.noise(20.0, 1.0, size=80, shrink=2)(half)
+    assert full.std() / half.std() == pytest.approx(2, rel=0.05)
+    for shrink, length in ((1, 7), (2, 3)):
+        dot = np.zeros((9, 9, 3), np.uint8)
+        dot[4, 4] = 255
+        fused.motion_blur(7, 0.0, 0.0, size=9, shrink=shrink)(dot)
+        assert dot[..., 0].any(axis=1).sum() == length
+    assert fused.motion_blur(3, 0.0, 0.0, size=9, shrink=2) is None
 
 
 @pytest.mark.parametrize("size", [80, 112, 158, 224])
-def test_whole_clips_look_alike_at_every_size(size: int) -> None:
-    """Not augmented: halved in decoding and resampled once, against decoded whole and resampled twice."""
-    source = encoded(detailed(2, 294, 392))
-    arguments = {"size": size, "clip_size": 224, "short_side": 294, "flip": True}
+def test_clips_look_alike_at_every_size(size: int) -> None:
+    """Decoded at half size if possible and resampled once, against decoded at full size and resampled twice."""
+    jpegs = [simplejpeg.encode_jpeg(frame, quality=95, colorspace="BGR") for frame in detailed(2, 294, 392)]
+    frames = EncodedFrames(Path("store"), [0, 1], dict(enumerate(jpegs)))
+    settings = {"size": size, "clip_size": 224, "augment": "none"}
     for seed in range(4):
-        ours, theirs = (
-            training_clip(source, augment="none", generator=np.random.default_rng(seed), **arguments),
-            _by_hand(source.decode(), size, np.random.default_rng(seed)),
+        params = sample_clip_params(
+            294, 392, short_side=294, flip=True, generator=np.random.default_rng(seed), **settings
         )
-        assert psnr(ours, theirs) > 30
+        top, left, side = params.crop_box
+        crop = frames.decode()[:, top : top + side, left : left + side, :]
+        expected = resize(crop[:, :, ::-1] if params.flipped else crop, size, size)
+        assert psnr(training_clip(frames, params, **settings), expected) > 30
 
 
-def _by_hand(frames: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
-    top, left = (int(generator.integers(length - 224, endpoint=True)) for length in (294, 392))
-    if size <= 112:  # halved in decoding
-        top, left = top - top % 2, left - left % 2
-    crop = frames[:, top : top + 224, left : left + 224]
-    if generator.random() < 0.5:
-        crop = crop[:, :, ::-1]
-    return resize(crop, size, size)
-
-
-def test_a_warp_of_a_much_larger_window_does_not_alias() -> None:
-    """It took the mean of four pixels where one of the output covers eighty: 21 dB."""
+def test_warping_a_much_larger_crop_does_not_alias() -> None:
+    """cv2.remap averages four pixels, but one of the output covers eighty: this was 21 dB."""
     generator = np.random.default_rng(0)
     spectrum = np.fft.rfft2(generator.normal(size=(720, 720, 3)), axes=(0, 1))
-    distance = np.hypot(np.fft.fftfreq(720)[:, None], np.fft.rfftfreq(720)[None])
-    picture = np.fft.irfft2(spectrum / np.maximum(distance, 1 / 720)[:, :, None], axes=(0, 1))
-    frame = np.clip(128 + 50 * picture / picture.std(), 0, 255).astype(np.uint8)
-    rotation = next(operation for operation in AUGMENTATIONS if operation.name == "rotation")
-    turned = cv2.warpPerspective(frame, rotation.warp(5, clip_size=720), (720, 720), flags=cv2.INTER_LINEAR)
-    wanted = cv2.resize(turned, (80, 80), interpolation=cv2.INTER_AREA)
-    assert psnr(fuse(frame[None], [(rotation, (5,))], size=80)[0], wanted) > 28
+    frequency = np.hypot(np.fft.fftfreq(720)[:, None], np.fft.rfftfreq(720)[None])
+    pink = np.fft.irfft2(spectrum / np.maximum(frequency, 1 / 720)[:, :, None], axes=(0, 1))
+    frame = np.clip(128 + 50 * pink / pink.std(), 0, 255).astype(np.uint8)
+    matrix = ROTATION.warp(5, clip_size=720)
+    rotated = cv2.warpPerspective(frame, matrix, (720, 720), flags=cv2.INTER_LINEAR)
+    expected = cv2.resize(rotated, (80, 80), interpolation=cv2.INTER_AREA)
+    assert psnr(transform(frame[None], [(ROTATION, (5,))], size=80)[0], expected) > 28
 
 
-def test_warps_come_before_the_mirror_and_compose() -> None:
-    """Two rotations by 5 degrees are one by 10."""
+def test_warps_are_composed() -> None:
     frames = detailed(1)[:, :SIZE, :SIZE].copy()
-    rotation = next(operation for operation in AUGMENTATIONS if operation.name == "rotation")
-    twice, once = fuse(frames, [(rotation, (5.0,))] * 2), fuse(frames, [(rotation, (10.0,))])
+    twice, once = transform(frames, [(ROTATION, (5.0,))] * 2), transform(frames, [(ROTATION, (10.0,))])
     assert psnr(twice, once) > 45
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    root = tmp_path_factory.mktemp("stores")
-    for i in range(3):
+    folders = [tmp_path_factory.mktemp("stores") / f"v{i}" for i in range(3)]
+    for i, folder in enumerate(folders):
         jpegs = [simplejpeg.encode_jpeg(frame, quality=90, colorspace="BGR") for frame in detailed(20 + i)]
-        write_frame_store(root / f"v{i}", jpegs)
-    return [root / f"v{i}" for i in range(3)]
+        write_frame_store(folder, jpegs)
+    return folders
 
 
-def _digest(arguments: tuple[list[Path], int]) -> str:
+def digest(arguments: tuple[list[Path], int]) -> str:
     folders, seed = arguments
     cv2.setNumThreads(0)
     return hashlib.sha256(reader(folders, 4, 80)(seed).tobytes()).hexdigest()
 
 
-def test_equal_requests_give_equal_bytes_in_any_process_and_order(stores: list[Path]) -> None:
+def test_equal_seeds_give_equal_clips_in_any_process_and_order(stores: list[Path]) -> None:
     seeds = list(range(24))
-    here = {seed: _digest((stores, seed)) for seed in seeds}
-    assert len(set(here.values())) == len(seeds)  # no stream comes twice
+    here = [digest((stores, seed)) for seed in seeds]
+    assert len(set(here)) == len(seeds)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        there = pool.map(_digest, [(stores, seed) for seed in seeds[::-1]], chunksize=5)
-    assert there == [here[seed] for seed in seeds[::-1]]
-
-
-@pytest.mark.parametrize("augment", ["fused", "imgaug", "none"])
-def test_the_reader_gives_what_a_worker_gives(stores: list[Path], augment: str) -> None:
-    read = reader(stores, 4, 112, augment=augment)
-    clip = read(7)
-    assert (clip.shape, clip.dtype) == ((4, 112, 112, 3), np.uint8)
-    assert np.array_equal(clip, read(7))
-    assert not np.array_equal(clip, read(10))
-
-
-def test_memory_and_files_are_flat(stores: list[Path]) -> None:
-    from data.benchmark.reading import growth  # noqa: PLC0415
-
-    megabytes, files = growth(reader(stores, 4, 80), 300)
-    assert megabytes < 8
-    assert files == 0
-
-
-def test_a_store_of_other_sizes_is_an_error(tmp_path: Path) -> None:
-    frames = [detailed(1)[0], detailed(1, 200, 300)[0]]
-    write_frame_store(tmp_path / "v", [simplejpeg.encode_jpeg(frame, colorspace="BGR") for frame in frames])
-    with pytest.raises(ValueError, match=r"v/frames\.db: frames differ in size"):
-        list(FrameStore(tmp_path / "v").fetch([0, 1]).decode_each(halved=True))
+        there = pool.map(digest, [(stores, seed) for seed in seeds[::-1]], chunksize=5)
+    assert there == here[::-1]

@@ -1,6 +1,7 @@
-"""From requests to batches: which frames came back, with which label, from which worker."""
+"""From sample indices to batches: which frames are read, with which label, by any number of workers."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,160 +9,129 @@ import pytest
 import torch
 
 from data.batch_sampler import BatchShape, ClipSpec, TrainBatchSampler, ValBatchSampler
-from data.datasets import CUSTOM
-from data.frame_store import FrameStore
 from data.video_iterator import Batch, TrainDataset, ValDataset, make_loader
-from data.video_list import Dataset, load_dataset
-from tests.commands import main_of
-from tests.synthetic_frames import make_stores, read_paint
+from data.video_list import VideoIndex
+from tests.synthetic_frames import make_stores, read_frame
 
-main = main_of("data.labels")
+CLASSES = "abc"
+NAMES = [f"{label}/{label}{i}" for label in CLASSES for i in range(6)]
+SETTINGS = {
+    "intervals": (2,),
+    "base_length": 8,
+    "clip_size": 50,
+    "short_side": 50,
+    "augment": "none",
+    "flip": False,
+}
 
-IDS = {name: [f"{name}{i}" for i in range(8)] for name in ("a", "b", "c")}
 
-
-def make_dataset(root: Path, n_frames: int = 24) -> Dataset:
-    make_stores(root, IDS, n_frames=n_frames)
-    main(["folders", str(root), "--val", "0.25"])
-    return load_dataset(root, CUSTOM, variant="", labels=None, num_classes=None, max_missing=0)
+def make_videos(root: Path, n_frames: int = 24) -> VideoIndex:
+    """18 videos, 6 a class, whose frames show their index and label."""
+    make_stores(root, {label: [f"{label}{i}" for i in range(6)] for label in CLASSES}, n_frames)
+    labels = np.repeat(np.arange(3), 6)
+    folders = np.array([name.encode() for name in NAMES])
+    return VideoIndex(root / "jpg", folders, labels, sizes=np.zeros_like(labels), missing=Counter())
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("set"))
+def videos(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    return make_videos(tmp_path_factory.mktemp("dataset"))
 
 
-def training(dataset: Dataset, **changes: object) -> TrainDataset:
-    arguments = {
-        "intervals": (2,),
-        "base_length": 8,
-        "clip_size": 50,
-        "short_side": 50,
-        "augment": "none",
-        "flip": False,
-        "frame_sampling": "uniform",
-    }
-    return TrainDataset(dataset.train, **(arguments | changes))
+@pytest.fixture
+def corrupt(tmp_path: Path) -> VideoIndex:
+    """The same with videos 3 and 7 corrupt."""
+    videos = make_videos(tmp_path, n_frames=4)
+    for index in (3, 7):
+        (videos.folder(index) / "frames.db").write_bytes(b"damaged" * 1000)
+    return videos
 
 
-def paint_of(batch: Batch) -> list[tuple[list[int], set[int]]]:
-    """Per clip the indices of its frames and their labels."""
-    read = [[read_paint(frame) for frame in clip.numpy()] for clip in batch.clips]
-    return [([index for index, _ in clip], {label for _, label in clip}) for clip in read]
+def train_dataset(videos: VideoIndex, **changes: object) -> TrainDataset:
+    return TrainDataset(videos, **(SETTINGS | changes))
 
 
-def test_clips_hold_the_frames_and_the_label_of_their_video(dataset: Dataset) -> None:
-    clips = training(dataset, base_length=6)
+def indices_and_labels(clip: torch.Tensor) -> tuple[list[int], set[int]]:
+    frames = [read_frame(frame) for frame in clip.numpy()]
+    return [index for index, _ in frames], {label for _, label in frames}
+
+
+def load(clips: TrainDataset | ValDataset, specs: Iterable[ClipSpec], workers: int = 0) -> Batch:
+    (batch,) = make_loader(clips, [list(specs)], workers=workers)
+    return batch
+
+
+def test_clips_have_the_frames_and_the_label_of_their_video(videos: VideoIndex) -> None:
+    clips = train_dataset(videos, base_length=6)
     for index in range(len(clips)):
         sample = clips[ClipSpec(index, length=6, size=50, seed=index)]
-        painted = [read_paint(frame) for frame in sample.clip.numpy()]
-        assert set(np.diff([i for i, _ in painted])) == {2}
-        assert {label for _, label in painted} == {"abc".index(dataset.train.folder(index).name[0])}
-        assert dataset.classes[sample.label] == dataset.train.folder(index).parent.name
-        assert sample.bad == []
+        indices, labels = indices_and_labels(sample.clip)
+        assert set(np.diff(indices)) == {2}
+        assert labels == {sample.label} == {videos.labels[index]}
+        assert (sample.index, sample.bad) == (index, [])
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_an_epoch_is_the_same_from_any_number_of_workers(dataset: Dataset, workers: int) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_epochs_do_not_depend_on_the_number_of_workers(videos: VideoIndex, workers: int) -> None:
     shapes = [BatchShape(8, 4, 26), BatchShape(4, 8, 50), BatchShape(6, 4, 50)]
     epochs = []
-    for count in (0, workers):
-        batches = TrainBatchSampler(18, seed=5)
-        loader = make_loader(training(dataset, augment="imgaug", flip=True), batches, workers=count)
-        for epoch in (1, 2):  # one loader through all shapes of all epochs
-            batches.set_epoch(epoch, shapes)
+    for num_workers in (0, workers):
+        sampler = TrainBatchSampler(18, seed=5)
+        clips = train_dataset(videos, augment="fused", flip=True)
+        loader = make_loader(clips, sampler, workers=num_workers)
+        for epoch in (1, 2):  # one loader for all shapes of all epochs
+            sampler.set_epoch(epoch, shapes)
             epochs.append(list(loader))
+        loader.close()
     for batch, other in zip(epochs[0] + epochs[1], epochs[2] + epochs[3], strict=True):
         assert torch.equal(batch.clips, other.clips)
         assert torch.equal(batch.labels, other.labels)
-    assert [tuple(batch.clips.shape) for batch in epochs[0]] == [
-        (8, 4, 26, 26, 3),
-        (4, 8, 50, 50, 3),
-        (6, 4, 50, 50, 3),
-    ]
+    assert [tuple(batch.clips.shape) for batch in epochs[0]] == [(b, t, s, s, 3) for b, t, s in shapes]
     assert epochs[0][0].clips.dtype == torch.uint8
     assert sorted(index for batch in epochs[0] for index in batch.indices.tolist()) == list(range(18))
     assert not torch.equal(epochs[0][1].clips, epochs[1][1].clips)
 
 
-def test_no_random_stream_is_used_twice(dataset: Dataset) -> None:
-    """Workers of the original shared one stream, and each epoch repeated it."""
-    clips = training(dataset, intervals=(1,), augment="imgaug")
-    seen = set()
-    for seed in range(300):
-        seen.add(clips[ClipSpec(0, length=2, size=50, seed=seed)].clip.numpy().tobytes())
-    assert len(seen) > 250  # a fifth is not augmented, and has 23 starts
-
-
-def test_fewer_frames_cover_the_same_time(dataset: Dataset) -> None:
-    """Multigrid: with a quarter of the frames the interval is up to four times as long."""
-    clips = training(dataset, intervals=(2,), base_length=8)
-    intervals = set()
-    for seed in range(200):
-        clip = clips[ClipSpec(1, length=2, size=50, seed=seed)].clip.numpy()
-        intervals.add(read_paint(clip[1])[0] - read_paint(clip[0])[0])
-    assert intervals == set(range(2, 9))
-
-
-@pytest.mark.parametrize("workers", [0, 1, 4])
-def test_validation_is_the_middle_clip_whatever_the_workers(dataset: Dataset, workers: int) -> None:
-    clips = ValDataset(dataset.val, interval=3, short_side=50)
-    loader = make_loader(clips, ValBatchSampler(6, BatchShape(4, 5, 50)), workers=workers)
-    batches = list(loader)
-    assert [index for batch in batches for index in batch.indices.tolist()] == list(range(6))
-    for batch in batches:
-        for (indices, labels), label in zip(paint_of(batch), batch.labels.tolist(), strict=True):
-            assert indices == [5, 8, 11, 14, 17]
-            assert len(labels) == 1
-            assert dataset.classes[label] == "abc"[labels.pop()]
-
-
-@pytest.fixture
-def damaged(tmp_path: Path) -> Dataset:
-    dataset = make_dataset(tmp_path, n_frames=4)
-    for videos, indices in ((dataset.train, (3, 7)), (dataset.val, (2,))):
-        for index in indices:
-            (videos.folder(index) / "frames.db").write_bytes(b"damaged" * 1000)
-    return dataset
-
-
-def load(clips: object, requests: Sequence[ClipSpec], workers: int = 0) -> Batch:
-    (batch,) = make_loader(clips, [list(requests)], workers=workers)
-    return batch
+def test_fewer_frames_cover_the_same_time(videos: VideoIndex) -> None:
+    """Multigrid: with a quarter of the frames, intervals are up to four times as long."""
+    clips = train_dataset(videos, intervals=(2,), base_length=8)
+    pairs = [indices_and_labels(clips[ClipSpec(1, 2, 50, seed)].clip)[0] for seed in range(200)]
+    assert {second - first for first, second in pairs} == set(range(2, 9))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_training_clip_is_replaced_and_named(damaged: Dataset, workers: int) -> None:
-    requests = [ClipSpec(index, 2, 50, seed=index) for index in range(len(damaged.train))]
-    batch = load(training(damaged), requests, workers)
+def test_validation_reads_the_center_clip(videos: VideoIndex, workers: int) -> None:
+    clips = ValDataset(videos, interval=3, short_side=50)
+    batches = list(make_loader(clips, ValBatchSampler(18, BatchShape(4, 5, 50)), workers=workers))
+    assert [index for batch in batches for index in batch.indices.tolist()] == list(range(18))
+    for batch in batches:
+        for clip, label in zip(batch.clips, batch.labels.tolist(), strict=True):
+            assert indices_and_labels(clip) == ([5, 8, 11, 14, 17], {label})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_corrupt_training_video_is_reported_and_replaced(corrupt: VideoIndex, workers: int) -> None:
+    specs = [ClipSpec(index, 2, 50, seed=index) for index in range(18)]
+    batch = load(train_dataset(corrupt), specs, workers)
     assert len(batch.clips) == 18
-    assert {bad.video for bad in batch.bad} == {str(damaged.train.folder(i)) for i in (3, 7)}
+    assert {bad.video for bad in batch.bad} == {str(corrupt.folder(index)) for index in (3, 7)}
     assert all("frames.db: file is not a database" in bad.reason for bad in batch.bad)
-    for (_, labels), label in zip(paint_of(batch), batch.labels.tolist(), strict=True):
-        assert damaged.classes[label] == "abc"[labels.pop()]  # the label is that of the replacement
-    assert torch.equal(batch.clips, load(training(damaged), requests).clips)
+    for clip, label in zip(batch.clips, batch.labels.tolist(), strict=True):
+        assert indices_and_labels(clip)[1] == {label}  # that of the replacement
+    assert torch.equal(batch.clips, load(train_dataset(corrupt), specs).clips)
 
 
-def test_unreadable_validation_clip_is_reported_never_replaced(damaged: Dataset) -> None:
-    requests = [ClipSpec(index, 2, 50, seed=0) for index in range(6)]
-    batch = load(ValDataset(damaged.val, interval=1, short_side=50), requests)
-    assert batch.indices.tolist() == [0, 1, 3, 4, 5]
-    assert [bad.video for bad in batch.bad] == [str(damaged.val.folder(2))]
+def test_corrupt_validation_video_is_reported_and_not_replaced(corrupt: VideoIndex) -> None:
+    specs = [ClipSpec(index, 2, 50, seed=0) for index in range(6)]
+    batch = load(ValDataset(corrupt, interval=1, short_side=50), specs)
+    assert batch.indices.tolist() == [0, 1, 2, 4, 5]
+    assert [bad.video for bad in batch.bad] == [str(corrupt.folder(3))]
 
 
-def test_nothing_readable_is_no_endless_search(tmp_path: Path) -> None:
-    dataset = make_dataset(tmp_path, n_frames=2)
-    for index in range(len(dataset.train)):
-        (dataset.train.folder(index) / "frames.db").write_bytes(b"damaged" * 1000)
-    batch = load(training(dataset), [ClipSpec(0, 2, 50, 0)])
+def test_search_for_a_replacement_is_bounded(tmp_path: Path) -> None:
+    videos = make_videos(tmp_path, n_frames=2)
+    for index in range(len(videos)):
+        (videos.folder(index) / "frames.db").write_bytes(b"damaged" * 1000)
+    batch = load(train_dataset(videos), [ClipSpec(0, 2, 50, 0)])
     assert len(batch.clips) == len(batch.labels) == 0
     assert len(batch.bad) == 100
-
-
-def test_frames_of_a_short_video_are_looped(tmp_path: Path) -> None:
-    make_stores(tmp_path, {"a": ["x", "y"]}, n_frames=3)
-    main(["folders", str(tmp_path), "--val", "0.5"])
-    dataset = load_dataset(tmp_path, CUSTOM, variant="", labels=None, num_classes=None, max_missing=0)
-    assert FrameStore(dataset.train.folder(0)).n_frames == 3
-    clip = training(dataset)[ClipSpec(0, length=8, size=50, seed=0)].clip.numpy()
-    assert {read_paint(frame)[0] for frame in clip} == {0, 1, 2}

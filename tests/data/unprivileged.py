@@ -1,4 +1,4 @@
-"""Folders and files that may not be read, also where tests are run by root, who may read everything."""
+"""Files and folders without read permission, also where root, who may read everything, runs the tests."""
 
 import os
 import tempfile
@@ -9,20 +9,20 @@ from pathlib import Path
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Within, this process is somebody else, if it was root."""
-    root = os.geteuid() == 0
-    if root:
+    """Run the block as another user if this one is root."""
+    is_root = os.geteuid() == 0
+    if is_root:
         os.seteuid(65534)
     try:
         yield
     finally:
-        if root:
+        if is_root:
             os.seteuid(0)
 
 
 @contextmanager
 def forbidden(path: Path) -> Iterator[None]:
-    """Within, nobody may read this."""
+    """Remove all permissions of a path during the block."""
     path.chmod(0)
     try:
         yield
@@ -32,7 +32,7 @@ def forbidden(path: Path) -> Iterator[None]:
 
 @contextmanager
 def public_folder() -> Iterator[Path]:
-    """A new one that everybody may read; pytest's are for those who run it."""
+    """Yield a new folder that everybody may read, unlike pytest's."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)

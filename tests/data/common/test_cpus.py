@@ -1,4 +1,4 @@
-"""How many cores there are to share."""
+"""The number of CPUs for workers."""
 
 import os
 
@@ -7,9 +7,9 @@ import pytest
 from data.common.cpus import available_cpus, cpus_per_rank
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Macs hold no process on a core")
-def test_cores_are_those_that_the_process_may_use() -> None:
-    """A batch job with 2 of a machine's 128 cores started 8 workers."""
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="macOS has no CPU affinity")
+def test_available_cpus_are_those_of_the_process() -> None:
+    """A batch job with 2 of a machine's 128 CPUs started 8 workers."""
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, sorted(before)[:1])
@@ -19,14 +19,8 @@ def test_cores_are_those_that_the_process_may_use() -> None:
     assert available_cpus() == len(before)
 
 
-def test_processes_of_torchrun_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_on_one_machine_share_its_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data.common.cpus.available_cpus", lambda: 16)
-    for processes, own in ((1, 16), (4, 4), (5, 3), (32, 1)):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        assert cpus_per_rank() == own
-
-
-def test_a_machine_that_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Macs have no such call; `python -m data.convert --help` ended in a traceback there."""
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert available_cpus() == os.cpu_count()
+    for ranks, share in ((1, 16), (4, 4), (5, 3), (32, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+        assert cpus_per_rank() == share

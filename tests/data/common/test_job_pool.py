@@ -1,6 +1,5 @@
-"""Jobs in processes of their own."""
+"""Jobs in threads with child processes that never outlive them."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,86 +8,80 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from data.common.job_pool import JobCrashedError, run_in_subprocesses
+import pytest
+
+from data.common.job_pool import JobTimeoutError, child_process, run_jobs
 from tests.data.crash_recovery import is_alive
 
 
 def work(job: str) -> str:
     if job == "raise":
         raise ValueError("no such thing")
-    if job == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if job == "exit":
-        os._exit(3)
     if job.startswith("sleep "):
-        subprocess.run(job.split(), check=True)
+        with child_process(["sh", "-c", f"{job}; true"], timeout=60) as process:
+            return str(process.wait())
     return job.upper()
 
 
-def test_each_ends_with_its_result_its_error_or_its_death() -> None:
-    jobs = ["a", "raise", "die", "exit", "b"]
-    ended = {one.job: one for one in run_in_subprocesses(work, jobs, workers=2, time_limit=60)}
-    assert {name: ended[name].result for name in "ab"} == {"a": "A", "b": "B"}
-    assert {name: (type(one.error), str(one.error)) for name, one in ended.items() if one.error} == {
-        "raise": (ValueError, "no such thing"),
-        "die": (JobCrashedError, "its process was killed by SIGKILL"),
-        "exit": (JobCrashedError, "its process ended with status 3"),
-    }
-    assert "in work" in ended["raise"].error.__notes__[0]  # where it was raised
+def test_each_job_is_yielded_with_its_result_or_error() -> None:
+    futures = dict(run_jobs(work, ["a", "raise", "b", "c"], workers=2))
+    assert {job: futures[job].result() for job in "abc"} == {"a": "A", "b": "B", "c": "C"}
+    with pytest.raises(ValueError, match="no such thing"):
+        futures["raise"].result()
 
 
-def test_time_limit_ends_a_job_and_what_it_started() -> None:
-    sleep = "sleep 1000.1"
-    ended = list(run_in_subprocesses(work, [sleep, "a"], workers=1, time_limit=0.5))
-    assert [str(one.error or one.result) for one in ended] == ["not done after 0.5 s", "A"]
-    assert not is_running(sleep)
+def test_jobs_are_taken_when_a_worker_is_free() -> None:
+    taken = []
+    jobs = (taken.append(job) or job for job in "abcde")
+    with closing(run_jobs(work, jobs, workers=2)) as results:
+        next(results)
+        assert len(taken) <= 4
 
 
-def test_leaving_ends_all_that_is_at_work() -> None:
+def test_time_limit_kills_a_child_and_its_children() -> None:
+    started = time.monotonic()
+    with (
+        pytest.raises(JobTimeoutError, match=r"timed out after 0\.5 s"),
+        child_process(["sh", "-c", "sleep 1000.1; true"], timeout=0.5) as process,
+    ):
+        raise ValueError(f"failed with exit code {process.wait()}")
+    assert time.monotonic() - started < 20
+    wait_for(lambda: not is_running("sleep 1000.1"))
+
+
+def test_leaving_the_iteration_kills_running_children() -> None:
     sleeps = ["sleep 1000.2", "sleep 1000.3"]
-    with closing(run_in_subprocesses(work, [*sleeps, "a"], workers=3, time_limit=60)) as endings:
-        assert next(endings).result == "A"
+    with closing(run_jobs(work, [*sleeps, "a"], workers=3)) as results:
+        assert next(results)[1].result() == "A"
         for sleep in sleeps:
             wait_for(lambda sleep=sleep: is_running(sleep))
     assert not any(is_running(sleep) for sleep in sleeps)
 
 
-def test_jobs_begin_when_they_may_and_results_come_meanwhile() -> None:
-    began: list[float] = []
-
-    def delay() -> float:
-        if began and time.monotonic() < began[-1] + 0.3:
-            return began[-1] + 0.3 - time.monotonic()
-        began.append(time.monotonic())
-        return 0.0
-
-    ended = []
-    for one in run_in_subprocesses(work, ["a", "b", "c"], workers=3, time_limit=60, delay=delay):
-        ended.append((one.job, len(began)))
-    assert ended == [("a", 1), ("b", 2), ("c", 3)]
-
-
-def test_nothing_outlives_a_process_that_is_killed(tmp_path: Path, repository: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_kill_running_children(repository: Path, number: int) -> None:
     code = (
-        "import subprocess, sys; from pathlib import Path; from data.processes import run_in_subprocesses\n"
-        "def work(place):\n"
-        "    sleeper = subprocess.Popen(['sleep', '1000'])\n"
-        "    Path(place, 'half').write_text(str(sleeper.pid))\n"
-        "    Path(place, 'half').rename(Path(place, 'pid'))\n"
-        "    sleeper.wait()\n"
-        "list(run_in_subprocesses(work, sys.argv[1:], workers=1, time_limit=60))"
+        "from data.common.job_pool import child_process, interrupted_by_signals, run_jobs\n"
+        "def work(job):\n"
+        "    with child_process(['sleep', job], timeout=None) as process: process.wait()\n"
+        "with interrupted_by_signals(): list(run_jobs(work, ['1000.4', '1000.5'], workers=2))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=repository)
-    wait_for((tmp_path / "pid").exists)
-    process.kill()
-    process.wait()
-    wait_for(lambda: not is_alive((tmp_path / "pid").read_text()))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=repository, stderr=subprocess.PIPE, text=True
+    )
+    for job in ("1000.4", "1000.5"):
+        wait_for(lambda job=job: is_running(f"sleep {job}"))
+    process.send_signal(number)
+    process.send_signal(number)  # the second one of an impatient user
+    errors = process.communicate(timeout=30)[1]
+    assert f"KeyboardInterrupt: {signal.Signals(number).name}" in errors
+    assert not any(is_running(f"sleep {job}") for job in ("1000.4", "1000.5"))
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
+    deadline = time.monotonic() + 30
     while not happened():
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
