@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 import cv2
+import ffmpeg
 import numpy as np
 import simplejpeg
 
@@ -50,7 +51,7 @@ def ffmpeg_binary() -> str:
 
 
 @functools.cache
-def passthrough_fps_args() -> list[str]:
+def passthrough_fps_options() -> dict[str, str]:
     """Return the output options that keep every frame and its timestamp.
 
     By default ffmpeg repeats and drops frames for a constant rate. The option was renamed in ffmpeg 5.1.
@@ -58,7 +59,7 @@ def passthrough_fps_args() -> list[str]:
     text = subprocess.run([ffmpeg_binary(), "-version"], capture_output=True, text=True, check=True).stdout
     version = re.match(r"ffmpeg version n?(\d+)\.(\d+)", text)
     is_old = version is not None and (int(version[1]), int(version[2])) < (5, 1)
-    return ["-vsync" if is_old else "-fps_mode", "passthrough", "-enc_time_base", "1:1000000"]
+    return {"vsync" if is_old else "fps_mode": "passthrough", "enc_time_base": "1:1000000"}
 
 
 def ffmpeg_command(
@@ -81,18 +82,20 @@ def ffmpeg_command(
         "format=yuv420p",
         MONOTONIC_PTS,
     ]
-    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror"]
+    program = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror"]
+    seek: dict[str, object] = {}
     if seconds:
         header = read_header(video)
         filters.insert(0, trim_filter(header, seconds))
         if is_seekable(header):
-            command += [*KEEP_TIMESTAMPS, "-noaccurate_seek", "-ss", f"{max(seconds[0] - SEEK_MARGIN_S, 0)}"]
+            program += KEEP_TIMESTAMPS
+            seek = {"ss": max(seconds[0] - SEEK_MARGIN_S, 0), "noaccurate_seek": None}
     # the whitelist: a playlist in disguise must not open network addresses
-    command += ["-protocol_whitelist", "file", "-threads", "1", "-i", f"file:{video}"]
+    source = ffmpeg.input(f"file:{video}", threads=1, protocol_whitelist="file", **seek)
     # unofficial: else ffmpeg warns about the color range of videos without frames
-    command += ["-f", "mpjpeg", "-color_range", "pc", "-strict", "unofficial", *passthrough_fps_args()]
-    command += ["-vcodec", "mjpeg", "-q:v", f"{quality}", "-threads", "1", "-vf", ",".join(filters)]
-    return [*command, "pipe:"]
+    options = {"color_range": "pc", "strict": "unofficial", "vcodec": "mjpeg", "q:v": quality, "threads": 1}
+    options |= {"vf": ",".join(filters), **passthrough_fps_options()}
+    return ffmpeg.output(source, "pipe:", format="mpjpeg", **options).compile(cmd=program)
 
 
 def read_header(video: Path) -> bytes:

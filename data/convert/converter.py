@@ -16,7 +16,7 @@ from data.ffmpeg import (
     ffmpeg_command,
     first_error_line,
     is_seekable,
-    passthrough_fps_args,
+    passthrough_fps_options,
     read_header,
     read_jpegs,
     trim_filter,
@@ -149,7 +149,8 @@ def _recheck_from_start(job: Job, frames: int, timeout: float | None) -> bool:
     filters = f"{trim_filter(b'', job.seconds)},{MONOTONIC_PTS}"
     command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror", "-protocol_whitelist", "file"]
     command += [*KEEP_TIMESTAMPS, "-threads", "1", "-i", f"file:{job.video}", "-an", "-vf", filters]
-    command += [*passthrough_fps_args(), "-f", "framecrc", "-"]
+    command += [word for name, value in passthrough_fps_options().items() for word in (f"-{name}", value)]
+    command += ["-f", "framecrc", "-"]
     exit_code, output, errors = _run(command, timeout)
     counted = sum(not line.startswith(b"#") for line in output.splitlines())
     return exit_code == 0 and not errors.strip() and counted == frames
