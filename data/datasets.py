@@ -1,8 +1,7 @@
-"""What is true of each data set: names, classes, label files, geometry. Choices belong to train/options.py."""
+"""Facts about each dataset: label files, classes, frame size. Choices of a training run are in train/options.py."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 LARGE_SHORT_SIDE = 384
 SHORT_SIDE = 294
@@ -10,20 +9,20 @@ SHORT_SIDE = 294
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set.
+    """Facts about a dataset.
 
-    `{variant}` in a name or a file name stands for the chosen variant. `num_classes` maps each variant to its number of
-    classes, the first being the default; it is empty where the label files decide, and has the one key "" where there
-    are no variants. `timed_ids`: a video's folder is `<id>_<start>_<end>` with the seconds as `%06d`, where the label
-    file gives times. `short_side`: what frames are scaled to before the crop. `flip`: whether mirrored motion is the
-    same class.
+    `{variant}` in a file name or in `results_name` is replaced by the variant: a version (Kinetics) or a split
+    (UCF-101, HMDB-51), as `variant_flag` names it. `num_classes` maps each variant to its number of classes, the
+    default first; its only key is "" for a dataset without variants, and it is empty if the label files decide.
+    `timed_ids`: the folder of a video with times is `<id>_<start>_<end>`, in seconds as `%06d`. `short_side`: size in
+    pixels that frames are scaled to before cropping. `flip`: horizontal flips keep the class.
     """
 
     name: str
     results_name: str
     train_csv: str
     val_csv: str
-    num_classes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    num_classes: Mapping[str, int] = field(default_factory=dict)
     variant_flag: str = ""
     timed_ids: bool = False
     short_side: int = SHORT_SIDE
@@ -84,18 +83,13 @@ DIVING48 = DatasetSpec(
     train_csv="diving48_train.csv",
     val_csv="diving48_val.csv",
 )
-
-
-# A data set of one's own: its label files say what the classes are.
 CUSTOM = DatasetSpec(
-    name="a data set of your own",
+    name="custom",
     results_name="{dataset}",
     train_csv="train.csv",
     val_csv="val.csv",
     timed_ids=True,
 )
 
-# by the name that checkpoints have
-SPECS = MappingProxyType(
-    {spec.name: spec for spec in (HACS, KINETICS, MIT, UCF101, HMDB51, DIVING48, CUSTOM)}
-)
+# by the name that checkpoints store
+SPECS = {spec.name: spec for spec in (HACS, KINETICS, MIT, UCF101, HMDB51, DIVING48, CUSTOM)}

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Write label files: from official lists or from folders of videos."""

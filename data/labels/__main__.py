@@ -2,11 +2,9 @@
 python -m data.labels folders DATASET [--val 0.2 | --val-list FILE]
 python -m data.labels link FLAT VIDEOS LABELS.csv...
 
-Label files of a data set: from the lists that its site hands out (their formats are in data/labels/official.py), or for one's
-own stores DATASET/jpg/<class>/<id>, a share of each class for validation or what a list names. `link` sorts videos that
-come in one folder into one a class, as data.convert wants them, without copying. Each prints the videos of each class.
-
-What reads label files, for training and the tools, is in data/label_files.py and data/video_list.py.
+Write the label files of a dataset: from the lists that its site distributes, or for a custom dataset with frame stores
+DATASET/jpg/<class>/<id>, of which a fraction of each class or a list of videos is for validation. `link` sorts videos
+from one folder into class folders, as data.convert needs them, without copying. Prints the number of videos per class.
 """
 
 import argparse
@@ -18,134 +16,131 @@ from pathlib import Path
 
 import coloredlogs
 
-from data.common.cli import OneLineParser, class_table
-from data.label_files import Annotation, AnnotationSet, read_label_csv, write_label_csv
-from data.labels.checks import Entry, check, check_dictionary, cut_to_classes, write_annotations
+from data.common.cli import OneLineParser, class_table, number, positive
+from data.datasets import CUSTOM
+from data.label_files import (
+    AnnotationSet,
+    Splits,
+    class_index_path,
+    read_classes,
+    read_label_csv,
+    write_classes,
+    write_label_csv,
+)
+from data.labels.checks import check_classes, resolve_conflicts
 from data.labels.official import FORMATS, Format
-from data.labels.splits import class_names, link_videos, split_by_list, split_folders
+from data.labels.splits import link_videos, split_by_list, split_folders
 
 logger = logging.getLogger(__name__)
 
 
-def convert_official(form: Format, arguments: argparse.Namespace) -> None:
-    """Write the label files of all variants that were asked for; everything is read and checked before."""
-    spec = form.spec
-    results = []
-    for variant in arguments.variants:
-        annotations = form.read(arguments.official, variant)
-        annotations, left_out = check(annotations, leave_out_conflicts=arguments.leave_out_conflicts)
+def convert_official(fmt: Format, args: argparse.Namespace) -> None:
+    """Write the label files of the chosen variants, after all of them are read and checked."""
+    spec = fmt.spec
+    checked = []
+    for variant in args.variants:
         name = f"{spec.name} {spec.variant_flag} {variant}" if variant else spec.name
-        annotations = cut_to_classes(
-            annotations, name, spec.num_classes[variant], arguments.num_classes, may_lack=form.may_lack
-        )
-        paths = AnnotationSet(spec, variant, arguments.labels).paths()
-        refuse_to_replace([paths[split] for split in annotations.splits], overwrite=arguments.overwrite)
-        check_dictionary(annotations, paths)
-        results.append((annotations, paths, left_out, name))
-    for annotations, paths, left_out, name in results:
-        for reason, count in left_out.items():
-            logger.warning("%s: left out %d %s", name, count, reason)
-        written = write_annotations(annotations, paths, timed=spec.timed_ids)
-        print_counts(annotations.classes, annotations.splits)
-        print(*written, sep="\n")
+        expected, untrained = spec.num_classes[variant], fmt.untrained_classes
+        lists = fmt.read(args.official, variant)
+        classes = check_classes(lists, name, expected, args.num_classes, untrained_classes=untrained)
+        splits, dropped = resolve_conflicts(lists.splits, leave_out=args.leave_out_conflicts)
+        for reason, count in dropped.items():
+            logger.warning("%s: dropped %d %s", name, count, reason)
+        paths = AnnotationSet(spec, variant, args.labels).paths()
+        refuse_to_replace(paths, splits, overwrite=args.overwrite)
+        index = class_index_path(paths["train"])
+        if index.exists() and set(read_classes(index)) != set(classes):
+            raise ValueError(f"{index}: has other classes; remove it if no checkpoint depends on it")
+        checked.append((classes, splits, paths, index))
+    for classes, splits, paths, index in checked:
+        write_splits(splits, paths, classes)
+        if not index.exists():  # checkpoints may depend on the numbers of an existing one
+            write_classes(index, classes)
+            print(index)
 
 
-def split_own(arguments: argparse.Namespace) -> None:
-    """Write the label files of a data set of one's own."""
-    stores = arguments.dataset / "jpg"
-    paths = [arguments.dataset / "labels" / f"{split}.csv" for split in ("train", "val")]
-    refuse_to_replace(paths, overwrite=arguments.overwrite)
-    if arguments.val_list:
-        splits = split_by_list(stores, arguments.val_list)
+def split_custom(args: argparse.Namespace) -> None:
+    """Write the label files of a custom dataset."""
+    if args.val_list:
+        splits = split_by_list(args.dataset / "jpg", args.val_list)
     else:
-        splits = split_folders(stores, arguments.val, arguments.seed)
-    print_counts(class_names(splits[0]), {path.stem: rows for path, rows in zip(paths, splits, strict=True)})
-    for path, rows in zip(paths, splits, strict=True):
-        write_label_csv(path, rows, path.stem)
-        print(f"{path}: {len(rows)} videos of {len(class_names(rows))} classes")
+        splits = split_folders(args.dataset / "jpg", args.val, args.seed)
+    paths = AnnotationSet(CUSTOM, "", args.dataset / "labels").paths()
+    refuse_to_replace(paths, splits, overwrite=args.overwrite)
+    write_splits(splits, paths, sorted({row.label for row in splits["train"]}))
 
 
-def link_flat(arguments: argparse.Namespace) -> int:
-    """Sort videos by their label files; the exit status."""
-    rows = [row for path in arguments.labels for row in read_label_csv(path, timed_ids=True)]
-    counts = link_videos(arguments.flat, arguments.videos, rows)
+def link_flat(args: argparse.Namespace) -> int:
+    """Sort videos by label files; return the exit code."""
+    rows = [row for path in args.labels for row in read_label_csv(path, timed_ids=True)]
+    counts = link_videos(args.flat, args.videos, rows)
     print(", ".join(f"{name} {count}" for name, count in counts.items()))
-    return 0 if counts["linked"] + counts["there before"] else 1
+    return 0 if counts["linked"] + counts["present"] else 1
 
 
-def print_counts(classes: Sequence[str], splits: Mapping[str, Sequence[Entry | Annotation]]) -> None:
-    """The videos of each class in each split."""
+def refuse_to_replace(paths: Mapping[str, Path], splits: Splits, *, overwrite: bool) -> None:
+    """Raise ValueError if the label file of a split exists, unless `overwrite`."""
+    existing = [paths[split] for split in splits if paths[split].exists()]
+    if existing and not overwrite:
+        raise ValueError(f"{existing[0]} exists; --overwrite replaces it")
+
+
+def write_splits(splits: Splits, paths: Mapping[str, Path], classes: Sequence[str]) -> None:
+    """Print the number of videos of each class in each split, then write the label files and print their paths."""
     counts = {split: Counter(row.label for row in rows) for split, rows in splits.items()}
     by_class = {name: {split: count[name] for split, count in counts.items()} for name in classes}
     print(*class_table(by_class, list(splits)), sep="\n")
-
-
-def refuse_to_replace(paths: Sequence[Path], *, overwrite: bool) -> None:
-    present = [path for path in paths if path.exists()]
-    if present and not overwrite:
-        raise ValueError(f"{present[0]} exists; --overwrite replaces it")
+    for split, rows in splits.items():
+        write_label_csv(paths[split], rows, split)
+        print(paths[split])
 
 
 def make_parser() -> OneLineParser:
+    """Return the parser of the command line."""
     parser = OneLineParser(
         prog="python -m data.labels",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, form in FORMATS.items():
-        _add_official(commands.add_parser(name, help=f"label files of {name}, from its site's"), form)
-    folders = commands.add_parser("folders", help="label files for a data set of one's own, from its folders")
-    folders.add_argument("dataset", type=Path, metavar="DATASET", help="the folder that holds jpg/")
-    how = folders.add_mutually_exclusive_group()
-    how.add_argument(
-        "--val", type=float, default=0.2, help="share of each class for validation (default: 0.2)"
-    )
-    how.add_argument("--val-list", type=Path, help="file that names the videos for it, <class>/<id> a line")
-    folders.add_argument("--seed", type=int, default=1, help="which videos are chosen (default: 1)")
-    folders.add_argument("--overwrite", action="store_true", help="replace label files that are there")
-    link = commands.add_parser("link", help="sort videos in one folder into one a class, by links")
-    link.add_argument("flat", type=Path, metavar="FLAT", help="folder with <id>.<any>, at any depth")
-    link.add_argument("videos", type=Path, metavar="VIDEOS", help="folder that gets <class>/<id>.<any>")
-    link.add_argument("labels", type=Path, nargs="+", metavar="LABELS.csv", help="label files")
+    for name, fmt in FORMATS.items():
+        add = commands.add_parser(name, help=f"label files of {name}, from its official lists").add_argument
+        add("official", type=Path, metavar="OFFICIAL_DIR", help="folder with the official lists")
+        add("labels", type=Path, metavar="LABELS_DIR", help="output folder for label files")
+        variants, flag = list(fmt.spec.num_classes), fmt.spec.variant_flag
+        # all splits are written by default: they are small and of the same videos; versions are not
+        default = variants if flag == "split" else variants[:1]
+        text = f"one or more (default: {' '.join(default)})" if flag else argparse.SUPPRESS
+        add(f"--{flag or 'split'}", dest="variants", nargs="+", choices=variants, default=default, help=text)
+        add("--num-classes", type=positive, help="number of classes, if the lists are a subset")
+        add("--leave-out-conflicts", action="store_true", help="drop duplicates and videos of other splits")
+        add("--overwrite", action="store_true", help="replace existing label files")
+    add = commands.add_parser("folders", help="label files of a custom dataset").add_argument
+    add("dataset", type=Path, metavar="DATASET", help="folder with jpg/")
+    fraction = number(float, "between 0 and 1", lambda value: 0 < value < 1)
+    add("--val", type=fraction, default=0.2, help="fraction of each class for validation (default: 0.2)")
+    add("--val-list", type=Path, help="file with the validation videos instead, one <class>/<id> per line")
+    add("--seed", type=int, default=1, help="random seed of the split (default: 1)")
+    add("--overwrite", action="store_true", help="replace existing label files")
+    add = commands.add_parser("link", help="link videos from one folder into class folders").add_argument
+    add("flat", type=Path, metavar="FLAT", help="folder with <id>.<suffix>, at any depth")
+    add("videos", type=Path, metavar="VIDEOS", help="output folder for <class>/<id>.<suffix>")
+    add("labels", type=Path, nargs="+", metavar="LABELS.csv", help="label files")
     return parser
 
 
-def _add_official(parser: argparse.ArgumentParser, form: Format) -> None:
-    spec = form.spec
-    parser.add_argument("official", type=Path, metavar="OFFICIAL_DIR", help="folder with the site's lists")
-    parser.add_argument("labels", type=Path, metavar="LABELS_DIR", help="folder that gets the label files")
-    variants = list(spec.num_classes)
-    # all splits are of the same videos, and small: they are written together
-    default = [spec.default_variant] if spec.variant_flag == "variant" else variants
-    if spec.variant_flag:
-        parser.add_argument(
-            f"--{spec.variant_flag}", dest="variants", nargs="+", choices=variants, default=default,
-            help=f"one or more (default: {' '.join(default)})",
-        )  # fmt: skip
-    else:
-        parser.set_defaults(variants=default)
-    parser.add_argument("--num-classes", type=int, help="the lists are a subset, of so many classes")
-    parser.add_argument(
-        "--leave-out-conflicts", action="store_true",
-        help="leave out rows that stand twice, and of a video in two splits those for training",
-    )  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace label files that are there")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code."""
     parser = make_parser()
-    arguments = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
     try:
-        if arguments.command == "link":
-            return link_flat(arguments)
-        if arguments.command == "folders":
-            if not 0 < arguments.val < 1:
-                parser.error(f"--val {arguments.val}: must be between 0 and 1")
-            split_own(arguments)
+        if args.command == "link":
+            return link_flat(args)
+        if args.command == "folders":
+            split_custom(args)
         else:
-            convert_official(FORMATS[arguments.command], arguments)
+            convert_official(FORMATS[args.command], args)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return 0

@@ -1,151 +1,62 @@
-"""A data set as its site describes it: checked, cut to the classes that are meant, and written as label files."""
+"""Checks of official lists before label files are written from them."""
 
 from collections import Counter
-from pathlib import Path
-from typing import NamedTuple
+from itertools import chain
 
-from data.label_files import (
-    check_stays_inside,
-    dictionary_path,
-    read_classes,
-    time_suffix,
-    write_classes,
-    write_csv,
-)
+from data.label_files import Annotation, Splits, check_annotation
+from data.labels.official import OfficialLists
 
-# A video of several splits belongs to the first of these: what is measured on is kept whole.
+# a video of several splits stays in the first of these: evaluation data is kept whole
 SPLITS = ("test", "val", "train")
 
 
-class Entry(NamedTuple):
-    """A video of an official list. `start`, `end`: seconds as they stand there, "" for a whole video.
+def check_classes(
+    lists: OfficialLists, name: str, expected: int, num_classes: int | None, *, untrained_classes: bool
+) -> list[str]:
+    """Return the class names: `expected` ones, or of a subset `num_classes` with training videos.
 
-    `label` is also the name of its class's folder. `place`: file and line, for errors.
+    Raise ValueError with file and line for a row of another class, and ValueError for another number of classes or,
+    unless `untrained_classes`, for a class without training videos.
     """
-
-    label: str
-    video_id: str
-    start: str
-    end: str
-    place: str
-
-    def store(self) -> tuple[str, str]:
-        """Class and name of the folder that its frames go to."""
-        return self.label, self.video_id + time_suffix(self.start, self.end, self.place)
-
-
-class Annotations(NamedTuple):
-    """`classes` in the order of their numbers; `splits`: videos of "train", "val" and, where there are any, "test"."""
-
-    classes: list[str]
-    splits: dict[str, list[Entry]]
+    trained = {row.label for row in lists.splits["train"]}
+    classes = [label for label in lists.classes if num_classes is None or label in trained]
+    known = set(classes)
+    for row in chain(*lists.splits.values()):
+        if row.label not in known:
+            raise ValueError(f"{row.location}: class {row.label!r} is not one of the {len(known)} classes")
+    expected = num_classes or expected
+    if len(classes) != expected or (len(trained) < expected and not untrained_classes):
+        raise ValueError(
+            f"{name}: has training videos of {len(trained)} classes, expected {expected}; "
+            f"--num-classes {len(trained)} accepts a subset"
+        )
+    return classes
 
 
-class _Seen(NamedTuple):
-    split: str
-    entry: Entry
+def resolve_conflicts(splits: Splits, *, leave_out: bool) -> tuple[Splits, Counter[str]]:
+    """Return the splits with each video in one of them and each clip once, and the number of dropped rows by reason.
 
-
-def check(annotations: Annotations, *, leave_out_conflicts: bool) -> tuple[Annotations, Counter[str]]:
-    """The annotations where every video is of a class of theirs and of one split, and every store is named once.
-
-    Raises ValueError with file and line for what is not, unless `leave_out_conflicts`: then videos of several splits
-    stay in the first of SPLITS only, and rows that stand twice once. What is left out is counted. Clips that begin and
-    end within the same seconds are one store: that is no conflict, the first is taken and the others are counted.
+    Raise ValueError with both locations for a duplicate row and a video of several splits, unless `leave_out` drops
+    them. Of clips in the same whole seconds, whose frames would be in the same folder, the first is kept.
     """
-    known, left_out = set(annotations.classes), Counter[str]()
-    videos: dict[str, _Seen] = {}
-    stores: dict[tuple[str, str], Entry] = {}
-    splits = {}
-    for split in (name for name in SPLITS if name in annotations.splits):
-        splits[split] = kept = []
-        for entry in annotations.splits[split]:
-            _check_entry(entry, known)
-            video, twin = videos.setdefault(entry.video_id, _Seen(split, entry)), stores.get(entry.store())
-            if video.split != split:
-                conflict = f"is in {split}, and in {video.split} by {video.entry.place}"
-                reason = f"{split} rows whose video is in {video.split}"
-            elif twin is None:
-                stores[entry.store()] = entry
-                kept.append(entry)
-                continue
-            elif (entry.start, entry.end) != (twin.start, twin.end):
-                left_out[f"{split} clips within the seconds of another one"] += 1
-                continue
+    dropped = Counter[str]()
+    videos: dict[str, tuple[str, Annotation]] = {}
+    clips: dict[str, Annotation] = {}
+    kept: Splits = {split: [] for split in splits}
+    for split in (name for name in SPLITS if name in splits):
+        for row in map(check_annotation, splits[split]):
+            video_split, video = videos.setdefault(row.source, (split, row))
+            clip = clips.setdefault(row.folder, row)
+            other = clip if video_split == split else video
+            if other is row:
+                kept[split].append(row)
+            elif video_split == split and other != row:
+                dropped[f"{split} rows in the same seconds as another one"] += 1
+            elif leave_out:
+                same = f"whose video is in {video_split}" if video_split != split else "that are duplicates"
+                dropped[f"{split} rows {same}"] += 1
             else:
-                conflict, reason = f"stands twice, first in {twin.place}", f"{split} rows that stand twice"
-            if not leave_out_conflicts:
                 raise ValueError(
-                    f"{entry.place}: {entry.video_id} {conflict}; --leave-out-conflicts goes on without it"
+                    f"{row.location}: {row.source} is also in {other.location}; --leave-out-conflicts drops this row"
                 )
-            left_out[reason] += 1
-    return annotations._replace(splits={name: splits[name] for name in annotations.splits}), left_out
-
-
-def _check_entry(entry: Entry, known: set[str]) -> None:
-    check_stays_inside(entry.label, entry.place)
-    check_stays_inside(entry.video_id, entry.place)
-    _check_class(entry, known)
-
-
-def _check_class(entry: Entry, known: set[str]) -> None:
-    if entry.label not in known:
-        raise ValueError(f"{entry.place}: class {entry.label!r} is not one of the {len(known)} of the set")
-
-
-def cut_to_classes(
-    annotations: Annotations, name: str, expected: int, num_classes: int | None, *, may_lack: bool
-) -> Annotations:
-    """The annotations where their classes are as many as the data set has, `expected`.
-
-    `num_classes` says that a subset is meant, and how large: then only classes with training videos are left. Raises
-    ValueError where the numbers differ, or where a class has no training video (`may_lack`: the official list has such
-    classes).
-    """
-    trained = {entry.label for entry in annotations.splits["train"]}
-    classes = annotations.classes
-    if num_classes is not None:
-        classes = [label for label in classes if label in trained]
-        if len(classes) != num_classes:
-            raise ValueError(f"{name}: has training videos of {len(classes)} classes, not {num_classes}")
-        for entry in (entry for entries in annotations.splits.values() for entry in entries):
-            _check_class(entry, trained)
-        return annotations._replace(classes=classes)
-    lacking = [] if may_lack else [label for label in classes if label not in trained]
-    if len(classes) != expected or lacking:
-        has = f"{len(trained)} of {len(classes)} classes" if lacking else f"{len(classes)} classes"
-        raise ValueError(
-            f"{name}: has training videos of {has} where {expected} are expected; "
-            f"--num-classes {len(trained)} says that a subset is meant"
-        )
-    return annotations
-
-
-def check_dictionary(annotations: Annotations, paths: dict[str, Path]) -> None:
-    """ValueError where there is one of other classes."""
-    dictionary = dictionary_path(paths["train"])
-    if dictionary.exists() and set(read_classes(dictionary)) != set(annotations.classes):
-        raise ValueError(
-            f"{dictionary}: numbers other classes than these {len(annotations.classes)}; "
-            "remove it if nothing was trained with it"
-        )
-
-
-def write_annotations(annotations: Annotations, paths: dict[str, Path], *, timed: bool) -> list[Path]:
-    """Write the label files and, where there is none yet, the dictionary of class numbers; what was written.
-
-    A dictionary of the same classes (see `check_dictionary`) stays as it is: weights may have been trained with its
-    numbers.
-    """
-    dictionary = dictionary_path(paths["train"])
-    is_there = dictionary.exists()
-    for split, entries in annotations.splits.items():
-        if timed:
-            columns = ("label", "youtube_id", "time_start", "time_end", "split")
-            rows = [(*entry[:4], split) for entry in entries]
-        else:
-            columns, rows = ("label", "id", "split"), [(*entry[:2], split) for entry in entries]
-        write_csv(paths[split], columns, rows)
-    if not is_there:
-        write_classes(dictionary, annotations.classes)
-    return [paths[split] for split in annotations.splits] + [dictionary] * (not is_there)
+    return kept, dropped

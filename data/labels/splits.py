@@ -1,121 +1,91 @@
-"""Training and validation for a data set of one's own, and videos put into the folders of their classes."""
+"""Training and validation splits of a custom dataset, and links that sort videos into class folders."""
 
-import os
+import glob
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from data.common.atomic_io import LOST_AND_FOUND
-from data.ffmpeg import NO_VIDEOS
-from data.label_files import Annotation
+from data.ffmpeg import NON_VIDEO_SUFFIXES
+from data.label_files import Annotation, Splits, read_lines
 from data.video_list import find_stores
 
 
-def split_folders(root: Path, val_share: float, seed: int) -> tuple[list[Annotation], list[Annotation]]:
-    """Training and validation rows for the stores below `root`: a share of every class, at least one on each side."""
-    training, validation = [], []
+def split_folders(root: Path, val_fraction: float, seed: int) -> Splits:
+    """Return random "train" and "val" rows for the stores below `root`: of each class a fraction, at least one each."""
+    splits: Splits = {"train": [], "val": []}
     for label, ids in _by_class(root).items():
         if len(ids) < 2:
             raise ValueError(
-                f"{root / label}: has 1 video, a class needs one for training and one for validation"
+                f"{root / label}: needs at least 2 videos, one for training and one for validation"
             )
         random.Random(f"{seed} {label}").shuffle(ids)
-        count = min(max(round(val_share * len(ids)), 1), len(ids) - 1)
-        validation += [Annotation(label, video_id) for video_id in ids[:count]]
-        training += [Annotation(label, video_id) for video_id in ids[count:]]
-    return training, validation
+        count = min(max(round(val_fraction * len(ids)), 1), len(ids) - 1)
+        splits["val"] += [Annotation(label, video_id) for video_id in ids[:count]]
+        splits["train"] += [Annotation(label, video_id) for video_id in ids[count:]]
+    return splits
 
 
-def split_by_list(root: Path, path: Path) -> tuple[list[Annotation], list[Annotation]]:
-    """Training and validation rows for the stores below `root`: validation is what a text file names.
+def split_by_list(root: Path, path: Path) -> Splits:
+    """Return "train" and "val" rows for the stores below `root`: "val" rows are those that a text file lists.
 
-    A line is `<class>/<video_id>`, perhaps with an ending such as `.mp4`. ValueError with file and line for one that
-    names no store or stands twice, and for a class that is left without training videos.
+    A line is `<class>/<video_id>`, with or without a suffix such as `.mp4`. Raise ValueError with file and line for a
+    line without a store, and ValueError if a class has no training videos.
     """
-    stores = {label: dict.fromkeys(ids) for label, ids in _by_class(root).items()}
-    validation: dict[Annotation, str] = {}
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not text in UTF-8, {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        place, video = f"{path}, line {number}", PurePosixPath(line.strip())
-        ids = stores.get(video.parent.name, {})
+    stores = _by_class(root)
+    val: list[Annotation] = []
+    for location, line in read_lines(path):
+        video = PurePosixPath(line)
+        ids = stores.get(video.parent.name, [])
         row = Annotation(video.parent.name, video.name if video.name in ids else video.stem)
-        if row.video_id not in ids:
-            raise ValueError(f"{place}: {line.strip()!r} is not <class>/<video_id> of a store below {root}")
-        if row in validation:
-            raise ValueError(f"{place}: {row.video_id} stands twice, first in {validation[row]}")
-        validation[row] = place
-    if not validation:
-        raise ValueError(f"{path}: names no video")
-    training = [Annotation(label, name) for label, ids in stores.items() for name in ids]
-    training = [row for row in training if row not in validation]
-    untrained = [label for label in stores if label not in {row.label for row in training}]
-    if untrained:
-        raise ValueError(f"{path}: leaves no video of class {untrained[0]!r} for training")
-    return training, list(validation)
+        if row.source not in ids:
+            raise ValueError(
+                f"{location}: {line!r} is a duplicate or not a store <class>/<video_id> below {root}"
+            )
+        ids.remove(row.source)
+        val.append(row)
+    for label, ids in stores.items():
+        if not ids:
+            raise ValueError(f"{path}: leaves no training videos of class {label!r}")
+    train = [Annotation(label, video_id) for label, ids in stores.items() for video_id in ids]
+    return {"train": train, "val": val}
 
 
 def _by_class(root: Path) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for label, video_id in find_stores(root):
-        found.setdefault(label, []).append(video_id)
-    if not found:
-        raise ValueError(f"{root}: holds no <class>/<video_id>/frames.db")
-    return found
+    ids: dict[str, list[str]] = {}
+    for row in find_stores(root):
+        ids.setdefault(row.label, []).append(row.source)
+    if not ids:
+        raise ValueError(f"{root}: has no <class>/<video_id>/frames.db")
+    return ids
 
 
 def link_videos(source: Path, target: Path, rows: Iterable[Annotation]) -> Counter[str]:
-    """Link the video files `<video_id>.<any>` anywhere below `source` as `target/<class>/<video_id>.<any>`.
+    """Link video files `<video_id>.<suffix>` anywhere below `source` as `target/<class>/<video_id>.<suffix>`.
 
-    What lies below `target`, which may be below `source`, is there already. Counts `linked`, `there before` and
-    `missing`. Raises ValueError where a row may mean two files, or where `source` is `target` or below it.
+    Return the numbers of links that are new ("linked"), "present" and "missing". `target` may be below `source`.
+    Raise ValueError if two files match a row.
     """
-    ours = target.resolve()
-    if source.resolve().is_relative_to(ours):
-        raise ValueError(f"{source}: is where the links are to be, {target}, or in it")
-    files: dict[str, dict[Path, Path]] = {}
-    for path in _files_below(source, apart_from=ours):
-        if path.suffix and path.suffix.lower() not in NO_VIDEOS and path.is_file():
-            files.setdefault(path.stem, {})[path.resolve()] = path
-    counts = Counter({"linked": 0, "there before": 0, "missing": 0})
-    for label, video_id in dict.fromkeys(rows):
-        path, *others = files.get(video_id, {}).values() or [None]
-        if others:
-            raise ValueError(f"{path} and {others[0]}: which one is {video_id}?")
-        link = target / label / f"{video_id}{path.suffix if path else ''}"
-        if path is None:
+    files: dict[str, set[Path]] = {}
+    # unlike Path.rglob, glob follows links to folders
+    for name in glob.iglob("**/*.*", root_dir=source, recursive=True):
+        path = source / name
+        if path.suffix.lower() not in NON_VIDEO_SUFFIXES and path.is_file():
+            files.setdefault(path.stem, set()).add(path.resolve())
+    counts = Counter(linked=0, present=0, missing=0)
+    for row in dict.fromkeys(rows):
+        found = sorted(files.get(row.video_id, []))
+        if len(found) > 1:
+            raise ValueError(f"{found[0]} and {found[1]}: both match {row.video_id}")
+        if not found:
             counts["missing"] += 1
-        elif link.exists():
-            counts["there before"] += 1
-        else:
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.unlink(missing_ok=True)  # to where the video once was
-            link.symlink_to(path.resolve())
-            counts["linked"] += 1
-    return counts
-
-
-def _files_below(source: Path, *, apart_from: Path) -> Iterator[Path]:
-    """In order, also in folders that are links, each folder once. OSError where one cannot be read."""
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    seen = set()
-    for top, folders, names in os.walk(source, onerror=stop, followlinks=True):
-        folder = Path(top).resolve()
-        if folder in seen or folder.is_relative_to(apart_from):
-            folders.clear()
             continue
-        seen.add(folder)
-        folders[:] = sorted(set(folders) - {LOST_AND_FOUND})
-        yield from (Path(top, name) for name in sorted(names))
-
-
-def class_names(rows: Sequence[Annotation]) -> list[str]:
-    return sorted({row.label for row in rows})
+        link = target / row.label / f"{row.video_id}{found[0].suffix}"
+        if link.exists():
+            counts["present"] += 1
+            continue
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)  # a broken link, if the video was moved
+        link.symlink_to(found[0])
+        counts["linked"] += 1
+    return counts

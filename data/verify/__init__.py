@@ -1,1 +1,1 @@
-"""TODO."""
+"""Check the frame stores of a dataset, and repair frame counts and indexes."""

@@ -1,296 +1,194 @@
-"""What can be wrong with a frame store, found without trusting it, and what of that can be put right."""
+"""Checks of frame stores, and the repair of `n_frames` files and indexes."""
 
-import os
+import functools
+import multiprocessing
+import random
 import shutil
+import signal
 import sqlite3
-import stat
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import simplejpeg
 
-from data.common.atomic_io import atomic_write, flush_to_disk, naming, open_without_waiting, remove_leftovers
-from data.frame_store import COUNT, DATABASE, FRAME_NUMBER, ROW_ID_IS_FRAME, DatabaseError, jpeg_size, opened
-
-MAGIC = b"SQLite format 3\0"
-
-# what is wrong
-NO_FILE = "no file"
-UNREADABLE = "unreadable"
-EMPTY_FILE = "empty file"
-NOT_SQLITE = "not SQLite"
-DAMAGED = "damaged database"
-NO_TABLE = "no table"
-WRONG_NAME = "wrong name"
-MISSING_FRAME = "missing frame"
-EXTRA_FRAME = "extra frame"
-WRONG_COUNT = "wrong n_frames"
-BROKEN_JPEG = "broken JPEG"
-WRONG_SIZE = "wrong size"
-BESIDE_THE_ROWS = {WRONG_COUNT, MISSING_FRAME, EXTRA_FRAME}  # where the rows themselves have no gap
-# what is allowed, but makes reading slow
-NO_COUNT = "no n_frames"
-NO_KEY = "no key"
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong: which of the kinds above, and where."""
-
-    kind: str
-    detail: str
+from data.common.atomic_io import atomic_path, atomic_write
+from data.frame_store import (
+    COUNT,
+    DATABASE,
+    ROW_ID_IS_FRAME,
+    FrameStoreError,
+    frame_number,
+    jpeg_size,
+    open_database,
+)
+from data.label_files import Annotation
 
 
 class StoreReport(NamedTuple):
-    """What was found in a store of `frames` frames (rows, as far as they could be read).
+    """The result of a check.
 
-    `slow`: what is allowed, but slow. `continuous`: the rows number the frames from 1 on, each once, without a gap.
+    `status`: "found", "missing" or "corrupt". `frames`: number of valid rows. `issues`: errors. `repairable`: what
+    `repair_store` can write, "index" and "n_frames", without which a store is valid, but slow to read. `fixed`: what it
+    has written.
     """
 
+    status: str
     frames: int
-    continuous: bool
-    wrong: list[Finding]
-    slow: list[str]
-
-    @property
-    def fixable(self) -> bool:
-        """Whether the rows are sound, so that only what is beside them may be wrong."""
-        return self.continuous and {finding.kind for finding in self.wrong} <= BESIDE_THE_ROWS
-
-
-class _FaultError(Exception):
-    """Ends an inspection: what is behind this cannot be read."""
-
-    def __init__(self, kind: str, detail: object) -> None:
-        super().__init__(kind, str(detail))
-        self.finding = Finding(kind, str(detail))
+    issues: list[str]
+    repairable: list[str]
+    fixed: list[str]
 
 
 class _Row(NamedTuple):
-    row_id: int
     number: int
-    length: int
+    row_id: int
+    num_bytes: int
 
 
-def inspect_store(folder: Path, *, seed: int, random_frames: int = 3, full: bool = False) -> StoreReport:
-    """Look at everything but the pictures, and decode the first, the last, the shortest and some random frames.
+def check_store(folder: Path, *, random_frames: int = 3, full: bool = False) -> StoreReport:
+    """Check a store's rows and `n_frames`, and decode its first, last and smallest frame and some random ones.
 
-    `full` decodes all. A JPEG that was cut off is shorter than others, hence the one with the fewest bytes.
+    A truncated JPEG is smaller than the others. `full` decodes all frames.
     """
-    path = folder / DATABASE
-    wrong: list[Finding] = []
-    slow: list[str] = []
-    rows: list[_Row] = []
     try:
-        _check_file(path)
-        with _opened(path) as connection:
-            columns = _check_table(connection)
-            slow += [] if _has_key(connection) else [NO_KEY]
-            rows, faults = _read_rows(connection)
-            wrong += faults
-            count = _stated_count(folder)
-            slow += [NO_COUNT] if count is None else []
-            wrong += _check_numbers([row.number for row in rows], count)
-            chosen = rows if full else _choose(rows, np.random.default_rng(seed), random_frames)
-            wrong += _check_pictures(connection, chosen, "size" in columns)
-    except _FaultError as fault:
-        wrong.append(fault.finding)
-    numbers = [row.number for row in rows]
-    return StoreReport(len(rows), bool(rows) and numbers == list(range(1, len(rows) + 1)), wrong, slow)
+        if not (folder / DATABASE).is_file():
+            return StoreReport("missing", 0, [f"missing (no {DATABASE})"], [], [])
+        count = ""
+        if (folder / COUNT).is_file():
+            count = (folder / COUNT).read_text(errors="replace").strip()[:40]
+        with open_database(folder / DATABASE) as connection:
+            rows, issues = _read_rows(connection)
+            chosen = rows if full else _sample(rows, random_frames, random.Random(folder.name))
+            issues += [*_check_numbers(rows), *_check_jpegs(connection, chosen)]
+            has_index = _has_index(connection)
+    except (FrameStoreError, OSError) as error:
+        return StoreReport("corrupt", 0, [f"unreadable ({error})"], [], [])
+    repairable = []
+    if not issues:
+        repairable = ["index"] * (not has_index) + ["n_frames"] * (count != str(len(rows)))
+    if count not in ("", str(len(rows))):
+        issues.append(f"wrong n_frames ({count}, but the database has {len(rows)} frames)")
+    return StoreReport("corrupt" if issues else "found", len(rows), issues, repairable, [])
 
 
-def repair_store(folder: Path, inspection: StoreReport) -> list[str]:
-    """Write `n_frames` anew and add a key, where `inspection`, a full one, says that the frames are sound.
-
-    What was done. Every file is there as a whole, the old one or the new one, at any time; no frame, row or file is
-    removed. Raises OSError where the disk does not let it.
-    """
-    if not inspection.fixable:
-        return []
-    remove_leftovers(folder)  # of one that was killed
-    done = []
-    if NO_COUNT in inspection.slow or inspection.wrong:
-        atomic_write(folder / COUNT, f"{inspection.frames}\n")
-        done.append(COUNT)
-    if NO_KEY in inspection.slow:
-        _add_key((folder / DATABASE).resolve())
-        done.append("key")
-    return done
-
-
-def _add_key(path: Path) -> None:
-    """Index a copy beside its place, compare, and rename: who reads meanwhile sees the old file or the new one."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with naming(staging):
-            shutil.copyfile(path, staging)
-        with closing(sqlite3.connect(staging, isolation_level=None)) as copy, _opened(path) as original:
-            copy.execute("PRAGMA journal_mode = OFF")  # a copy that is not finished is thrown away
-            copy.execute("CREATE UNIQUE INDEX Images_key ON Images (ObjId)")
-            rows, _ = _read_rows(original)
-            if all(row.row_id == row.number for row in rows):
-                copy.execute(f"PRAGMA user_version = {ROW_ID_IS_FRAME}")
-            everything = "SELECT rowid, * FROM Images ORDER BY rowid"
-            for before, after in zip(original.execute(everything), copy.execute(everything), strict=True):
-                if before != after:
-                    raise OSError(f"{path}: row {before[0]} was copied wrongly, nothing was changed")
-        if os.geteuid() == 0:
-            os.chown(staging, path.stat().st_uid, path.stat().st_gid)
-        shutil.copymode(path, staging)
-        flush_to_disk(staging)
-        staging.replace(path)
-    except (sqlite3.Error, _FaultError) as error:
-        raise OSError(f"{path}: could not be given a key, {error}") from error
-    finally:
-        staging.unlink(missing_ok=True)
-
-
-def _check_file(path: Path) -> None:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise _FaultError(NO_FILE, f"{DATABASE} is not a file")
-        with path.open("rb") as file:
-            start = file.read(len(MAGIC))
-    except (FileNotFoundError, NotADirectoryError):
-        raise _FaultError(NO_FILE, f"there is no {DATABASE}") from None
-    except OSError as error:
-        raise _FaultError(UNREADABLE, f"{DATABASE}: {error.strerror}") from None
-    if not start:
-        raise _FaultError(EMPTY_FILE, f"{DATABASE} has 0 bytes")
-    if start != MAGIC:
-        raise _FaultError(NOT_SQLITE, f"{DATABASE} begins with {start!r}")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """As data/frame_store.py reads it."""
-    try:
-        with opened(path) as connection:
-            yield connection
-    except DatabaseError as error:
-        raise _FaultError(DAMAGED, error) from None
-
-
-def _check_table(connection: sqlite3.Connection) -> set[str]:
-    """The names of the table's columns, in lower case."""
-    columns = [row[1] for row in connection.execute("PRAGMA table_info(Images)")]
-    if not columns:
-        raise _FaultError(NO_TABLE, "there is no table Images")
-    names = {column.lower() for column in columns}  # as SQL reads them
-    if not {"objid", "frames"} <= names:
-        raise _FaultError(NO_TABLE, f"table Images has the columns {', '.join(sorted(columns))}")
-    return names
-
-
-def _has_key(connection: sqlite3.Connection) -> bool:
-    for _, name, unique, *_ in connection.execute("PRAGMA index_list(Images)"):
-        columns = [row[2] for row in connection.execute("SELECT * FROM pragma_index_info(?)", (name,))]
-        if unique and [column and column.lower() for column in columns] == ["objid"]:
-            return True
-    return False
-
-
-def _read_rows(connection: sqlite3.Connection) -> tuple[list[_Row], list[Finding]]:
-    """The rows in the order of their frames' numbers; the images are not read. And those that are no frames."""
-    ours = connection.execute("PRAGMA user_version").fetchone()[0] == ROW_ID_IS_FRAME
-    rows, wrong = [], []
-    for row_id, name, length in connection.execute("SELECT rowid, ObjId, length(frames) FROM Images"):
-        number = FRAME_NUMBER.search(str(name)[-80:])
-        if number is None:
-            wrong.append(Finding(WRONG_NAME, f"{str(name)[-80:]!r} does not end with the number of a frame"))
-        elif ours and int(number[1]) != row_id:
-            wrong.append(Finding(WRONG_NAME, f"{str(name)[-80:]!r} is row {row_id}"))
+def _read_rows(connection: sqlite3.Connection) -> tuple[list[_Row], list[str]]:
+    """Return the rows sorted by frame number, without their images, and an issue if a row is not a frame."""
+    is_ours = connection.execute("PRAGMA user_version").fetchone()[0] == ROW_ID_IS_FRAME
+    rows, issues = [], []
+    for row_id, name, num_bytes in connection.execute("SELECT rowid, ObjId, length(frames) FROM Images"):
+        number = frame_number(name)
+        if number is None or (is_ours and number != row_id):
+            issues = [f"wrong name (row {row_id} has ObjId {str(name)[-80:]!r})"]
         else:
-            rows.append(_Row(row_id, int(number[1]), length or 0))
-    return sorted(rows, key=lambda row: row.number), wrong[:1]
+            rows.append(_Row(number, row_id, num_bytes or 0))
+    return sorted(rows), issues
 
 
-def _stated_count(folder: Path) -> str | None:
-    """What `n_frames` says, None where it says nothing."""
-    try:
-        with open(folder / COUNT, "rb", opener=open_without_waiting) as file:
-            return file.read(40).decode(errors="replace").strip() or None
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _FaultError(UNREADABLE, f"{COUNT}: {error.strerror}") from None
+def _has_index(connection: sqlite3.Connection) -> bool:
+    (*_, plan) = connection.execute("EXPLAIN QUERY PLAN SELECT rowid FROM Images WHERE ObjId = ''").fetchone()
+    return plan.startswith("SEARCH")
 
 
-def _check_numbers(numbers: Sequence[int], count: str | None) -> Iterator[Finding]:
-    """Frames are numbered 1 to `n_frames`, each once."""
-    if count is not None and not count.isdecimal():
-        yield Finding(WRONG_COUNT, f"{count[:40]!r} is not a number of frames")
-        count = None
-    elif count is not None and int(count) != len(numbers):
-        yield Finding(WRONG_COUNT, f"says {int(count)}, {len(numbers)} frames are there")
-    if not numbers:
-        yield Finding(MISSING_FRAME, "all of them")
-        return
-    last = int(count) if count is not None else max(numbers)
-    times = Counter(numbers)
-    there = sorted(number for number in times if 1 <= number <= last)
-    # between those that are there, as `n_frames` may say anything
-    missing = [
-        (before + 1, after - 1) for before, after in pairwise([0, *there, last + 1]) if after > before + 1
-    ]
-    extra = sorted(number for number, count in times.items() if count > 1 or not 1 <= number <= last)
-    if missing:
-        yield Finding(MISSING_FRAME, _ranges(missing))
-    if extra:
-        yield Finding(EXTRA_FRAME, _ranges(_runs(extra)))
-
-
-def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """1, 2, 3, 7 -> (1, 3), (7, 7)."""
-    present = set(numbers)
-    starts = [number for number in numbers if number - 1 not in present]
-    ends = [number for number in numbers if number + 1 not in present]
-    return list(zip(starts, ends, strict=True))
-
-
-def _ranges(runs: Sequence[tuple[int, int]]) -> str:
-    """(1, 3), (7, 7) -> `1 to 3, 7`; the first few of many."""
-    shown = [str(first) if first == last else f"{first} to {last}" for first, last in runs[:5]]
-    return ", ".join(shown + ["..."] * (len(runs) > 5))
-
-
-def _choose(rows: Sequence[_Row], generator: np.random.Generator, random_frames: int) -> list[_Row]:
+def _sample(rows: list[_Row], random_frames: int, generator: random.Random) -> list[_Row]:
     if not rows:
         return []
-    shortest = min(range(len(rows)), key=lambda index: rows[index].length)
-    chosen = {0, len(rows) - 1, shortest, *generator.integers(len(rows), size=random_frames).tolist()}
-    return [rows[index] for index in sorted(chosen)]
+    smallest = min(rows, key=lambda row: row.num_bytes)
+    return sorted({rows[0], rows[-1], smallest, *generator.choices(rows, k=random_frames)})
 
 
-def _check_pictures(
-    connection: sqlite3.Connection, rows: Iterable[_Row], has_size: bool
-) -> Iterator[Finding]:
-    """The first frame that does not decode, and the first of another size than it says or than the first of all."""
-    query = f"SELECT frames, {'size' if has_size else 'NULL'} FROM Images WHERE rowid = ?"
-    kinds: set[str] = set()
-    first: tuple[int, int] | None = None
+def _check_numbers(rows: list[_Row]) -> Iterator[str]:
+    """Yield the first gap or duplicate in the frame numbers, which must count from 1."""
+    if not rows:
+        yield "missing frame (all)"
+    for expected, row in enumerate(rows, start=1):
+        if row.number != expected:
+            error = "missing" if row.number > expected else "duplicate"
+            yield f"{error} frame ({min(row.number, expected)})"
+            return
+
+
+def _check_jpegs(connection: sqlite3.Connection, rows: list[_Row]) -> Iterator[str]:
+    """Yield the first frame that does not decode or has another size than the first one."""
+    sizes = []
     for row in rows:
-        # none where a column is called rowid, so that numbers of rows are not what they seem
-        jpeg, stated = connection.execute(query, (row.row_id,)).fetchone() or (None, None)
-        finding = None
+        query = "SELECT frames FROM Images WHERE rowid = ?"
         try:
-            height, width = jpeg_size(jpeg)
+            (jpeg,) = connection.execute(query, (row.row_id,)).fetchone()
+            sizes.append(jpeg_size(jpeg))
             simplejpeg.decode_jpeg(jpeg, colorspace="BGR")
         except (ValueError, TypeError) as error:
-            finding = Finding(BROKEN_JPEG, f"frame {row.number}: {error}")
-        else:
-            first = first or (height, width)
-            if (height, width) != first:
-                finding = Finding(
-                    WRONG_SIZE, f"frame {row.number} is {width}x{height}, the first {first[1]}x{first[0]}"
-                )
-            elif stated is not None and str(stated) != str(width):
-                finding = Finding(WRONG_SIZE, f"frame {row.number} is {width} wide, its row says {stated}")
-        if finding is not None and finding.kind not in kinds:
-            kinds.add(finding.kind)
-            yield finding
+            yield f"corrupt JPEG (frame {row.number}: {error})"
+            return
+        if sizes[-1] != sizes[0]:
+            yield f"wrong size (frame {row.number} has height and width {sizes[-1]}, the first {sizes[0]})"
+            return
+
+
+def repair_store(folder: Path) -> StoreReport:
+    """Decode all frames of a store and, if they are valid, write what is `repairable`; return the report after that.
+
+    Files are replaced atomically, so other processes can read the store meanwhile.
+    """
+    report = check_store(folder, full=True)
+    try:
+        if "index" in report.repairable:
+            _add_index((folder / DATABASE).resolve())
+        if "n_frames" in report.repairable:
+            atomic_write(folder / COUNT, f"{report.frames}\n")
+    except OSError as error:
+        return report._replace(status="corrupt", issues=[*report.issues, f"not fixed ({error})"])
+    return check_store(folder, full=True)._replace(fixed=report.repairable)
+
+
+def _add_index(path: Path) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            shutil.copyfile(path, temporary)
+            with closing(sqlite3.connect(temporary)) as connection, connection:
+                connection.execute("CREATE UNIQUE INDEX Images_key ON Images (ObjId)")
+                rows = connection.execute("SELECT rowid, ObjId FROM Images")
+                if all(row_id == frame_number(name) for row_id, name in rows):
+                    connection.execute(f"PRAGMA user_version = {ROW_ID_IS_FRAME}")
+            shutil.copymode(path, temporary)
+    except sqlite3.Error as error:
+        raise OSError(f"{path}: index not added, {error}") from error
+
+
+class CheckResult(NamedTuple):
+    """A row of the `--csv` file: a StoreReport, with `short` 1 for a valid store with fewer frames than a clip."""
+
+    label: str
+    id: str
+    status: str
+    short: int
+    frames: int
+    issues: list[str]
+    repairable: list[str]
+    fixed: list[str]
+
+
+def verify_store(
+    row: Annotation, *, root: Path, random_frames: int, full: bool, fix: bool, clip_length: int
+) -> CheckResult:
+    """Check the store of a row; with `fix`, repair it after all of its frames were decoded."""
+    report = check_store(root / row.folder, random_frames=random_frames, full=full)
+    if fix and report.repairable:
+        report = repair_store(root / row.folder)
+    status, frames, issues, repairable, fixed = report
+    short = int(status == "found" and frames < clip_length)
+    return CheckResult(row.label, row.video_id, status, short, frames, issues, repairable, fixed)
+
+
+def verify_stores(rows: Sequence[Annotation], *, workers: int, **options: Any) -> Iterator[CheckResult]:
+    """Yield the result of each row in order, from worker processes unless `workers` is 1."""
+    verify = functools.partial(verify_store, **options)
+    if workers == 1:
+        yield from map(verify, rows)
+        return
+    context = multiprocessing.get_context("forkserver")
+    ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore_ctrl_c) as pool:
+        yield from pool.map(verify, rows, chunksize=4)
