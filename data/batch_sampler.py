@@ -1,7 +1,7 @@
-"""What to load: shapes of batches, requests for clips, and the batch samplers that carry both to the loader's workers.
+"""Which clips each batch holds: batch shapes, sample indices, and the batch samplers of training and validation.
 
-Randomness is a value here: order and seeds follow from (seed, epoch, video), so that equal requests give equal clips on
-any worker, and an epoch can be entered at any step.
+Order and clip seeds are functions of (seed, epoch, video), so the same index gives the same clip in any worker, and an
+epoch can start at any step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,70 +23,70 @@ class BatchShape(NamedTuple):
 
 
 class ClipSpec(NamedTuple):
-    """One clip: of the video number `index` of its split, `length` frames of `size` pixels, drawn with `seed`."""
+    """Sample index of a clip: video `index` of its split, `length` frames of `size` pixels, sampled with `seed`."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # mypy confuses it with tuple.index
     length: int
     size: int
     seed: int
 
 
-class Part(NamedTuple):
-    """What one of several processes takes of every batch: a run of its clips, disjoint from all others'.
+class RankShard(NamedTuple):
+    """The share of every batch that one rank of several loads: consecutive clips, disjoint from those of other ranks.
 
-    Parts differ by one clip at most, and hold `least` clips at least or none; that of rank 0 is never empty. 7 clips
-    for 4 processes are dealt as 2, 2, 2, 1, and where a part needs two clips as 3, 2, 2, 0.
+    Shards differ by at most one clip, and hold at least `min_clips` clips or none; rank 0 always has some. 7 clips on 4
+    ranks are split 2, 2, 2, 1, and with `min_clips=2` 3, 2, 2, 0.
     """
 
     rank: int = 0
-    size: int = 1
-    least: int = 1
+    world_size: int = 1
+    min_clips: int = 1
 
-    def num_participants(self, clips: int) -> int:
-        """How many processes share a batch of so many clips: those of the lowest ranks."""
-        return max(1, min(self.size, clips // self.least))
+    def num_participants(self, num_clips: int) -> int:
+        """Return how many ranks share a batch of `num_clips`; they are the lowest ones."""
+        return max(1, min(self.world_size, num_clips // self.min_clips))
 
-    def of(self, clips: int) -> slice:
-        """The clips of a batch that are this process's; empty where it sits out."""
-        num_participants = self.num_participants(clips)
+    def slice_of(self, num_clips: int) -> slice:
+        """Return which of `num_clips` clips belong to this rank: an empty slice if it is idle."""
+        num_participants = self.num_participants(num_clips)
         if self.rank >= num_participants:
-            return slice(clips, clips)
-        smaller, rest = divmod(clips, num_participants)
+            return slice(num_clips, num_clips)
+        smaller, rest = divmod(num_clips, num_participants)
         first = self.rank * smaller + min(self.rank, rest)
         return slice(first, first + smaller + (self.rank < rest))
 
-    def largest(self, clips: int) -> int:
-        """The clips of the largest part."""
-        return -(-clips // self.num_participants(clips))
+    def largest(self, num_clips: int) -> int:
+        """Return the number of clips in the largest shard."""
+        return -(-num_clips // self.num_participants(num_clips))
 
 
-WHOLE = Part()
+FULL_BATCH = RankShard()
 
 
 def clip_seed(seed: int, epoch: int, index: int) -> int:
-    """The seed of a clip's own random stream. A hash, so that neighbours share nothing."""
+    """Return the seed of a clip's own random stream; hashed, so that streams of neighbors are independent."""
     return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0])
 
 
-def epoch_order(n_videos: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch draws its videos: a permutation."""
-    return np.random.default_rng((seed, epoch)).permutation(n_videos)
+def epoch_order(num_videos: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of videos in an epoch: a permutation."""
+    return np.random.default_rng((seed, epoch)).permutation(num_videos)
 
 
 class TrainBatchSampler(Sampler[list[ClipSpec]]):
-    """This process's part of the batches of one epoch, each of its own shape; every video is drawn once by one process.
+    """This rank's shard of the batches of an epoch, each with its own shape; every video occurs once over all ranks.
 
-    The batches do not depend on the number of processes. `set_epoch` says which epoch, its shapes (their batches sum to
-    the number of videos), and the step to start from.
+    The batches do not depend on the number of ranks. Call `set_epoch` before each epoch.
     """
 
-    def __init__(self, n_videos: int, seed: int, part: Part = WHOLE) -> None:
-        self.n_videos = n_videos
+    def __init__(self, num_videos: int, seed: int, shard: RankShard = FULL_BATCH) -> None:
+        self.num_videos = num_videos
         self.seed = seed
-        self.part = part
+        self.shard = shard
         self.set_epoch(1, [])
 
     def set_epoch(self, epoch: int, shapes: Sequence[BatchShape], first_step: int = 0) -> None:
+        """Set the epoch, the shape of each of its steps (together one clip a video), and the step to start from."""
         self.epoch = epoch
         self.shapes = list(shapes)
         self.first_step = first_step
@@ -95,31 +95,33 @@ class TrainBatchSampler(Sampler[list[ClipSpec]]):
         return len(self.shapes) - self.first_step
 
     def __iter__(self) -> Iterator[list[ClipSpec]]:
-        order = epoch_order(self.n_videos, self.seed, self.epoch)
-        drawn = 0
+        order = epoch_order(self.num_videos, self.seed, self.epoch)
+        first = 0
         for step, shape in enumerate(self.shapes):
-            indices = order[drawn : drawn + shape.batch]
-            drawn += shape.batch
+            indices = order[first : first + shape.batch]
+            first += shape.batch
             if step >= self.first_step:
                 yield [
                     ClipSpec(int(i), shape.length, shape.size, clip_seed(self.seed, self.epoch, int(i)))
-                    for i in indices[self.part.of(len(indices))]
+                    for i in indices[self.shard.slice_of(len(indices))]
                 ]
 
 
 class ValBatchSampler(Sampler[list[ClipSpec]]):
-    """This process's part of batches that hold every video once, in order, at one shape."""
+    """This rank's shard of batches of one shape that hold every video once, in order."""
 
-    def __init__(self, n_videos: int, shape: BatchShape, part: Part = WHOLE) -> None:
-        self.n_videos = n_videos
+    def __init__(self, num_videos: int, shape: BatchShape, shard: RankShard = FULL_BATCH) -> None:
+        self.num_videos = num_videos
         self.shape = shape
-        self.part = part
+        self.shard = shard
 
     def __len__(self) -> int:
-        return -(-self.n_videos // self.shape.batch)
+        return -(-self.num_videos // self.shape.batch)
 
     def __iter__(self) -> Iterator[list[ClipSpec]]:
         batch, length, size = self.shape
-        for first in range(0, self.n_videos, batch):
-            videos = range(first, min(first + batch, self.n_videos))
-            yield [ClipSpec(index, length, size, seed=0) for index in videos[self.part.of(len(videos))]]
+        for first in range(0, self.num_videos, batch):
+            videos = range(first, min(first + batch, self.num_videos))
+            yield [
+                ClipSpec(index, length, size, seed=0) for index in videos[self.shard.slice_of(len(videos))]
+            ]

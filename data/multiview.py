@@ -1,109 +1,79 @@
-"""Several views of a video, to be judged together: clips along its time, squares in its frames, one decode for all.
-
-read_views(folder, length=16, interval=2, clips=10, crops=3, size=224, short_side=294)  # (30, 16, 224, 224, 3)
-"""
+"""Multi-view testing: several clips along a video and several crops of each, with one decode per frame."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from data.augmentation import scale_short_side
 from data.batch_sampler import BatchShape, ClipSpec
 from data.clip_loader import ClipLoader, choose_prefetch_factor
-from data.frame_store import FrameStore, FrameStoreError
-from data.video_iterator import BadSample, Batch, Sample, make_loader
+from data.frame_store import FrameStore
+from data.video_iterator import Batch, ValDataset, make_loader
 from data.video_list import VideoIndex
 from data.video_sampler import uniform_clips
 
 CROPS = (1, 3, 10)
 
 
-class Square(NamedTuple):
-    """Part of a frame, as large as a clip."""
+class Crop(NamedTuple):
+    """Position of a square of the clip's size in a frame."""
 
     top: int
     left: int
-    mirrored: bool = False
+    flipped: bool = False
 
 
-def squares(height: int, width: int, size: int, crops: int) -> list[Square]:
-    """1: the centre. 3: both ends and the middle of the longer side. 10: the corners and the centre, and mirrored.
+def spatial_crops(height: int, width: int, size: int, crops: int) -> list[Crop]:
+    """Return 1 crop: the center; 3: center and both ends of the longer side; 10: center and corners, and these flipped.
 
-    Different ones alone: frames of the size of a clip have one. ValueError for another number.
+    Duplicates are left out: frames of the size of a clip have one. Raises ValueError for another number.
     """
     bottom, right = height - size, width - size
-    middle = Square(bottom // 2, right // 2)
+    center = Crop(bottom // 2, right // 2)
     if crops == 1:
-        return [middle]
+        return [center]
+    if crops == 3 and height > width:
+        return list(dict.fromkeys([Crop(0, center.left), center, Crop(bottom, center.left)]))
     if crops == 3:
-        ends = (
-            [(0, middle.left), (bottom, middle.left)]
-            if height > width
-            else [(middle.top, 0), (middle.top, right)]
-        )
-        first, last = (Square(*end) for end in ends)
-        return list(dict.fromkeys([first, middle, last]))
+        return list(dict.fromkeys([Crop(center.top, 0), center, Crop(center.top, right)]))
     if crops == 10:
-        corners = [Square(top, left) for top in (0, bottom) for left in (0, right)]
-        five = dict.fromkeys([*corners, middle])
-        return [*five, *(square._replace(mirrored=True) for square in five)]
+        corners = [Crop(top, left) for top in (0, bottom) for left in (0, right)]
+        five = dict.fromkeys([*corners, center])
+        return [*five, *(crop._replace(flipped=True) for crop in five)]
     raise ValueError(f"{crops} crops: must be one of {', '.join(map(str, CROPS))}")
 
 
-def read_views(
-    folder: Path, *, length: int, interval: int, clips: int, crops: int, size: int, short_side: int
-) -> np.ndarray:
-    """The views of one video, at most `clips` x `crops`: uint8 `(V, length, size, size, 3)`, BGR, clip by clip.
+class MultiViewDataset(ValDataset):
+    """At most `clips` x `crops` views of each video as one sample, `(V, T, H, W, 3)`, clip by clip.
 
-    Frames are scaled as in validation, whose clip is the one view of `clips=1, crops=1`. Raises FrameStoreError where
-    the store in `folder` cannot be read.
+    With `clips=1, crops=1` the view is the validation clip.
     """
-    store = FrameStore(folder)
-    along_time = uniform_clips(store.n_frames, length, interval, clips)
-    needed = sorted({index for clip in along_time for index in clip})
-    scaled = {}
-    for (place,), frame in store.fetch(needed).decode_each(halved=False):
-        # a copy, as the frame is overwritten by the next
-        scaled[needed[place]] = scale_short_side(frame[None].copy(), max(short_side, size))[0]
-    windows = squares(*scaled[needed[0]].shape[:2], size, crops)
-    views = np.empty((len(along_time) * len(windows), length, size, size, 3), np.uint8)
-    pairs = ((clip, window) for clip in along_time for window in windows)
-    for view, (clip, (top, left, mirrored)) in zip(views, pairs, strict=True):
-        for target, index in zip(view, clip, strict=True):
-            square = scaled[index][top : top + size, left : left + size]
-            target[:] = square[:, ::-1] if mirrored else square
-    return views
-
-
-class MultiViewDataset(Dataset[Sample]):
-    """All views of each video as one sample, its clip being `(V, T, H, W, 3)`. One that cannot be read has none."""
 
     def __init__(self, videos: VideoIndex, *, interval: int, clips: int, crops: int, short_side: int) -> None:
-        self.videos = videos
-        self.interval = interval
+        super().__init__(videos, interval=interval, short_side=short_side)
         self.clips = clips
         self.crops = crops
-        self.short_side = short_side
 
-    def __getitem__(self, request: ClipSpec) -> Sample:
-        folder, label = self.videos.folder(request.index), int(self.videos.labels[request.index])
-        try:
-            views = read_views(
-                folder,
-                length=request.length,
-                interval=self.interval,
-                clips=self.clips,
-                crops=self.crops,
-                size=request.size,
-                short_side=self.short_side,
-            )
-        except FrameStoreError as error:
-            return Sample(None, label, request.index, [BadSample(str(folder), str(error))])
-        return Sample(torch.from_numpy(views), label, request.index, [])
+    def read(self, folder: Path, spec: ClipSpec) -> np.ndarray:
+        """Return the views, uint8 `(V, length, size, size, 3)`, BGR. Raise FrameStoreError if the video is corrupt."""
+        store, size = FrameStore(folder), spec.size
+        clips = uniform_clips(store.n_frames, spec.length, self.interval, self.clips)
+        needed = sorted({index for clip in clips for index in clip})
+        scaled = {}
+        for (position,), frame in store.fetch(needed).decode_each(halved=False):
+            # a copy, as the frame is overwritten by the next one
+            scaled[needed[position]] = scale_short_side(frame[None].copy(), max(self.short_side, size))[0]
+        height, width = scaled[needed[0]].shape[:2]
+        crops = spatial_crops(height, width, size, self.crops)
+        views = np.empty((len(clips), len(crops), spec.length, size, size, 3), np.uint8)
+        for clip, clip_views in zip(clips, views, strict=True):
+            for (top, left, flipped), view in zip(crops, clip_views, strict=True):
+                for index, target in zip(clip, view, strict=True):
+                    square = scaled[index][top : top + size, left : left + size]
+                    target[:] = square[:, ::-1] if flipped else square
+        return views.reshape(-1, spec.length, size, size, 3)
 
 
 def view_loader(
@@ -113,14 +83,11 @@ def view_loader(
     length: int,
     size: int,
     workers: int,
-    processes: int,
+    local_world_size: int,
 ) -> ClipLoader[Batch]:
-    """A batch for each of the videos `indices`, in order: its views `(1, V, length, size, size, 3)`.
-
-    `processes`: how many on this machine do the same at the same time, for the memory that they share.
-    """
-    requests = [[ClipSpec(index, length, size, seed=0)] for index in indices]
+    """Return a loader of one batch, `(1, V, length, size, size, 3)`, per video of `indices`, in order."""
     shape = BatchShape(views.clips * views.crops, length, size)
     flags = "--workers, --clips or --crops"
-    prefetch = choose_prefetch_factor([shape], workers, processes=processes, flags=flags)
-    return make_loader(views, requests, workers=workers, prefetch=prefetch)
+    prefetch = choose_prefetch_factor([shape], workers, local_world_size=local_world_size, flags=flags)
+    batches = [[ClipSpec(index, length, size, seed=0)] for index in indices]
+    return make_loader(views, batches, workers=workers, prefetch_factor=prefetch)

@@ -1,12 +1,12 @@
-"""From a request to a clip and its label, and the loader whose workers do it.
+"""Datasets of clips: from a sample index to a clip with its label, and the dataloader that collates them.
 
-Follow a clip: the batch sampler's ClipSpec arrives at `TrainDataset.__getitem__`; frames are chosen, read,
-transformed, and stacked to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalization and layout are the device's work
-(train/engine.py).
+Follow a clip: the batch sampler's ClipSpec reaches `TrainDataset.__getitem__`; frames are chosen, read, transformed and
+collated to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalization and layout are left to the device (train/engine.py).
 """
 
 import signal
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,33 +16,33 @@ import torch
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from data.batch_sampler import ClipSpec
-from data.clip_loader import PREFETCH, ClipLoader, is_no_shared_memory, sent
+from data.clip_loader import PREFETCH_FACTOR, ClipLoader
 from data.frame_store import EncodedFrames, FrameStore, FrameStoreError
 from data.video_list import VideoIndex
 from data.video_sampler import center_clip, random_clip
 from data.video_transforms import ClipParams, sample_clip_params, training_clip, validation_clip
 
-MAX_REPLACEMENTS = 100  # unreadable videos in a row before a clip is given up
+MAX_REPLACEMENTS = 100  # corrupt videos in a row before a clip is given up
 
 
 class BadSample(NamedTuple):
-    """A clip that could not be read: of which video, and why."""
+    """A corrupt sample: the folder of the video, and why it cannot be read."""
 
     video: str
     reason: str
 
 
 class Sample(NamedTuple):
-    """One clip, uint8 `(T, H, W, 3)`, BGR; None where it could not be read. `bad`: what was tried before."""
+    """One clip, uint8 `(T, H, W, 3)`, BGR, or None if it is corrupt; `bad` lists the corrupt videos that were tried."""
 
     clip: torch.Tensor | None
     label: int
-    index: int
+    index: int  # type: ignore[assignment]  # mypy confuses it with tuple.index
     bad: list[BadSample]
 
 
 class Batch(NamedTuple):
-    """Clips uint8 `(B, T, H, W, 3)`, BGR; `labels` and `indices` (of the videos) `(B,)`; what could not be read."""
+    """Clips, uint8 `(B, T, H, W, 3)`, BGR; labels and indices of their videos, `(B,)`; and corrupt samples."""
 
     clips: torch.Tensor
     labels: torch.Tensor
@@ -50,148 +50,72 @@ class Batch(NamedTuple):
     bad: list[BadSample]
 
 
+@dataclass(frozen=True, eq=False)
 class TrainDataset(Dataset[Sample]):
-    """Random clips, augmented; a function of the request alone.
+    """Random, augmented clips; each is a function of its sample index alone.
 
-    With fewer frames than `base_length`, intervals grow at random up to the factor by which the frames shrank, so that
-    a coarse clip covers the same time (multigrid paper, section 3). A clip that cannot be read is replaced by one of
-    another video, the next readable one in an order given by the request's seed.
+    Clips shorter than `base_length` get random intervals larger by up to the same factor, so that they cover the same
+    time (multigrid paper, section 3). See `random_clip` and `sample_clip_params` for the other settings. A clip that
+    cannot be read is replaced by one of another video, in an order given by the seed of the sample index.
     """
 
-    def __init__(
-        self,
-        videos: VideoIndex,
-        *,
-        intervals: Sequence[int],
-        base_length: int,
-        clip_size: int,
-        short_side: int,
-        augment: str,
-        flip: bool,
-        frame_sampling: str,
-    ) -> None:
-        self.videos = videos
-        self.intervals = intervals
-        self.base_length = base_length
-        self.clip_size = clip_size
-        self.short_side = short_side
-        self.augment = augment
-        self.flip = flip
-        self.frame_sampling = frame_sampling
+    videos: VideoIndex
+    _: KW_ONLY
+    intervals: Sequence[int]
+    base_length: int
+    clip_size: int
+    short_side: int
+    augment: str
+    flip: bool
+    frame_sampling: str = "uniform"
 
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, request: ClipSpec) -> Sample:
+    def __getitem__(self, spec: ClipSpec) -> Sample:
         bad = []
-        replacements = np.random.default_rng((request.seed, 1))
-        index = request.index
+        replacements = np.random.default_rng((spec.seed, 1))
+        index = spec.index
         for _ in range(MAX_REPLACEMENTS):
+            folder = self.videos.folder(index)
             try:
-                return Sample(self._clip(index, request), int(self.videos.labels[index]), index, bad)
+                clip = self.read(folder, spec)
             except FrameStoreError as error:
-                bad.append(BadSample(str(self.videos.folder(index)), str(error)))
+                bad.append(BadSample(str(folder), str(error)))
                 index = int(replacements.integers(len(self.videos)))
-        return Sample(None, -1, request.index, bad)
+            else:
+                return Sample(torch.from_numpy(clip), int(self.videos.labels[index]), index, bad)
+        return Sample(None, -1, spec.index, bad)
 
-    def drawn(self, request: ClipSpec) -> tuple[list[int], ClipParams]:
-        """The frames that `self[request]` shows, and what is done to them; for people to look at.
+    def read(self, folder: Path, spec: ClipSpec) -> np.ndarray:
+        """Return a clip, uint8 `(length, size, size, 3)`, BGR. Raise FrameStoreError if the video is corrupt."""
+        frames, params = self.sample(folder, spec)
+        return training_clip(frames, params, size=spec.size, clip_size=self.clip_size, augment=self.augment)
 
-        Raises FrameStoreError where the video of the request cannot be read.
-        """
-        frames, generator = _random_frames(
-            self.videos.folder(request.index),
-            length=request.length,
-            seed=request.seed,
-            base_length=self.base_length,
-            intervals=self.intervals,
-            frame_sampling=self.frame_sampling,
+    def sample(self, folder: Path, spec: ClipSpec) -> tuple[EncodedFrames, ClipParams]:
+        """Return the frames of a clip, not decoded, and its random parameters. Raise FrameStoreError as `read`."""
+        generator = np.random.default_rng(spec.seed)
+        store = FrameStore(folder)
+        speed = (1.0, max(1.0, self.base_length / spec.length))
+        indices = random_clip(
+            store.n_frames, spec.length, self.intervals, generator, speed=speed, starts=self.frame_sampling
         )
-        draw = sample_clip_params(
+        frames = store.fetch(indices)
+        params = sample_clip_params(
             frames.height,
             frames.width,
-            size=request.size,
+            size=spec.size,
             clip_size=self.clip_size,
             short_side=self.short_side,
             augment=self.augment,
             flip=self.flip,
             generator=generator,
         )
-        return list(frames.indices), draw
-
-    def _clip(self, index: int, request: ClipSpec) -> torch.Tensor:
-        clip = read_training_clip(
-            self.videos.folder(index),
-            length=request.length,
-            size=request.size,
-            seed=request.seed,
-            base_length=self.base_length,
-            intervals=self.intervals,
-            clip_size=self.clip_size,
-            short_side=self.short_side,
-            augment=self.augment,
-            flip=self.flip,
-            frame_sampling=self.frame_sampling,
-        )
-        return torch.from_numpy(clip)
-
-
-def read_training_clip(
-    folder: Path,
-    *,
-    length: int,
-    size: int,
-    seed: int,
-    base_length: int,
-    intervals: Sequence[int],
-    clip_size: int,
-    short_side: int,
-    augment: str,
-    flip: bool,
-    frame_sampling: str = "uniform",
-) -> np.ndarray:
-    """All that a worker does for one clip: uint8 `(length, size, size, 3)`, BGR, a function of its arguments.
-
-    Raises FrameStoreError where the store in `folder` cannot be read.
-    """
-    frames, generator = _random_frames(
-        folder,
-        length=length,
-        seed=seed,
-        base_length=base_length,
-        intervals=intervals,
-        frame_sampling=frame_sampling,
-    )
-    return training_clip(
-        frames,
-        size=size,
-        clip_size=clip_size,
-        short_side=short_side,
-        augment=augment,
-        flip=flip,
-        generator=generator,
-    )
-
-
-def _random_frames(
-    folder: Path,
-    *,
-    length: int,
-    seed: int,
-    base_length: int,
-    intervals: Sequence[int],
-    frame_sampling: str,
-) -> tuple[EncodedFrames, np.random.Generator]:
-    """The frames of a random clip, and the generator that draws the rest of it."""
-    generator = np.random.default_rng(seed)
-    store = FrameStore(folder)
-    speed = (1.0, max(1.0, base_length / length))
-    indices = random_clip(store.n_frames, length, intervals, generator, speed=speed, starts=frame_sampling)
-    return store.fetch(indices), generator
+        return frames, params
 
 
 class ValDataset(Dataset[Sample]):
-    """The middle clip of each video, its centre, nothing random. One that cannot be read is not replaced."""
+    """The center crop of the middle clip of each video, nothing random. A corrupt video is not replaced."""
 
     def __init__(self, videos: VideoIndex, *, interval: int, short_side: int) -> None:
         self.videos = videos
@@ -201,38 +125,36 @@ class ValDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, request: ClipSpec) -> Sample:
-        label = int(self.videos.labels[request.index])
+    def __getitem__(self, spec: ClipSpec) -> Sample:
+        folder, label = self.videos.folder(spec.index), int(self.videos.labels[spec.index])
         try:
-            store = FrameStore(self.videos.folder(request.index))
-            frames = store.read(center_clip(store.n_frames, request.length, self.interval))
+            clip = self.read(folder, spec)
         except FrameStoreError as error:
-            bad = BadSample(str(self.videos.folder(request.index)), str(error))
-            return Sample(None, label, request.index, [bad])
-        clip = validation_clip(frames, size=request.size, short_side=self.short_side)
-        return Sample(torch.from_numpy(clip), label, request.index, [])
+            return Sample(None, label, spec.index, [BadSample(str(folder), str(error))])
+        return Sample(torch.from_numpy(clip), label, spec.index, [])
+
+    def read(self, folder: Path, spec: ClipSpec) -> np.ndarray:
+        """Return a clip, uint8 `(length, size, size, 3)`, BGR. Raise FrameStoreError if the video is corrupt."""
+        store = FrameStore(folder)
+        frames = store.read(center_clip(store.n_frames, spec.length, self.interval))
+        return validation_clip(frames, size=spec.size, short_side=self.short_side)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack what could be read, perhaps nothing; in a worker, ready to be sent."""
+    """Stack the samples that could be read, perhaps none; in a worker, in shared memory."""
     read = [sample for sample in samples if sample.clip is not None]
-    nothing = torch.empty(0, 0, 0, 0, 3, dtype=torch.uint8)
+    clips = [sample.clip for sample in read]
     batch = Batch(
-        clips=_stacked([sample.clip for sample in read]) if read else nothing,
+        clips=default_collate(clips) if clips else torch.empty(0, 0, 0, 0, 3, dtype=torch.uint8),
         labels=torch.tensor([sample.label for sample in read], dtype=torch.long),
         indices=torch.tensor([sample.index for sample in read], dtype=torch.long),
         bad=[bad for sample in samples for bad in sample.bad],
     )
-    return batch if get_worker_info() is None else sent(batch)
-
-
-def _stacked(clips: Sequence[torch.Tensor]) -> torch.Tensor:
-    try:
-        return default_collate(clips)  # in a worker, straight into shared memory
-    except RuntimeError as error:
-        if not is_no_shared_memory(error):
-            raise
-        return torch.stack(list(clips))
+    if get_worker_info() is not None:
+        # here an error reaches the training process; later, in the thread that sends, it would be lost
+        for tensor in (batch.clips, batch.labels, batch.indices):
+            tensor.share_memory_()
+    return batch
 
 
 def make_loader(
@@ -240,22 +162,22 @@ def make_loader(
     batches: Sampler[list[ClipSpec]] | Sequence[list[ClipSpec]],
     *,
     workers: int,
-    prefetch: int = PREFETCH,
+    prefetch_factor: int = PREFETCH_FACTOR,
 ) -> ClipLoader[Batch]:
-    """One loader for all shapes of all epochs: requests carry the shapes. 0 workers read in this process."""
+    """Return one loader for all shapes of all epochs, as sample indices hold them. 0 workers read in this process."""
     return ClipLoader(
         clips,
         batches,
-        collate=collate,
+        collate_fn=collate,
         workers=workers,
-        prefetch=prefetch,
-        prepare_worker=_prepare_worker,
+        prefetch_factor=prefetch_factor,
+        worker_init_fn=_worker_init,
     )
 
 
-def _prepare_worker(_: int) -> None:
-    # a worker is one of several: OpenCV's and torch's own threads would only fight over the cores
-    cv2.setNumThreads(0)
+def _worker_init(_: int) -> None:
+    cv2.setNumThreads(0)  # there are several workers, so threads would only compete for cores
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # these reach all processes; the loop says when to stop
-        signal.signal(number, signal.SIG_IGN)
+    # these are sent to all processes, and the training loop decides when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""Synthetic frames that say who they are: each is painted with its index and label, and read back after JPEG."""
+"""Synthetic frames that show their index and label, and can be read back after JPEG compression and scaling."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,36 +10,35 @@ import simplejpeg
 from data.frame_store import write_frame_store
 
 CELLS = 5  # a grid of 5 x 5 black or white cells: 16 bits of index, 9 of label
-BITS_OF_INDEX = 16
+INDEX_BITS = 16
 
 
 def paint(index: int, label: int = 0, size: int = 50) -> np.ndarray:
-    """uint8 `(size, size, 3)`."""
-    code = index | label << BITS_OF_INDEX
+    """Return a frame: uint8 `(size, size, 3)`."""
+    code = index | label << INDEX_BITS
     bits = np.array([code >> i & 1 for i in range(CELLS**2)], np.uint8).reshape(CELLS, CELLS)
-    picture = cv2.resize(bits * 255, (size, size), interpolation=cv2.INTER_NEAREST)
-    return np.repeat(picture[:, :, None], 3, axis=2)
+    gray = cv2.resize(bits * 255, (size, size), interpolation=cv2.INTER_NEAREST)
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def read_paint(frame: np.ndarray) -> tuple[int, int]:
-    """(index, label) of a painted frame `(H, W, 3)` of any size."""
-    cells = (
-        cv2.resize(np.ascontiguousarray(frame[:, :, 1]), (CELLS, CELLS), interpolation=cv2.INTER_AREA) > 127
-    )
+def read_frame(frame: np.ndarray) -> tuple[int, int]:
+    """Return (index, label) of a painted frame `(H, W, 3)` of any size."""
+    green = np.ascontiguousarray(frame[:, :, 1])
+    cells = cv2.resize(green, (CELLS, CELLS), interpolation=cv2.INTER_AREA) > 127
     code = sum(1 << i for i, bit in enumerate(cells.ravel()) if bit)
-    return code & (1 << BITS_OF_INDEX) - 1, code >> BITS_OF_INDEX
+    return code & (1 << INDEX_BITS) - 1, code >> INDEX_BITS
+
+
+def indices_of(frames: np.ndarray) -> list[int]:
+    return [read_frame(frame)[0] for frame in frames]
 
 
 def painted_jpegs(n_frames: int, label: int = 0, size: int = 50) -> list[bytes]:
     return [simplejpeg.encode_jpeg(paint(i, label, size), colorspace="BGR") for i in range(n_frames)]
 
 
-def indices_of(frames: np.ndarray) -> list[int]:
-    return [read_paint(frame)[0] for frame in frames]
-
-
-def make_stores(root: Path, ids: dict[str, Sequence[str]], n_frames: int = 12, size: int = 50) -> None:
-    """Stores `root/jpg/<class>/<id>`; the frames of the n-th class are labelled n."""
+def make_stores(root: Path, ids: Mapping[str, Sequence[str]], n_frames: int = 12, size: int = 50) -> None:
+    """Write stores `root/jpg/<class>/<id>`; frames of the n-th class have label n."""
     for label, (name, videos) in enumerate(ids.items()):
         for video in videos:
             write_frame_store(root / "jpg" / name / video, painted_jpegs(n_frames, label, size))

@@ -1,4 +1,4 @@
-"""Benchmark of reading clips and converting videos; `reader` is what a training worker does for one clip."""
+"""Benchmark of reading clips and converting videos; `reader` does what a training worker does for one clip."""
 
 from data.benchmark.reading import reader
 

@@ -1,10 +1,9 @@
-"""python -m data.benchmark [--videos FOLDER] [--quality 3] [--rounds 15] [--json FILE]
+"""python -m data.benchmark [--videos FOLDER] [--quality 3] [--rounds 15] [--clips 5000] [--json FILE]
 
-How fast clips are read, augmentations and all, beside the original's recipe on the same frames: clips a second of one
-process on one core, and how many times the recipe's. Frames are 360 lines high.
+Measure how fast one process reads training clips and converts videos.
 
-Variants take turns, a few clips each, the same ones with the same operations; ratios are taken turn by turn, and
-medians and quartiles of them reported. Makes its own videos where none are given.
+Pipelines take turns on the same clips with the same augmentations; each is compared with the original recipe turn by
+turn (median and quartiles). Frames are 360 pixels high. Without --videos, test videos are generated.
 """
 
 import argparse
@@ -12,103 +11,77 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from data.benchmark.conversion import convert_gain, convert_rates, on_cores
-from data.benchmark.reading import (
-    CLIPS_A_TURN,
-    SHAPES,
-    Ratio,
-    compare,
-    cost_of_sources,
-    growth,
-    reader,
-    variants,
-    workers_rate,
-)
-from data.benchmark.test_videos import made, make_videos, prepare
-from data.common.cli import LONGEST_MESSAGE, OneLineParser, output_file, sanitize
+import cv2
+
+from data.benchmark.reading import compare, conversion_rate, make_readers, memory_growth, reader
+from data.benchmark.test_videos import make_videos, write_inputs
+from data.common.cli import LONGEST_MESSAGE, OneLineParser, number, output_file, positive, sanitize
 from data.convert.converter import ConversionError
-from data.ffmpeg import NO_VIDEOS
+from data.ffmpeg import NON_VIDEO_SUFFIXES
+
+SHAPES = ((4, 80), (8, 112), (16, 158), (16, 224))  # length, size: the multigrid shapes of 16 x 224
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(prog="python -m data.benchmark", description=__doc__.split("\n\n")[1])
-    parser.add_argument("--videos", type=Path, help="folder of video files (default: some are made)")
-    parser.add_argument(
-        "--quality", type=int, default=3, help="of the JPEGs; 0 is ffmpeg's default (default: 3)"
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="python -m data.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each variant (default: 15)")
-    parser.add_argument("--clips", type=int, default=5000, help="clips to watch memory over (default: 5000)")
-    parser.add_argument("--json", type=output_file, help="also write the figures to this file")
-    arguments = parser.parse_args(argv)
-    if arguments.rounds < 2:
-        parser.error(f"--rounds {arguments.rounds}: must be at least 2")
-    if not (arguments.quality == 0 or 2 <= arguments.quality <= 31):
-        parser.error(f"--quality {arguments.quality}: must be 2 to 31, or 0 for ffmpeg's default")
-    if arguments.videos is not None and not videos_in(arguments.videos):
-        parser.error(f"--videos {arguments.videos}: holds no videos")
-    return arguments
+    add = parser.add_argument
+    add("--videos", type=Path, help="folder of video files (default: test videos)")
+    quality = number(int, "2 to 31, or 0 for ffmpeg's default", lambda value: value == 0 or 2 <= value <= 31)
+    add("--quality", type=quality, default=3, help="JPEG quality, 0 is ffmpeg's default (default: 3)")
+    rounds = number(int, "a whole number of at least 2", lambda value: value >= 2)
+    add("--rounds", type=rounds, default=15, help="turns of each pipeline (default: 15)")
+    add("--clips", type=positive, default=5000, help="clips of the memory leak check (default: 5000)")
+    add("--json", type=output_file, help="also write the results to this file")
+    return parser
 
 
-def videos_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.*")) if path.suffix.lower() not in NO_VIDEOS]
-
-
-def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str, object]]:
-    """(section, name, figure) of all that is measured, as it comes."""
-    videos = videos_in(arguments.videos) if arguments.videos else make_videos(made(folder / "videos"))
-    sources = prepare(videos, folder, arguments.quality or None)
+def run(arguments: argparse.Namespace, videos: Sequence[Path], folder: Path) -> dict[str, dict[str, object]]:
+    """Measure and print everything; return the results by section and name."""
+    inputs = write_inputs(videos, folder, arguments.quality)
+    cv2.setNumThreads(0)
+    results: dict[str, dict[str, object]] = {}
     for length, size in SHAPES:
-        readers = variants(sources, length, size)
-        with on_cores(1):
-            ratios = compare(readers, arguments.rounds)
-        for name, ratio in ratios.items():
-            yield f"{length} x {size}", name, ratio
-        for workers in (1, 2):
-            rate = workers_rate(readers["ours, fused"], workers, clips=CLIPS_A_TURN * arguments.rounds)
-            yield f"{length} x {size}", f"ours, fused, clips/s of {workers} workers", rate
-    with on_cores(1):
-        costs = cost_of_sources(folder / "sources", arguments.rounds)
-        rates = convert_rates(videos, folder / "converted")
-        megabytes, files = growth(reader(sources.stores, 4, 80), arguments.clips)
-    for name, ratio in costs.items():
-        yield "cost of a clip", name, ratio
-    for name, rate in rates.items():
-        yield "converting, frames/s of one core", name, rate
-    yield "converting, two processes to one", "times", convert_gain(videos, folder / "gain")
-    yield f"over {arguments.clips} clips", "MB by which memory grows", megabytes
-    yield f"over {arguments.clips} clips", "files left open", float(files)
+        section = f"{length} x {size}"
+        print(section)
+        ratios = compare(make_readers(inputs, length, size), arguments.rounds)
+        for name, (times, low, high, speed) in ratios.items():
+            print(f"  {name:24} {times:6.2f}x ({low:.2f} to {high:.2f}) {speed:9.1f} clips/s", flush=True)
+        results[section] = {name: ratio._asdict() for name, ratio in ratios.items()}
+    rate = conversion_rate(videos, folder / "converted")
+    print(f"conversion: {rate:.0f} frames/s")
+    results["conversion"] = {"frames_per_second": rate}
+    clips = arguments.clips
+    megabytes, files = memory_growth(reader(inputs.stores, 4, 80), clips)
+    print(f"memory leak check: {megabytes:.1f} MB and {files} open files more after {clips} clips")
+    results["memory_leak_check"] = {"clips": clips, "megabytes": megabytes, "open_files": files}
+    return results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
     try:
-        figures = report(arguments)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    except (OSError, ValueError, ConversionError, subprocess.CalledProcessError) as error:
-        print(f"python -m data.benchmark: error: {sanitize(error, LONGEST_MESSAGE)}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def report(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
-    """Print all figures as they come; returns them, by section and name."""
-    figures: dict[str, dict[str, object]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for section, name, figure in measure(arguments, Path(folder)):
-            if section not in figures:
-                print(f"\n{section}")
-            figures.setdefault(section, {})[name] = figure._asdict() if isinstance(figure, Ratio) else figure
-            if isinstance(figure, Ratio):
-                times = f"{figure.times:6.2f} ({figure.low:.2f} to {figure.high:.2f}) times"
-                text = f"{times:32} {figure.clips_per_second:9.1f} clips/s"
+        with tempfile.TemporaryDirectory() as place:
+            if arguments.videos is None:
+                videos = make_videos(Path(place) / "videos")
             else:
-                text = f"{figure:6.1f}"
-            print(f"  {name:40} {text}", flush=True)
-    return figures
+                paths = sorted(arguments.videos.glob("*.*"))
+                videos = [path for path in paths if path.suffix.lower() not in NON_VIDEO_SUFFIXES]
+            if not videos:
+                parser.error(f"--videos {arguments.videos}: has no video files")
+            results = run(arguments, videos, Path(place))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    except (OSError, ValueError, ConversionError, subprocess.CalledProcessError) as error:
+        parser.error(sanitize(error, LONGEST_MESSAGE))
+    return 0
 
 
 if __name__ == "__main__":

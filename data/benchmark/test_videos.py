@@ -1,73 +1,55 @@
-"""The frames that benchmarks read: videos, and stores and files of the same frames."""
+"""Benchmark inputs: test videos, and their frames as our stores and as the original's."""
 
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.benchmark.reference_pipeline import write_jpeg_files, write_original_store
+from data.benchmark.reference_pipeline import write_original_store
 from data.ffmpeg import ffmpeg_binary, read_jpegs
 from data.frame_store import write_frame_store
 
-LINES = 360  # of each frame
+HEIGHT = 360  # of each frame, in pixels
 
 
-class Sources(NamedTuple):
-    """The same frames in each form, a folder (or file) a video; `frames` of each."""
+class BenchmarkInputs(NamedTuple):
+    """The same frames in our stores and in the original's, one folder per video, and their number."""
 
-    videos: list[Path]
     stores: list[Path]
     originals: list[Path]
-    files: list[Path]
-    frames: list[int]
+    num_frames: list[int]
 
 
-def make_videos(folder: Path, count: int = 6, seconds: int = 10, lines: int = LINES) -> list[Path]:
-    """Moving fractals, as full of detail as real frames."""
+def make_videos(folder: Path, count: int = 6, seconds: int = 10) -> list[Path]:
+    """Write videos of moving fractals, which are as detailed as real ones."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"video{i}.mp4" for i in range(count)]
     for i, path in enumerate(paths):
-        size = f"{lines * 4 // 3 // 2 * 2}x{lines}"
-        source = f"mandelbrot=size={size}:rate=30:start_scale={3 - i / 4}:end_scale=0.05:end_pts=400"
-        command = [
-            ffmpeg_binary(),
-            "-loglevel",
-            "error",
-            "-y",
-            "-f",
-            "lavfi",
-            "-i",
-            source,
-            "-t",
-            str(seconds),
-        ]
-        subprocess.run([*command, "-pix_fmt", "yuv420p", str(path)], check=True)
+        source = f"mandelbrot=size=480x{HEIGHT}:rate=30:start_scale={3 - i / 4}:end_scale=0.05:end_pts=400"
+        command = [ffmpeg_binary(), "-loglevel", "error", "-y", "-f", "lavfi", "-i", source]
+        subprocess.run([*command, "-t", str(seconds), "-pix_fmt", "yuv420p", str(path)], check=True)
     return paths
 
 
-def jpegs_of(video: Path, quality: int | None) -> list[bytes]:
-    """All frames, LINES high; quality None is ffmpeg's default."""
-    command = [ffmpeg_binary(), "-loglevel", "error", "-i", str(video), "-vf", f"scale=-2:{LINES}"]
+def read_video(video: Path, quality: int) -> list[bytes]:
+    """Return all frames as JPEGs, HEIGHT pixels high; quality 0 is ffmpeg's default."""
+    command = [ffmpeg_binary(), "-loglevel", "error", "-i", str(video), "-vf", f"scale=-2:{HEIGHT}"]
     command += ["-q:v", str(quality)] if quality else []
     with subprocess.Popen([*command, "-f", "mpjpeg", "-"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         return list(read_jpegs(process.stdout))
 
 
-def prepare(videos: Sequence[Path], folder: Path, quality: int | None) -> Sources:
-    """Write every form below `folder`."""
-    sources = Sources([], [], [], [], [])
+def write_inputs(videos: Sequence[Path], folder: Path, quality: int) -> BenchmarkInputs:
+    """Write the frames of videos to stores below `folder`. Raise ValueError if a video has none."""
+    inputs = BenchmarkInputs([], [], [])
     for i, video in enumerate(videos):
-        jpegs = jpegs_of(video, quality)
+        jpegs = read_video(video, quality)
         if not jpegs:
             raise ValueError(f"{video}: no frame could be decoded")
-        store, original, files = (folder / form / f"v{i}" for form in ("stores", "originals", "files"))
-        write_frame_store(store, jpegs)
-        write_original_store(original, jpegs)
-        write_jpeg_files(files, jpegs)
-        for column, value in zip(sources, (video, store, original, files, len(jpegs)), strict=True):
-            column.append(value)
-    return sources
-
-
-def made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        inputs.stores.append(folder / "stores" / f"v{i}")
+        inputs.originals.append(folder / "originals" / f"v{i}")
+        inputs.num_frames.append(len(jpegs))
+        write_frame_store(inputs.stores[-1], jpegs)
+        write_original_store(inputs.originals[-1], jpegs)
+    return inputs
