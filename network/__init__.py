@@ -1,4 +1,4 @@
-"""Networks for clips: `create_network("srtg_r3d_34", num_classes=400)`, or each builder by its own name.
+"""Networks for video clips: `create_network("srtg_r3d_34", num_classes=400)`, or import a builder by its name.
 
 Importing a file registers its networks; `from network import srtg_r3d_34` finds them in the registry.
 """
@@ -10,7 +10,7 @@ __all__ = ["create_network", "list_networks", "network_options"]
 
 
 def __getattr__(name: str) -> Builder:
-    """The registered builder `name`, for `from network import <name>`."""
+    """Return the builder registered as `name`, for `from network import <name>`."""
     try:
         return network_builder(name)
     except ValueError as error:

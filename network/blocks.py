@@ -1,24 +1,28 @@
-"""The residual blocks of srtg_resnet, which may have squeeze and recursion at one of several places.
+"""Residual blocks of srtg_resnet, with an optional squeeze-and-recursion branch at one of several places.
 
-He et al., "Deep residual learning for image recognition", CVPR 2016, over time and space; the places are
-those of Stergiou & Poppe, "Learn to cycle", Pattern Recognition Letters 2021, section 3.
+He et al., "Deep residual learning for image recognition", CVPR 2016, in space and time; the places are those of
+Stergiou & Poppe, "Learn to cycle", Pattern Recognition Letters 2021, section 3.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
-from network.layers import factorized_channels
+from network.layers import num_factorized_channels
 from network.recursion import SqueezeRecursion
 
-Convolution = Callable[
-    ..., nn.Module
-]  # (in_channels, out_channels, mid_channels, stride, groups), see layers.py
+Convolution = Callable[..., nn.Module]  # (in_channels, out_channels, factorized_channels, stride, groups)
 Recursion = Callable[[int], SqueezeRecursion]  # channels -> module
 
 
+def conv_norm_relu(conv: nn.Module, channels: int) -> nn.Sequential:
+    """Return `conv` followed by BatchNorm over its `channels` and ReLU."""
+    return nn.Sequential(conv, nn.BatchNorm3d(channels), nn.ReLU(inplace=True))
+
+
 def make_downsample(in_channels: int, channels: int, stride: int) -> nn.Module:
-    """The skip connection: a strided 1 x 1 x 1 convolution where the shape changes, else the identity."""
+    """Return the skip connection: a strided 1 x 1 x 1 convolution if the shape changes, else the identity."""
     if stride == 1 and in_channels == channels:
         return nn.Identity()
     return nn.Sequential(
@@ -27,112 +31,103 @@ def make_downsample(in_channels: int, channels: int, stride: int) -> nn.Module:
 
 
 class Block(nn.Module):
-    """What both residual blocks share: at most one squeeze and recursion, `sar`, at a chosen place."""
+    """Base of the residual blocks, with at most one squeeze-and-recursion branch, `sar`.
 
-    def add_recursion(self, recursion: Recursion | None, place: str, channels: dict[str, int]) -> None:
-        """Put `recursion` at `place`; `channels` has this block's places and how many channels there are."""
-        if place not in channels:
+    Args:
+        in_channels, channels, stride: channels of the input and of the output, and the stride of the block.
+        conv, groups: class of its convolutions, and their groups.
+        width_multiplier: channels between its convolutions, relative to `channels`.
+        recursion, place: returns the branch for a number of channels; where it is. At "skip" only blocks with a
+            downsample have one.
+    """
+
+    residual_scales: tuple[str, ...]  # weights of the BatchNorm before the addition
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        *,
+        conv: Convolution,
+        groups: int = 1,
+        width_multiplier: int = 1,
+        recursion: Recursion | None = None,
+        place: str = "final",
+    ) -> None:
+        super().__init__()
+        factorized = num_factorized_channels(in_channels, channels, width_multiplier, groups)
+        conv = partial(conv, factorized_channels=factorized, groups=groups)
+        places = self.add_convolutions(conv, in_channels, width_multiplier * channels, channels, stride)
+        self.downsample = make_downsample(in_channels, channels, stride)
+        self.relu = nn.ReLU(inplace=True)
+        places |= {"skip": channels, "final": channels}
+        if place not in places:
             raise ValueError(
-                f"a {type(self).__name__} has no place {place!r}; its places are {', '.join(channels)}"
+                f"a {type(self).__name__} has no place {place!r}; its places are {', '.join(places)}"
             )
         self.place = place
-        acts = place != "skip" or not isinstance(self.downsample, nn.Identity)
-        self.sar = recursion(channels[place]) if recursion is not None and acts else None
+        empty = place == "skip" and isinstance(self.downsample, nn.Identity)
+        self.sar = None if recursion is None or empty else recursion(places[place])
 
-    def at(self, place: str, x: Tensor, openings: list[Tensor]) -> Tensor:
-        """Squeeze and recursion of `x` if this is its place, else `x`; `openings` gets its opening."""
+    def add_convolutions(
+        self, conv: Convolution, in_channels: int, mid_channels: int, channels: int, stride: int
+    ) -> dict[str, int]:
+        """Add the convolutions; return the places before the addition with their number of channels."""
+        raise NotImplementedError
+
+    def recur_at(self, place: str, x: Tensor, gate_values: list[Tensor]) -> Tensor:
+        """Apply the branch to `x` if it is at `place`, and append the values of its gates to `gate_values`."""
         if self.sar is None or place != self.place:
             return x
-        x, opening = self.sar(x)
-        if opening is not None:
-            openings.append(opening)
+        x, values = self.sar(x)
+        if values is not None:
+            gate_values.append(values)
         return x
 
 
 class BasicBlock(Block):
-    """Two convolutions beside a skip connection. Places: top, mid, skip, final."""
+    """Two convolutions and a skip connection. Places: top, mid, skip, final."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        stride: int,
-        *,
-        conv: Convolution,
-        groups: int = 1,
-        width: int = 1,
-        recursion: Recursion | None = None,
-        place: str = "final",
-    ) -> None:
-        super().__init__()
-        inner = width * channels
-        middle = factorized_channels(in_channels, channels, width, groups)
-        self.conv1 = nn.Sequential(
-            conv(in_channels, inner, middle, stride, groups), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
-        )
-        self.conv2 = nn.Sequential(conv(inner, channels, middle, 1, groups), nn.BatchNorm3d(channels))
-        self.downsample = make_downsample(in_channels, channels, stride)
-        self.relu = nn.ReLU(inplace=True)
-        self.add_recursion(
-            recursion, place, {"top": inner, "mid": channels, "skip": channels, "final": channels}
-        )
+    residual_scales = ("conv2.1.weight",)
 
-    @property
-    def last_norm(self) -> nn.BatchNorm3d:
-        """The norm before the addition."""
-        return self.conv2[1]
+    def add_convolutions(
+        self, conv: Convolution, in_channels: int, mid_channels: int, channels: int, stride: int
+    ) -> dict[str, int]:
+        self.conv1 = conv_norm_relu(conv(in_channels, mid_channels, stride=stride), mid_channels)
+        self.conv2 = nn.Sequential(conv(mid_channels, channels), nn.BatchNorm3d(channels))
+        return {"top": mid_channels, "mid": channels}
 
-    def forward(self, x: Tensor, openings: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, gate_values: list[Tensor]) -> Tensor:
         """`(B, in_channels, T, H, W)` -> `(B, channels, T/stride, H/stride, W/stride)`, rounded up."""
-        out = self.at("top", self.conv1(x), openings)
-        out = self.at("mid", self.conv2(out), openings)
-        skip = self.at("skip", self.downsample(x), openings)
-        return self.at("final", self.relu(out + skip), openings)
+        out = self.recur_at("top", self.conv1(x), gate_values)
+        out = self.recur_at("mid", self.conv2(out), gate_values)
+        skip = self.recur_at("skip", self.downsample(x), gate_values)
+        return self.recur_at("final", self.relu(out + skip), gate_values)
 
 
 class Bottleneck(Block):
-    """1 x 1 x 1, 3 x 3 x 3, 1 x 1 x 1 beside a skip connection. Places: start, top, mid, end, skip, final.
+    """Convolutions 1 x 1 x 1, 3 x 3 x 3, 1 x 1 x 1 and a skip connection. Places: start, top, mid, end, skip, final.
 
-    Unlike that of other ResNets it does not expand: it puts out `channels`, not four times as many.
+    Without expansion, as in the original: the output has `channels`, not four times as many.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        stride: int,
-        *,
-        conv: Convolution,
-        groups: int = 1,
-        width: int = 1,
-        recursion: Recursion | None = None,
-        place: str = "final",
-    ) -> None:
-        super().__init__()
-        inner = width * channels
-        middle = factorized_channels(in_channels, channels, width, groups)
-        self.conv1 = nn.Sequential(
-            nn.Conv3d(in_channels, inner, 1, bias=False), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
-        )
-        self.conv2 = nn.Sequential(
-            conv(inner, inner, middle, stride, groups), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
-        )
-        self.conv3 = nn.Sequential(nn.Conv3d(inner, channels, 1, bias=False), nn.BatchNorm3d(channels))
-        self.downsample = make_downsample(in_channels, channels, stride)
-        self.relu = nn.ReLU(inplace=True)
-        outside = {"end": channels, "skip": channels, "final": channels}
-        self.add_recursion(recursion, place, {"start": in_channels, "top": inner, "mid": inner, **outside})
+    residual_scales = ("conv3.1.weight",)
 
-    @property
-    def last_norm(self) -> nn.BatchNorm3d:
-        """The norm before the addition."""
-        return self.conv3[1]
+    def add_convolutions(
+        self, conv: Convolution, in_channels: int, mid_channels: int, channels: int, stride: int
+    ) -> dict[str, int]:
+        self.conv1 = conv_norm_relu(nn.Conv3d(in_channels, mid_channels, 1, bias=False), mid_channels)
+        self.conv2 = conv_norm_relu(conv(mid_channels, mid_channels, stride=stride), mid_channels)
+        self.conv3 = nn.Sequential(nn.Conv3d(mid_channels, channels, 1, bias=False), nn.BatchNorm3d(channels))
+        return {"start": in_channels, "top": mid_channels, "mid": mid_channels, "end": channels}
 
-    def forward(self, x: Tensor, openings: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, gate_values: list[Tensor]) -> Tensor:
         """`(B, in_channels, T, H, W)` -> `(B, channels, T/stride, H/stride, W/stride)`, rounded up."""
-        out = self.conv1(self.at("start", x, openings))
-        out = self.conv2(self.at("top", out, openings))
-        out = self.conv3(self.at("mid", out, openings))
-        out = self.at("end", out, openings)
-        skip = self.at("skip", self.downsample(x), openings)
-        return self.at("final", self.relu(out + skip), openings)
+        x = self.recur_at("start", x, gate_values)  # also the input of the skip connection
+        out = self.conv1(x)
+        out = self.conv2(self.recur_at("top", out, gate_values))
+        out = self.conv3(self.recur_at("mid", out, gate_values))
+        out = self.recur_at("end", out, gate_values)
+        skip = self.recur_at("skip", self.downsample(x), gate_values)
+        return self.recur_at("final", self.relu(out + skip), gate_values)

@@ -1,58 +1,32 @@
-"""How much a network computes, counted without computing it."""
+"""Parameters and FLOPs of networks, counted on torch's `meta` device, which computes shapes only."""
 
 import functools
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from network.registry import create_network
 
-FREE = (nn.BatchNorm3d, nn.GroupNorm, nn.ReLU)  # keep shapes, do not count, and are slow on the meta device
-
 
 def count_parameters(name: str, num_classes: int) -> int:
-    """Parameters of a network by name; nothing is allocated."""
+    """Return the number of parameters of a network."""
     return sum(parameter.numel() for parameter in _on_meta(name, num_classes).parameters())
 
 
 @functools.cache
 def count_flops(name: str, num_classes: int, length: int, size: int, **options: bool | str) -> int:
-    """Floating-point operations of one clip's forward pass, a multiply-add as two.
+    """Return the floating-point operations of the forward pass of one clip, 2 per multiply-add.
 
     Convolutions, recurrent cells and linear layers count.
-    Nothing is allocated: network and clip are on torch's `meta` device.
     """
-    network = _on_meta(name, num_classes, **options)
-    operations = []
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        if isinstance(module, nn.Conv3d):
-            positions = output.shape[2:].numel()
-        else:
-            positions = len(inputs[0])  # frames of a recurrent cell (T, 1, C), one of a linear layer (1, C)
-        weights = sum(value.numel() for key, value in module.named_parameters() if "weight" in key)
-        operations.append(2 * positions * weights)
-
-    hooks = [
-        module.register_forward_hook(count)
-        for module in network.modules()
-        if isinstance(module, nn.Conv3d | nn.RNNBase | nn.Linear)
-    ]
-    with torch.no_grad():
-        network(torch.empty(1, 3, length, size, size, device="meta"))
-    for hook in hooks:
-        hook.remove()
-    return sum(operations)
+    clip = torch.empty(1, 3, length, size, size, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        _on_meta(name, num_classes, **options)(clip)
+    return counter.get_total_flops()
 
 
 @functools.lru_cache(maxsize=2)
 def _on_meta(name: str, num_classes: int, **options: bool | str) -> nn.Module:
-    """A network with shapes and without values, whose layers without weights worth counting do nothing."""
     with torch.device("meta"):
-        network = create_network(name, num_classes, **options).eval()
-    for module in network.modules():
-        if isinstance(module, FREE):
-            module.forward = lambda x: x
-        elif isinstance(module, nn.RNNBase):
-            module.forward = lambda sequence: (sequence, sequence)  # as many channels out as in
-    return network
+        return create_network(name, num_classes, **options).eval()

@@ -1,15 +1,14 @@
-"""Weights of others: read a file without running code from it, load what fits, and account for the rest.
+"""Load pretrained weights safely and report the tensors that were not loaded.
 
     report = load_weights(network, Path("srtg_r3d_34_best.pth"))
-    print(report)  # a line a tensor that was not loaded
+    print(report)  # a line for each tensor that was not loaded
 
-Three layouts are known: our own and the original's (`own`), torchvision's video ResNets (`torchvision`) and 2D ResNets
-trained on ImageNet (`imagenet`), whose weights are inflated over time.
+Three formats are known: that of this codebase and the original (`own`), torchvision's video ResNets (`torchvision`) and
+2D ResNets trained on ImageNet (`imagenet`), whose kernels are inflated in time.
 """
 
 import json
 import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,188 +16,129 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from network.pretrained_formats import CHECKPOINT_FORMATS, Layout, detect_format
+from network.pretrained_formats import CHECKPOINT_FORMATS, detect_format
 
-WRAPPER_PREFIX = "module."  # DataParallel's, in weights published for the original
-
-
-class Unloaded(NamedTuple):
-    """A tensor that was not loaded: its shape in the file and in the network, None where it is not there."""
-
-    name: str
-    in_file: tuple[int, ...] | None
-    in_network: tuple[int, ...] | None
+Shape = tuple[int, ...]
+WRAPPER_PREFIX = "module."  # of DataParallel, in weights published for the original
 
 
 class IncompatibleKeys(NamedTuple):
-    """What became of each tensor, by the network's names, and what the weights were trained on.
+    """The tensors that were and were not loaded, by their names in the network, and the normalization of the weights.
 
-    `normalization` is that of their clips: `means`, `deviations` and `channel_order`; None where the file does not say.
-    As text: a table of what was not loaded.
+    `shape_mismatch` has names with the shapes in the file and in the network. `normalization` is a dict with `mean`,
+    `std` and `channel_order`, or None if the file does not record it.
     """
 
     path: Path
-    layout: str
+    format: str
     loaded: Sequence[str]
-    shape_mismatch: Sequence[Unloaded]
-    missing: Sequence[Unloaded]
-    unexpected: Sequence[Unloaded]
+    shape_mismatch: Sequence[tuple[str, Shape, Shape]]
+    missing: Sequence[str]
+    unexpected: Sequence[str]
     normalization: Mapping[str, Any] | None
 
     def __str__(self) -> str:
-        counts = (
-            f"{self.path}: {len(self.loaded)} tensors loaded, {len(self.shape_mismatch)} of another shape, "
-            f"{len(self.missing)} not in the file, {len(self.unexpected)} not in the network (layout: {self.layout})"
+        summary = (
+            f"{self.path}: {len(self.loaded)} tensors loaded, {len(self.shape_mismatch)} with a different shape, "
+            f"{len(self.missing)} not in the file, {len(self.unexpected)} not in the network (format: {self.format})"
         )
-        rows = [*self.shape_mismatch, *self.missing, *self.unexpected]
-        if not rows:
-            return counts
-        titles = ("not loaded", "in the file", "in the network")
-        cells = [titles, *((row.name, _shape(row.in_file), _shape(row.in_network)) for row in rows)]
-        widths = [max(len(row[column]) for row in cells) for column in range(3)]
         lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells
+            f"{name}: {theirs} in the file, {ours} in the network"
+            for name, theirs, ours in self.shape_mismatch
         ]
-        return "\n".join([counts, *(f"  {line}".rstrip() for line in lines)])
+        lines += [f"{name}: not in the file" for name in self.missing]
+        lines += [f"{_one_line(name)}: not in the network" for name in self.unexpected]
+        return "\n  ".join([summary, *lines])
 
 
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "-" if shape is None else "x".join(map(str, shape)) or "one number"
+def load_weights(network: nn.Module, path: Path, checkpoint_format: str = "auto") -> IncompatibleKeys:
+    """Load the tensors of a file whose name and shape match the network's; the rest of the network keeps its values.
 
+    The file is `.safetensors` or of `torch.save`; the weights may be under `state_dict` and have the prefix `module.`.
+    `checkpoint_format` is a key of `CHECKPOINT_FORMATS`, or "auto": detected from names and shapes.
 
-def load_weights(network: nn.Module, path: Path, layout: str = "auto") -> IncompatibleKeys:
-    """Load the tensors of a file whose name and shape are the network's: `.safetensors`, or what `torch.save` wrote.
-
-    The rest of the network keeps its values. Wrapped in `state_dict` or not, with `module.` before the names or not,
-    saved on a GPU or not. `layout` is one of `CHECKPOINT_FORMATS`, or "auto": what the names and shapes say.
-
-    Raises FileNotFoundError, and ValueError where the file is damaged, needs code to load, or has no tensor that fits.
+    Raise FileNotFoundError, or ValueError for a file that is not a checkpoint or has no tensor that fits.
     """
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors_file(path)
-    weights = state_dict_of(content, path)
+    content = read_tensors_file(path)
+    weights = _find_weights(content, path)
     own = network.state_dict()
-    chosen = detect_format(weights, content) if layout == "auto" else CHECKPOINT_FORMATS[layout]
-    report = _load_matching(network, chosen.convert(weights, own), path, chosen)
-    recorded = content.get("normalization") if isinstance(content, Mapping) else None
-    return report._replace(normalization=recorded) if isinstance(recorded, Mapping) else report
+    if checkpoint_format == "auto":
+        checkpoint_format = detect_format(weights, bare=content.keys() == weights.keys())
+    chosen = CHECKPOINT_FORMATS[checkpoint_format]
+    weights = chosen.convert(weights, own)
+    loaded = {name: w for name, w in weights.items() if name in own and w.shape == own[name].shape}
+    if not loaded.keys() & {name for name, _ in network.named_parameters()}:
+        raise ValueError(f"{path}: none of its {len(weights)} tensors has a name and shape of this network's")
+    try:
+        network.load_state_dict(loaded, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {_one_line(error)}") from error
+    recorded = content.get("normalization")
+    return IncompatibleKeys(
+        path=path,
+        format=checkpoint_format,
+        loaded=list(loaded),
+        shape_mismatch=[
+            (name, tuple(value.shape), tuple(own[name].shape))
+            for name, value in weights.items()
+            if name in own and name not in loaded
+        ],
+        missing=[name for name in own if name not in weights],
+        unexpected=[name for name in weights if name not in own],
+        normalization=recorded if isinstance(recorded, Mapping) else chosen.normalization,
+    )
 
 
 def read_tensors_file(path: Path) -> Any:
-    """Whatever `torch.save` wrote, if it is tensors and plain values; onto the CPU.
+    """Return the content of a file of `torch.save` or safetensors, on the CPU, without running code from it.
 
-    Raises FileNotFoundError, or ValueError where the file is damaged or would need code to load.
+    Raise FileNotFoundError, or ValueError for a damaged file or one that holds more than tensors and plain values.
     """
-    _check_is_file(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
     try:
-        _check_archive(path)
+        if path.suffix == ".safetensors":
+            return _read_safetensors(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own message says how to run the code; what it stumbled over is behind that
-        reason = _one_line(error.__context__ or error)
+        # torch's own message advises to load the file with its code; its context starts with what was rejected
+        reason = _one_line(str(error.__context__ or error).split(". ")[0])
         raise ValueError(
-            f"{path}: holds more than tensors and plain values, or is damaged; not loaded. {reason}"
+            f"{path}: holds more than tensors and plain values, or is damaged: {reason}"
         ) from None
-    except Exception as error:  # what a pickle makes of its reader is up to who wrote it
-        raise _damaged(path, error) from error
-
-
-def _check_archive(path: Path) -> None:
-    """`torch.save` packs nothing: records that unpack to more than the file has are not its work."""
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return  # as written before torch 1.6
-    with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
-    packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
-    if packed or sum(record.file_size for record in records) > path.stat().st_size:
-        raise ValueError("its records are packed, or lie over one another")
+    except Exception as error:  # a malformed pickle can raise anything
+        raise ValueError(f"{path}: is damaged or not a checkpoint: {_one_line(error)}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    """Weights by name; in `state_dict`, beside their `normalization`, where `write_safetensors` has noted one."""
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only for who has such files
+    """Return weights by name, or under `state_dict`, beside `normalization`, if the metadata records that."""
+    from safetensors import safe_open  # noqa: PLC0415 - needed for such files only
 
-    _check_is_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - is no dictionary
-            notes = file.metadata() or {}
-        if "normalization" not in notes:
-            return weights
-        return {"state_dict": weights, "normalization": json.loads(notes["normalization"])}
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise _damaged(path, error) from error
+    with safe_open(path, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        metadata = file.metadata() or {}
+    if "normalization" not in metadata:
+        return weights
+    return {"state_dict": weights, "normalization": json.loads(metadata["normalization"])}
 
 
-def write_safetensors(network: nn.Module, path: Path, notes: Mapping[str, str]) -> None:
-    """A network's weights as `.safetensors`, with notes as its metadata; `normalization` is one in JSON."""
-    from safetensors.torch import save  # noqa: PLC0415 - only for who wants such files
+def write_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the weights of a network as `.safetensors`; `normalization` in the metadata is JSON."""
+    from safetensors.torch import save  # noqa: PLC0415 - needed for such files only
 
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-    path.write_bytes(save(weights, metadata=dict(notes)))
+    path.write_bytes(save(weights, metadata=dict(metadata)))
 
 
-def _check_is_file(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+def _find_weights(content: Any, path: Path) -> Mapping[str, Tensor]:
+    """Return the tensors by name, from the top level or from `state_dict`, without the prefix `module.`."""
+    weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path}: holds no weights, neither at the top level nor under 'state_dict'")
+    return {str(name).removeprefix(WRAPPER_PREFIX): value for name, value in weights.items()}
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path}: is damaged or not a checkpoint, {_one_line(error)}")
-
-
-def _one_line(error: BaseException) -> str:
-    """Its message, not long, without what moves a terminal's cursor."""
-    line = " ".join(str(error).split())[:200] or type(error).__name__
+def _one_line(text: object) -> str:
+    """Return untrusted text as one short line without control characters."""
+    line = " ".join(str(text).split())[:200] or type(text).__name__
     return "".join(character if character.isprintable() else "?" for character in line)
-
-
-def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """The weights in a file's content, wrapped in `state_dict` or not, without a `module.` before their names."""
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path}: holds no weights, neither by itself nor under 'state_dict'")
-    odd = next((name for name, value in content.items() if not _is_plain(name, value)), None)
-    if odd is not None:
-        raise ValueError(f"{path}: {odd!r:.200} is no plain tensor with a name")
-    return {str(name).removeprefix(WRAPPER_PREFIX): value for name, value in content.items()}
-
-
-def _is_plain(name: Any, value: Tensor) -> bool:
-    """Whether it has real numbers in a row: is not sparse, quantised, complex, or without memory."""
-    in_order = value.layout == torch.strided and not value.is_quantized and not value.is_meta
-    return isinstance(name, str) and in_order and not value.is_complex()
-
-
-def _load_matching(
-    network: nn.Module, weights: Mapping[str, Tensor], path: Path, layout: Layout
-) -> IncompatibleKeys:
-    own = network.state_dict()
-    fitting = {
-        name: value for name, value in weights.items() if name in own and value.shape == own[name].shape
-    }
-    if not fitting.keys() & {name for name, _ in network.named_parameters()}:
-        raise ValueError(f"{path}: none of its {len(weights)} tensors has a name and shape of this network's")
-
-    for name, value in fitting.items():
-        if own[name].is_floating_point() and not value.is_floating_point():
-            raise ValueError(f"{path}: {name} holds {value.dtype}, the network's holds {own[name].dtype}")
-
-    def unloaded(names: list[str]) -> list[Unloaded]:
-        sources = (weights, own)
-        return [
-            Unloaded(n, *(tuple(source[n].shape) if n in source else None for source in sources))
-            for n in names
-        ]
-
-    network.load_state_dict(fitting, strict=False)
-    return IncompatibleKeys(
-        path=path,
-        layout=layout.name,
-        loaded=list(fitting),
-        shape_mismatch=unloaded([name for name in weights if name in own and name not in fitting]),
-        missing=unloaded([name for name in own if name not in weights]),
-        unexpected=unloaded([name for name in weights if name not in own]),
-        normalization=layout.normalization,
-    )

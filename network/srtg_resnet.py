@@ -1,8 +1,8 @@
-"""3D, (2+1)D, wide, ResNeXt and channel-separated ResNets, each also with squeeze and recursion: `srtg_`.
+"""3D, (2+1)D, wide, ResNeXt and channel-separated ResNets, plain and with squeeze and recursion (`srtg_`).
 
 Tran et al., "A closer look at spatiotemporal convolutions for action recognition", CVPR 2018, and "Video
-classification with channel-separated convolutional networks", ICCV 2019; Stergiou & Poppe, "Learn to cycle",
-Pattern Recognition Letters 2021, section 3. To add a network, plain and `srtg_`, add a line at the end.
+classification with channel-separated convolutional networks", ICCV 2019; Stergiou & Poppe, "Learn to cycle", Pattern
+Recognition Letters 2021, section 3. To add a network in both forms, add a line at the end.
 """
 
 import logging
@@ -18,11 +18,12 @@ from network.layers import (
     Conv3D,
     DepthwiseConv3D,
     InteractionPreservedConv3D,
-    SoftPool3d,
     Stem2Plus1D,
     Stem3D,
     check_clips,
     init_weights,
+    make_pool,
+    make_stage,
 )
 from network.recursion import SqueezeRecursion
 from network.registry import Builder, register
@@ -33,28 +34,20 @@ Depths = tuple[int, int, int, int]  # blocks in each of the four stages
 CHANNELS = (64, 128, 256, 512)  # of the four stages
 
 
-def make_pool(pool: str) -> nn.Module:
-    """The pooling after the stem, "max" or "soft": halves T, H and W, rounding up."""
-    if pool not in ("max", "soft"):
-        raise ValueError(f"pool is {pool!r}, and must be 'max' or 'soft'")
-    pool_class = nn.MaxPool3d if pool == "max" else SoftPool3d
-    return pool_class(kernel_size=3, stride=2, padding=1)
-
-
 class VideoResNet(nn.Module):
-    """A ResNet over clips: stem, pooling, four stages of blocks, mean over time and space, linear head.
+    """A ResNet for clips: stem, pooling, four stages of blocks, mean over time and space, linear head.
 
     Args:
-        block, depths: the kind of block, and how many of them each stage has.
-        conv, stem: the convolution in the blocks, and the first layers.
-        num_classes: outputs of the head, `fc`.
+        block, depths: class of the blocks, and their number in each stage.
+        conv, stem: class of the blocks' convolutions, and of the first layers.
         channels: of the four stages.
-        groups, width: of the blocks' convolutions, and how many times wider than the block their inside is.
-        pool: after the stem, "max" or "soft".
-        recursion, place: makes a `SqueezeRecursion` of so many channels, and where in each block it goes.
-        zero_init_residual: start with blocks that pass their input on (Goyal et al., 2017, section 5.1).
+        groups, width_multiplier: see `Block`.
+        num_classes: outputs of the head, `fc`.
+        pool: pooling after the stem, "max" or "soft".
+        recursion, place: see `Block`.
+        zero_init_residual: see `init_weights`.
 
-    `gate_names` lists the blocks that have a gate, in order, such as "layer1.0".
+    `gate_names` has the names of the blocks with a gate, in order, such as "layer1.0".
     """
 
     def __init__(
@@ -63,18 +56,25 @@ class VideoResNet(nn.Module):
         depths: Depths,
         conv: Convolution,
         stem: Callable[[int], nn.Module],
+        channels: Sequence[int],
+        groups: int,
+        width_multiplier: int,
         num_classes: int,
         *,
-        channels: Sequence[int] = CHANNELS,
-        groups: int = 1,
-        width: int = 1,
         pool: str = "max",
         recursion: Recursion | None = None,
         place: str = "final",
         zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
-        make_block = partial(block, conv=conv, groups=groups, width=width, recursion=recursion, place=place)
+        make_block = partial(
+            block,
+            conv=conv,
+            groups=groups,
+            width_multiplier=width_multiplier,
+            recursion=recursion,
+            place=place,
+        )
         first, second, third, fourth = channels
         self.stem = stem(first)
         self.pool = make_pool(pool)
@@ -88,38 +88,26 @@ class VideoResNet(nn.Module):
             for name, module in self.named_modules()
             if isinstance(module, SqueezeRecursion) and module.gates
         ]
-        init_weights(self)
-        if zero_init_residual:
-            for module in self.modules():
-                if isinstance(module, BasicBlock | Bottleneck):
-                    nn.init.zeros_(module.last_norm.weight)
+        init_weights(self, zero_init_residual)
 
     def forward(self, clips: Tensor, return_gates: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Clips `(B, 3, T, H, W)` -> logits `(B, num_classes)`; H and W from 16, T from 1.
+        """Return logits `(B, num_classes)` of clips `(B, 3, T, H, W)`; H and W from 16, T from 1.
 
-        With `return_gates` also how far each gate of `gate_names` opened, a float tensor `(B, gates)` without
+        With `return_gates` also the values of the gates in `gate_names`, a float tensor `(B, gates)` without
         gradient: 1 or 0 for strict gates, p for soft ones.
         """
         check_clips(clips)
-        openings: list[Tensor] = []
+        gate_values: list[Tensor] = []
         x = self.pool(self.stem(clips))  # (B, 64, T/2, H/4, W/4)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
-                x = block(x, openings)
+                x = block(x, gate_values)
         logits = self.fc(x.mean(dim=(2, 3, 4)))  # from (B, 512, T/16, H/32, W/32)
         if not return_gates:
             return logits
         none = logits.new_empty((len(clips), 0), dtype=torch.float32)
-        columns = [opening.detach().float().unsqueeze(1) for opening in openings]
+        columns = [values.detach().float().unsqueeze(1) for values in gate_values]
         return logits, torch.cat([none, *columns], dim=1)
-
-
-def make_stage(
-    make_block: Callable[..., nn.Module], depth: int, in_channels: int, channels: int, stride: int
-) -> nn.Sequential:
-    """`depth` blocks, of which the first changes the number of channels and strides."""
-    first = make_block(in_channels, channels, stride)
-    return nn.Sequential(first, *(make_block(channels, channels, 1) for _ in range(depth - 1)))
 
 
 def define(
@@ -131,10 +119,10 @@ def define(
     *,
     channels: Sequence[int] = CHANNELS,
     groups: int = 1,
-    width: int = 1,
+    width_multiplier: int = 1,
 ) -> tuple[Builder, Builder]:
-    """Register the networks `name` and `srtg_<name>` and return their builders; the rest: `VideoResNet`."""
-    network = partial(VideoResNet, block, depths, conv, stem, channels=channels, groups=groups, width=width)
+    """Register the networks `name` and `srtg_<name>` and return their builders; arguments as for `VideoResNet`."""
+    network = partial(VideoResNet, block, depths, conv, stem, channels, groups, width_multiplier)
 
     def plain(num_classes: int, *, pool: str = "max", zero_init_residual: bool = False) -> VideoResNet:
         return network(num_classes, pool=pool, zero_init_residual=zero_init_residual)
@@ -153,11 +141,12 @@ def define(
             num_classes, recursion=recursion, place=place, pool=pool, zero_init_residual=zero_init_residual
         )
 
-    what = f"{block.__name__} x {depths}, {conv.__name__}, groups {groups}, width {width}"
-    shapes = "Clips `(B, 3, T, H, W)` in, logits `(B, num_classes)` out; options as for `VideoResNet`"
-    plain.__doc__ = f"{what}. {shapes}."
+    plain.__doc__ = (
+        f"{block.__name__} x {depths}, {conv.__name__}, groups {groups}, width multiplier {width_multiplier}. Input: "
+        "clips `(B, 3, T, H, W)`; output: logits `(B, num_classes)`; options as for `VideoResNet`."
+    )
     srtg.__doc__ = (
-        f"{name} with squeeze and recursion (Learn to cycle, section 3): {what}. {shapes}; "
+        f"{name} with squeeze and recursion (Learn to cycle, section 3). {plain.__doc__} "
         "`gates` and `recursion_init` as for `SqueezeRecursion`."
     )
     for builder, builder_name in ((plain, name), (srtg, f"srtg_{name}")):
@@ -184,25 +173,29 @@ r2plus1d_152, srtg_r2plus1d_152 = define("r2plus1d_152", Bottleneck, D152, Conv2
 r2plus1d_200, srtg_r2plus1d_200 = define("r2plus1d_200", Bottleneck, D200, Conv2Plus1D, Stem2Plus1D)
 
 r3dxt34_32d, srtg_r3dxt34_32d = define("r3dxt34_32d", BasicBlock, D34, Conv3D, groups=32)
-r3dxt50_32x4d, srtg_r3dxt50_32x4d = define("r3dxt50_32x4d", Bottleneck, D50, Conv3D, groups=32, width=2)
-r3dxt101_32x8d, srtg_r3dxt101_32x8d = define("r3dxt101_32x8d", Bottleneck, D101, Conv3D, groups=32, width=4)
-wide_r3d50_2, srtg_wide_r3d50_2 = define("wide_r3d50_2", Bottleneck, D50, Conv3D, width=2)
-wide_r3d101_2, srtg_wide_r3d101_2 = define("wide_r3d101_2", Bottleneck, D101, Conv3D, width=2)
+r3dxt50_32x4d, srtg_r3dxt50_32x4d = define(
+    "r3dxt50_32x4d", Bottleneck, D50, Conv3D, groups=32, width_multiplier=2
+)
+r3dxt101_32x8d, srtg_r3dxt101_32x8d = define(
+    "r3dxt101_32x8d", Bottleneck, D101, Conv3D, groups=32, width_multiplier=4
+)
+wide_r3d50_2, srtg_wide_r3d50_2 = define("wide_r3d50_2", Bottleneck, D50, Conv3D, width_multiplier=2)
+wide_r3d101_2, srtg_wide_r3d101_2 = define("wide_r3d101_2", Bottleneck, D101, Conv3D, width_multiplier=2)
 
 r2plus1dxt34_32d, srtg_r2plus1dxt34_32d = define(
     "r2plus1dxt34_32d", BasicBlock, D34, Conv2Plus1D, Stem2Plus1D, groups=32
 )
 r2plus1dxt50_32x4d, srtg_r2plus1dxt50_32x4d = define(
-    "r2plus1dxt50_32x4d", Bottleneck, D50, Conv2Plus1D, Stem2Plus1D, groups=32, width=2
+    "r2plus1dxt50_32x4d", Bottleneck, D50, Conv2Plus1D, Stem2Plus1D, groups=32, width_multiplier=2
 )
 r2plus1dxt101_32x8d, srtg_r2plus1dxt101_32x8d = define(
-    "r2plus1dxt101_32x8d", Bottleneck, D101, Conv2Plus1D, Stem2Plus1D, groups=32, width=4
+    "r2plus1dxt101_32x8d", Bottleneck, D101, Conv2Plus1D, Stem2Plus1D, groups=32, width_multiplier=4
 )
 wide_r2plus1d50_2, srtg_wide_r2plus1d50_2 = define(
-    "wide_r2plus1d50_2", Bottleneck, D50, Conv2Plus1D, Stem2Plus1D, width=2
+    "wide_r2plus1d50_2", Bottleneck, D50, Conv2Plus1D, Stem2Plus1D, width_multiplier=2
 )
 wide_r2plus1d101_2, srtg_wide_r2plus1d101_2 = define(
-    "wide_r2plus1d101_2", Bottleneck, D101, Conv2Plus1D, Stem2Plus1D, width=2
+    "wide_r2plus1d101_2", Bottleneck, D101, Conv2Plus1D, Stem2Plus1D, width_multiplier=2
 )
 
 ir_csn_50, srtg_ir_csn_50 = define("ir_csn_50", Bottleneck, D50, DepthwiseConv3D)
@@ -214,8 +207,8 @@ ip_csn_152, srtg_ip_csn_152 = define("ip_csn_152", Bottleneck, D152, Interaction
 
 
 @register
-@wraps(srtg_r3d_34, assigned=())  # the same options
+@wraps(srtg_r3d_34, assigned=())  # with the same options
 def srtg_r3d_32(num_classes: int, **options: bool | str) -> nn.Module:
-    """An alias of srtg_r3d_34: the original's table of networks has this name."""
+    """Alias of srtg_r3d_34, by its name in the original's table of networks."""
     logger.warning("srtg_r3d_32 is an alias of srtg_r3d_34")
     return srtg_r3d_34(num_classes, **options)
