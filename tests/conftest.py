@@ -1,28 +1,27 @@
-"""What the tests share."""
+"""Settings and fixtures of all tests."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-# For tiny tensors threads cost more than they give, and those that wait should leave the core to others. Read when
-# torch is imported, here and in the processes that tests start.
+# read by OpenMP when torch is imported, here and in child processes: tiny tensors are faster without threads
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 REPOSITORY = Path(__file__).parents[1]
 
 
 def shared_folder(name: str) -> Path:
-    """A folder of golden values or videos, in $SRTG_SHARED or beside the repository; tests are skipped without."""
+    """Return a folder of reference values or videos, below $SRTG_SHARED or beside the repository; skip without it."""
     folder = Path(os.environ.get("SRTG_SHARED", REPOSITORY.parent / "shared")) / name
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; SRTG_SHARED names the folder that holds {name}/")
+        pytest.skip(f"{folder} not found; SRTG_SHARED names the folder that holds {name}/")
     return folder
 
 
 @pytest.fixture(scope="session")
 def real_videos() -> Path:
-    """Seven real videos, which are not part of the project."""
+    """Seven real videos, not part of the repository."""
     return shared_folder("videos")
 
 

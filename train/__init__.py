@@ -1,7 +1,7 @@
-"""The training loop and what watches it."""
+"""Training: options, engine, checkpoints and logs."""
 
 import os
 
-# Read by OpenMP when torch is imported, so it stands here. By default its threads wait by spinning; on a CPU they then
-# take the cores from the loader's workers and steps become three to four times slower.
+# Read by OpenMP when torch is imported. By default its idle threads spin, and on a CPU take the cores from the
+# dataloader workers: steps become three to four times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""python -m train --dataset DIR: train on a data set of one's own, DIR/jpg/... and DIR/labels/{train,val}.csv."""
+"""python -m train --dataset DIR: train on a custom dataset, DIR/jpg/... and DIR/labels/{train,val}.csv."""
 
 import sys
 

@@ -1,10 +1,10 @@
-"""What watches a run: monitors that describe an interval of steps, and callbacks that write each epoch down."""
+"""Observers of a run: monitors summarize steps for the log, callbacks write steps and epochs to files."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from humanfriendly.terminal import ansi_wrap
@@ -12,67 +12,56 @@ from tqdm import tqdm
 
 from data.batch_sampler import BatchShape
 from data.video_iterator import BadSample
-from train.csv_log import Table
+from train.csv_log import append_row
 from train.engine import StepReport
-from train.metrics import Averages, averages, zero_metric_sums
+from train.metrics import Metrics, compute_metrics, zero_metric_sums
 from train.parallel.distributed import DistContext
-from train.parallel.step_timer import Times
+from train.parallel.step_timer import StepTimes
 
 logger = logging.getLogger(__name__)
 
+THROUGHPUT_COLUMNS = {name: f"{name.title()}ClipsPerSec" for name in ("data", "forward", "backward")}
+GATES_COLUMN = "Gates "  # followed by the stage
+
 
 class EpochReport(NamedTuple):
-    """What an epoch came to. `learning_rate` is that of its last step, `seconds` those of training and validation.
+    """The result of an epoch.
 
-    `waited_seconds` of training the loop waited for clips. `batches`: how many steps there were of each shape.
-    `speeds` are `SpeedMonitor`'s and `gates` `GateMonitor`'s, of the steps that this process did; empty where they had
-    been done before. `unread`: what validation had to leave out.
+    `lr`: of its last step. `data_time`: seconds of training spent waiting for data. `batches`: number of steps of each
+    shape. `throughput` (clips/s, see `SpeedMonitor`) and `gates` (by stage, see `GateMonitor`) cover the steps since
+    this process started; empty if there were none. `val_corrupt`: samples that validation skipped.
     """
 
     epoch: int
-    learning_rate: float
-    train: Averages
-    val: Averages
+    lr: float
+    train: Metrics
+    val: Metrics
     train_seconds: float
     val_seconds: float
-    waited_seconds: float = 0.0
+    data_time: float = 0.0
     batches: Mapping[BatchShape, int] = MappingProxyType({})
-    speeds: Mapping[str, float] = MappingProxyType({})
+    throughput: Mapping[str, float] = MappingProxyType({})
     gates: Mapping[str, float] = MappingProxyType({})
-    unread: Sequence[BadSample] = ()
+    val_corrupt: Sequence[BadSample] = ()
 
 
 class Callback:
-    """Sees every step and epoch; does nothing with them."""
+    """Base class that does nothing. `close` is called at the end of the run, also after an error."""
 
-    def on_step(self, report: StepReport) -> None:
-        """After a step."""
-
-    def on_epoch(self, report: EpochReport) -> None:
-        """After an epoch's validation."""
-
-    def on_save(self) -> None:
-        """Before a checkpoint: what belongs to the time before it has to be on the disk."""
-
-    def close(self) -> None:
-        """At the end of the run, however it ends."""
+    def on_step(self, report: StepReport) -> None: ...
+    def on_epoch(self, report: EpochReport) -> None: ...
+    def close(self) -> None: ...
 
 
-class Monitor:
-    """Gathers over an interval of steps; `describe` says what it saw, and starts anew. May wait for the device.
+class Monitor(Protocol):
+    """Accumulates over an interval of steps; `describe` returns a summary and resets. All ranks call it together."""
 
-    All processes describe at the same steps, over all their clips.
-    """
-
-    def on_step(self, report: StepReport) -> None:
-        raise NotImplementedError
-
-    def describe(self) -> str:
-        raise NotImplementedError
+    def on_step(self, report: StepReport) -> None: ...
+    def describe(self) -> str: ...
 
 
 class AccuracyMonitor(Monitor):
-    """Loss, top-1 and top-5, over clips."""
+    """Loss, top-1 and top-5 over the clips of all ranks."""
 
     def __init__(self, device: torch.device, dist: DistContext) -> None:
         self.sums = zero_metric_sums(device)
@@ -82,93 +71,95 @@ class AccuracyMonitor(Monitor):
         self.sums += report.sums
 
     def describe(self) -> str:
-        result = averages(self.dist.sum(self.sums))
+        metrics = compute_metrics(self.dist.all_reduce(self.sums))
         self.sums = torch.zeros_like(self.sums)
-        return f"loss {result.loss:.4f}  top-1 {result.top1:.3f}  top-5 {result.top5:.3f}"
+        return f"loss {metrics.loss:.4f}  top-1 {metrics.top1:.3f}  top-5 {metrics.top5:.3f}"
 
 
 class SpeedMonitor(Monitor):
-    """Clips a second of reading (the loop's waiting for them), forward and backward passes (with the update).
+    """Throughput in clips/s of data loading (r), forward (f) and backward pass with the update (b).
 
-    Passes are those that the device has done, each over its own clips; nothing waits for the others.
-    In color, red below the first limit, green from the second on, yellow between:
-    reading 100, 3000; forward 50, 300; backward 20, 200.
+    Passes count once the device has completed them, without waiting for it. If `colored`, a rate is red below the
+    first limit, green from the second on, else yellow.
     """
 
-    LIMITS = {"r": (100, 3000), "f": (50, 300), "b": (20, 200)}
+    RATES = {"data": ("r", 100, 3000), "forward": ("f", 50, 300), "backward": ("b", 20, 200)}
 
     def __init__(self, colored: bool = False) -> None:
         self.colored = colored
-        self._start_again()
+        self._reset()
 
-    def _start_again(self) -> None:
-        self.times, self.clips_read, self.waited = Times(), 0, 0.0
+    def _reset(self) -> None:
+        self.times, self.clips_loaded, self.data_time = StepTimes(), 0, 0.0
 
     def on_step(self, report: StepReport) -> None:
-        self.times = Times.sum((self.times, report.times))
-        self.clips_read += report.shape.batch
-        self.waited += report.waited
+        self.times = StepTimes.sum((self.times, report.times))
+        self.clips_loaded += report.shape.batch
+        self.data_time += report.data_time
 
     def describe(self) -> str:
-        rates = " ".join(f"{name}={self._paint(name, rate)}" for name, rate in self.rates().items())
-        self._start_again()
+        rates = " ".join(self._format(name, rate) for name, rate in self.rates().items())
+        self._reset()
         return f"Speed ({rates}) clip/sec"
 
     def rates(self) -> dict[str, float]:
-        """Clips a second since the last `describe`; empty where there was no step."""
-        if not self.clips_read:
+        """Return clips/s since the last `describe`; empty without steps."""
+        if not self.clips_loaded:
             return {}
         clips, forward, backward = self.times
-        done = {"r": (self.clips_read, self.waited), "f": (clips, forward), "b": (clips, backward)}
-        return {name: clips / max(seconds, 1e-9) for name, (clips, seconds) in done.items()}
+        return {
+            "data": self.clips_loaded / max(self.data_time, 1e-9),
+            "forward": clips / max(forward, 1e-9),
+            "backward": clips / max(backward, 1e-9),
+        }
 
-    def _paint(self, name: str, rate: float) -> str:
-        red, green = self.LIMITS[name]
+    def _format(self, name: str, rate: float) -> str:
+        symbol, red, green = self.RATES[name]
         color = "red" if rate < red else "yellow" if rate < green else "green"
-        return ansi_wrap(f"{rate:.2e}", color=color) if self.colored else f"{rate:.2e}"
+        return f"{symbol}=" + (ansi_wrap(f"{rate:.2e}", color=color) if self.colored else f"{rate:.2e}")
 
 
 class ShapeMonitor(Monitor):
-    """Batch shape and learning rate of the last step, which multigrid changes."""
+    """Batch shape and learning rate of the last step."""
 
     def on_step(self, report: StepReport) -> None:
-        self.shape, self.learning_rate = report.shape, report.learning_rate
+        self.shape, self.lr = report.shape, report.lr
 
     def describe(self) -> str:
-        return f"batch {self.shape}  lr {self.learning_rate:.3g}"
+        return f"batch {self.shape}  lr {self.lr:.3g}"
 
 
-def stages_of(gate_names: Sequence[str]) -> list[str]:
-    """layer1.0, layer1.1, layer2.0 -> layer1, layer1, layer2."""
+def gate_stages(gate_names: Sequence[str]) -> list[str]:
+    """Return the stage of each gate: layer1.0, layer1.1, layer2.0 -> layer1, layer1, layer2."""
     return [name.split(".")[0] for name in gate_names]
 
 
 class GateMonitor(Monitor):
-    """The share of open gates, or their mean opening if they are soft, for each stage of the network."""
+    """Fraction of open gates, or mean value of soft gates, per stage of the network."""
 
     def __init__(self, gate_names: Sequence[str], device: torch.device, dist: DistContext) -> None:
-        self.stages = stages_of(gate_names)
-        self.sums = torch.zeros(1 + len(gate_names), dtype=torch.float64, device=device)  # clips, openings
+        self.stages = gate_stages(gate_names)
+        self.sums = torch.zeros(1 + len(gate_names), dtype=torch.float64, device=device)  # clips, gates
         self.dist = dist
 
     def on_step(self, report: StepReport) -> None:
-        self.sums += torch.cat([report.sums[:1], report.openings])
+        self.sums += torch.cat([report.sums[:1], report.gate_sums])
 
     def describe(self) -> str:
         return "gates " + " ".join(f"{stage} {mean:.2f}" for stage, mean in self.means().items())
 
     def means(self) -> dict[str, float]:
-        """By stage, since the last call; empty where there was no step."""
-        clips, *openings = self.dist.sum(self.sums).tolist()
+        """Return the mean by stage since the last call; empty without steps."""
+        clips, *gate_sums = self.dist.all_reduce(self.sums).tolist()
         self.sums = torch.zeros_like(self.sums)
         by_stage: dict[str, list[float]] = {}
-        for stage, opening in zip(self.stages, openings, strict=True):
-            by_stage.setdefault(stage, []).append(opening / max(clips, 1))
-        return {stage: sum(v) / len(v) for stage, v in by_stage.items()} if clips else {}
+        for stage, gate_sum in zip(self.stages, gate_sums, strict=True):
+            by_stage.setdefault(stage, []).append(gate_sum / max(clips, 1))
+        return {stage: sum(means) / len(means) for stage, means in by_stage.items()} if clips else {}
 
 
 class ProgressLogger(Callback):
-    """A line each `interval` steps and at an epoch's end; a bar on a terminal."""
+    """Logs a line every `interval` steps and two per epoch; shows a progress bar on a terminal."""
 
     def __init__(self, monitors: Sequence[Monitor], interval: int, end_epoch: int) -> None:
         self.monitors = monitors
@@ -178,32 +169,27 @@ class ProgressLogger(Callback):
 
     def on_step(self, report: StepReport) -> None:
         if self.bar is None:
-            # disable=None: no bar where standard error is not a terminal
-            hidden = None if logger.isEnabledFor(logging.INFO) else True
-            self.bar = tqdm(
-                total=report.n_steps, initial=report.step, unit="step", leave=False, disable=hidden
-            )
+            hidden = None if logger.isEnabledFor(logging.INFO) else True  # None: only on a terminal
+            self.bar = tqdm(total=report.num_steps, initial=report.step, leave=False, disable=hidden)
         self.bar.update()
         for monitor in self.monitors:
             monitor.on_step(report)
         done = report.step + 1
-        if done % self.interval == 0 or done == report.n_steps:
-            parts = "  ".join(monitor.describe() for monitor in self.monitors)
-            logger.info(
-                "epoch %d/%d step %d/%d  %s", report.epoch, self.end_epoch, done, report.n_steps, parts
-            )
+        if done % self.interval == 0 or done == report.num_steps:
+            summary = "  ".join(monitor.describe() for monitor in self.monitors)
+            progress = (report.epoch, self.end_epoch, done, report.num_steps)
+            logger.info("epoch %d/%d step %d/%d  %s", *progress, summary)
 
     def on_epoch(self, report: EpochReport) -> None:
         self.close()
-        waiting = f", {report.waited_seconds / report.train_seconds:.1%} of it waiting for clips"
-        for name, result, seconds, remark in (
-            ("train", report.train, report.train_seconds, waiting),
-            ("val", report.val, report.val_seconds, ""),
-        ):
-            logger.info(
-                "epoch %d/%d %s  loss %.4f  top-1 %.3f  top-5 %.3f  (%.1f s%s)",
-                *(report.epoch, self.end_epoch, name, result.loss, result.top1, result.top5, seconds, remark),
-            )
+        data_time = f", data time {report.data_time / report.train_seconds:.1%}"
+        self._log(report.epoch, "train", report.train, f"{report.train_seconds:.1f} s{data_time}")
+        self._log(report.epoch, "val", report.val, f"{report.val_seconds:.1f} s")
+
+    def _log(self, epoch: int, split: str, metrics: Metrics, time: str) -> None:
+        message = "epoch %d/%d %s  loss %.4f  top-1 %.3f  top-5 %.3f  (%s)"
+        values = (metrics.loss, metrics.top1, metrics.top5)
+        logger.info(message, epoch, self.end_epoch, split, *values, time)
 
     def close(self) -> None:
         if self.bar is not None:
@@ -212,65 +198,53 @@ class ProgressLogger(Callback):
 
 
 class CSVLogger(Callback):
-    """`train_results_s0001.csv` and `val_results_s0001.csv`: a row an epoch, flushed; s is the first epoch.
-
-    Training's also has the speeds (clips a second), `Batches` (`12*8x16x112x112`: so many steps of that shape, and so
-    on), and a column for each stage with gates.
-    """
+    """Writes `train_results_s0001.csv` and `val_results_s0001.csv`, one row per epoch, named after the first epoch."""
 
     def __init__(self, folder: Path, first_epoch: int, gate_names: Sequence[str] = ()) -> None:
-        self.gated_stages = list(dict.fromkeys(stages_of(gate_names)))
-        names = [f"{name}_results_s{first_epoch:04d}.csv" for name in ("train", "val")]
-        self.train, self.val = (Table(folder / name) for name in names)
+        self.gated_stages = list(dict.fromkeys(gate_stages(gate_names)))
+        self.train_path, self.val_path = (
+            folder / f"{split}_results_s{first_epoch:04d}.csv" for split in ("train", "val")
+        )
 
     def on_epoch(self, report: EpochReport) -> None:
-        extra = {"LRSchedule": report.learning_rate, "Seconds": round(report.train_seconds, 2)}
-        for column, name in SPEED_COLUMNS.items():
-            extra[column] = f"{report.speeds[name]:.4g}" if report.speeds else ""
-        extra["Batches"] = describe_batches(report.batches)
+        row = _metrics_row(report.epoch, report.train)
+        row |= {"LR": report.lr, "Seconds": round(report.train_seconds, 2)}
+        for name, column in THROUGHPUT_COLUMNS.items():
+            row[column] = f"{report.throughput[name]:.4g}" if report.throughput else ""
+        row["Batches"] = format_batches(report.batches)
         for stage in self.gated_stages:
-            extra[GATES_COLUMN + stage] = f"{report.gates[stage]:.4f}" if report.gates else ""
-        self.train.add([_row(report.epoch, report.train) | extra])
-        self.val.add([_row(report.epoch, report.val) | {"Seconds": round(report.val_seconds, 2)}])
-        self.on_save()
-
-    def on_save(self) -> None:
-        self.train.write()
-        self.val.write()
+            row[GATES_COLUMN + stage] = f"{report.gates[stage]:.4f}" if report.gates else ""
+        append_row(self.train_path, row)
+        val_row = _metrics_row(report.epoch, report.val) | {"Seconds": round(report.val_seconds, 2)}
+        append_row(self.val_path, val_row)
 
 
-SPEED_COLUMNS = {"Reading": "r", "Forward": "f", "Backward": "b"}
-GATES_COLUMN = "Gates "  # and the stage
-
-
-def describe_batches(batches: Mapping[BatchShape, int]) -> str:
-    """`12*8x16x112x112 11*16x16x80x80`: steps of each shape."""
+def format_batches(batches: Mapping[BatchShape, int]) -> str:
+    """Return the number of steps of each shape, `12*8x16x112x112 11*16x16x80x80`."""
     return " ".join(f"{steps}*{shape}" for shape, steps in batches.items())
 
 
-def _row(epoch: int, result: Averages) -> dict[str, float]:
-    return {"Epoch": epoch, "Top1": result.top1, "Top5": result.top5, "Loss": result.loss}
+def _metrics_row(epoch: int, metrics: Metrics) -> dict[str, float | str]:
+    return {"Epoch": epoch, "Top1": metrics.top1, "Top5": metrics.top5, "Loss": metrics.loss}
 
 
 class TensorBoardLogger(Callback):
-    """What an epoch came to, for TensorBoard: scalars, and as text the shapes of its batches."""
+    """Writes the result of each epoch as TensorBoard scalars, and its batch shapes as text."""
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  an optional package
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  optional
 
         self.writer = SummaryWriter(folder)
 
     def on_epoch(self, report: EpochReport) -> None:
-        for split, result in (("train", report.train), ("val", report.val)):
-            for name, value in result._asdict().items():
-                self.writer.add_scalar(f"{name}/{split}", value, report.epoch)
-        self.writer.add_scalar("learning_rate", report.learning_rate, report.epoch)
-        for column, name in SPEED_COLUMNS.items():
-            if report.speeds:
-                self.writer.add_scalar(f"clips_a_second/{column.lower()}", report.speeds[name], report.epoch)
-        for stage, opening in report.gates.items():
-            self.writer.add_scalar(f"gates/{stage}", opening, report.epoch)
-        self.writer.add_text("batches", describe_batches(report.batches), report.epoch)
+        scalars = {"lr": report.lr}
+        for split, metrics in (("train", report.train), ("val", report.val)):
+            scalars |= {f"{name}/{split}": value for name, value in metrics._asdict().items()}
+        scalars |= {f"throughput/{name}": rate for name, rate in report.throughput.items()}
+        scalars |= {f"gates/{stage}": mean for stage, mean in report.gates.items()}
+        for tag, value in scalars.items():
+            self.writer.add_scalar(tag, value, report.epoch)
+        self.writer.add_text("batches", format_batches(report.batches), report.epoch)
         self.writer.flush()
 
     def close(self) -> None:
@@ -278,23 +252,18 @@ class TensorBoardLogger(Callback):
 
 
 class CorruptSampleLogger(Callback):
-    """`bad_samples.csv`: the clips that could not be read and why, where there are any."""
+    """Writes `bad_samples.csv`: clips that could not be read, and why."""
 
     def __init__(self, path: Path) -> None:
-        self.table = Table(path)
+        self.path = path
 
     def on_step(self, report: StepReport) -> None:
-        self._write(report.epoch, report.bad, "unreadable clip, replaced")
+        self._write(report.epoch, report.corrupt, "corrupt sample skipped")
 
     def on_epoch(self, report: EpochReport) -> None:
-        self._write(report.epoch, report.unread, "left out of validation")
+        self._write(report.epoch, report.val_corrupt, "corrupt validation sample skipped")
 
-    def _write(self, epoch: int, samples: Sequence[BadSample], said: str) -> None:
+    def _write(self, epoch: int, samples: Sequence[BadSample], message: str) -> None:
         for sample in samples:
-            logger.warning("%s: %s", said, sample.reason)
-        if samples:
-            self.table.add([{"Epoch": epoch, "Video": video, "Reason": reason} for video, reason in samples])
-            self.table.write()
-
-    def on_save(self) -> None:
-        self.table.write()
+            logger.warning("%s: %s", message, sample.reason)
+            append_row(self.path, {"Epoch": epoch, "Video": sample.video, "Reason": sample.reason})

@@ -1,56 +1,52 @@
-"""CSV files of a run: they grow by whole rows, and lose those that no checkpoint has."""
+"""CSV files of a run: append rows, and drop those after the resume point."""
 
 import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.common.atomic_io import atomic_append, atomic_write
+from data.common.atomic_io import atomic_write
 from data.common.cli import sanitize
 
-TABLES = "results_s[0-9]*.csv"  # one a start, named after its first epoch; other files are not the run's
+RESULTS = "results_s[0-9]*.csv"  # after train_ or val_; one file per start, named after its first epoch
 
 
-class Table:
-    """A CSV file that grows by whole rows. Those that could not be written wait for the next `write`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.waiting = ""
-
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.header = _csv_line(rows[0].keys())
-        self.waiting += "".join(_csv_line(row.values()) for row in rows)
-
-    def write(self) -> None:
-        if self.waiting:
-            atomic_append(self.path, self.header, self.waiting)
-            self.waiting = ""
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row and flush it to disk; a new file begins with the header."""
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def _csv_line(values: Iterable[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerow(values)
-    return text.getvalue()
-
-
-def cut_results(folder: Path, first_epoch: int) -> None:
-    """Drop the rows from `first_epoch` on of all runs before, so that no epoch stands twice; atomic for each file."""
-    for path in (path for split in ("train", "val") for path in folder.glob(f"{split}_{TABLES}")):
+def truncate_results(folder: Path, first_epoch: int) -> None:
+    """Drop the rows of `first_epoch` and later, and partial rows left by a kill, so that no epoch is duplicated."""
+    for path in (path for split in ("train", "val") for path in folder.glob(f"{split}_{RESULTS}")):
         with path.open(newline="") as file:
             header, *rows = file.read().splitlines(keepends=True) or [""]
         kept = [row for row in rows if row.endswith("\n") and _epoch_of(row, path) < first_epoch]
-        if not header.endswith("\n"):  # a kill left half of it
+        if not header.endswith("\n"):
             path.unlink()
         elif len(kept) < len(rows):
             atomic_write(path, "".join([header, *kept]))
 
 
+def _epoch_of(row: str, path: Path) -> int:
+    epoch = row.split(",", maxsplit=1)[0]
+    if not epoch.isdecimal():
+        raise ValueError(f"{path}: row {sanitize(row, 80)!r} does not begin with an epoch number")
+    return int(epoch)
+
+
 def validation_scores(folder: Path) -> dict[int, float]:
-    """Epoch -> top-1, of the rows of all runs before."""
+    """Return epoch -> validation top-1 from all results files of a folder."""
     scores: dict[int, float] = {}
-    for path in folder.glob(f"val_{TABLES}"):
+    for path in folder.glob(f"val_{RESULTS}"):
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 try:
@@ -58,10 +54,3 @@ def validation_scores(folder: Path) -> dict[int, float]:
                 except (KeyError, TypeError, ValueError):
                     raise ValueError(f"{path}: {sanitize(row)} is not a row Epoch,Top1,Top5,Loss") from None
     return dict(sorted(scores.items()))
-
-
-def _epoch_of(row: str, path: Path) -> int:
-    epoch = row.split(",", maxsplit=1)[0]
-    if not epoch.isdecimal():
-        raise ValueError(f"{path}: {row.strip()[:80]!r} does not begin with the number of an epoch")
-    return int(epoch)

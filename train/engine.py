@@ -1,4 +1,4 @@
-"""The training loop. It acts; callbacks observe, through the frozen report of each step."""
+"""The training loop: `Trainer.train_epoch` and `Trainer.evaluate`. Callbacks observe it through its step reports."""
 
 import logging
 import time
@@ -15,211 +15,204 @@ from data.video_iterator import BadSample, Batch
 from train.input_norm import ClipNormalizer
 from train.lr_schedule import LRSchedule
 from train.metrics import batch_metric_sums, zero_metric_sums
-from train.mixup import MixupCutmix, mixed_sums
+from train.mixup import MixupCutmix, mixed_metric_sums
 from train.multigrid import Step
-from train.optimizer import set_learning_rate
-from train.parallel.batch_norm import freeze
-from train.parallel.devices import num_replicas, oom_as
+from train.optimizer import set_lr
+from train.parallel.batch_norm import freeze_batchnorm
+from train.parallel.data_parallel import num_replicas
+from train.parallel.devices import oom_as
+from train.parallel.distributed import DDPModel
 from train.parallel.prefetcher import DevicePrefetcher
-from train.parallel.step_timer import StepTimer, Times, clock_of
+from train.parallel.step_timer import StepTimer, StepTimes
 
 logger = logging.getLogger(__name__)
 
-AUTOCAST = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-LOWEST_SCALE = 2.0**-14  # the fp16 scaler starts at 2^16 and halves with each skipped step: thirty in a row
+AUTOCAST_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MIN_LOSS_SCALE = 2.0**-14  # GradScaler starts at 2^16 and halves with each skipped step: 30 in a row
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on; the message says where it stopped and why."""
+    """The run cannot continue; the message says where it stopped and why."""
 
 
 class StepOutOfMemoryError(TrainingError):
-    """A step takes more memory than there is."""
+    """A step needs more memory than the device has."""
 
 
-class UnreadableClipsError(TrainingError):
-    """It is the clips that cannot be read: the state is the one after the last step, and as good as any."""
+class CorruptSamplesError(TrainingError):
+    """Too many clips cannot be read; the state after the last step is still good."""
 
 
-def unreadable_in_validation(sample: BadSample) -> UnreadableClipsError:
-    return UnreadableClipsError(
-        f"validation: {sample.reason}; --skip-bad-samples goes on without such videos"
-    )
+def corrupt_validation_error(sample: BadSample) -> CorruptSamplesError:
+    hint = "--skip-bad-samples continues without such videos"
+    return CorruptSamplesError(f"validation: {sample.reason}; {hint}")
 
 
 class StepReport(NamedTuple):
-    """What a step did. `shape` is that of the whole batch, `bad` what could not be read of it.
+    """The result of a step. `shape`: of the batch over all ranks. `corrupt`: its samples that could not be read.
 
-    On the device, and summed over this process's clips: `sums` `(4,)` (see train.metrics) and `openings` `(gates,)`.
-    `waited`: seconds until the batch was there. `times` are those of the steps that the device has done since the last
-    report: on the CPU this one, on a GPU, for which nothing waits, most often the one before.
+    Sums over this rank's clips, on the device: `sums` `(4,)` (see train.metrics) and `gate_sums` `(gates,)`.
+    `data_time`: seconds spent waiting for the batch. `times`: of the steps that the device has completed since the last
+    report; on a GPU, which is not waited for, usually the previous one.
     """
 
     epoch: int
     step: int  # from 0
-    n_steps: int
+    num_steps: int
     shape: BatchShape
-    learning_rate: float
+    lr: float
     sums: Tensor
-    openings: Tensor
-    waited: float
-    times: Times
-    bad: Sequence[BadSample]
+    gate_sums: Tensor
+    data_time: float
+    times: StepTimes
+    corrupt: Sequence[BadSample]
 
 
 @dataclass
 class Trainer:
-    """A network and what updates it. `network` may be wrapped for several GPUs or compiled.
+    """A network, maybe wrapped for several GPUs or compiled, and what updates it.
 
-    With several `processes` each computes its part of a batch, and the average of their gradients is the gradient of
-    the mean loss over the batch.
-    `validated` is the network whose score counts, wrapped likewise: itself, or one whose weights are an average of its.
-    A batch goes through in `accumulate` parts, or fewer where a part would be a single clip.
+    Of `world_size` ranks each computes its shard of a batch; DDP averages the gradients. `eval_network` is validated:
+    the network itself or its EMA, wrapped likewise. A batch is split into up to `accumulate` micro-batches of at least
+    two clips.
     """
 
     network: nn.Module
-    validated: nn.Module
+    eval_network: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    learning_rate: LRSchedule
+    lr_schedule: LRSchedule
     normalization: ClipNormalizer
-    regularisation: MixupCutmix
+    mixup: MixupCutmix
     device: torch.device
     precision: str
     accumulate: int
     clip_grad_norm: float | None
     log_gates: bool
     freeze_batchnorm: bool = False
-    processes: int = 1
-    copier: DevicePrefetcher = field(init=False)
+    world_size: int = 1
+    prefetcher: DevicePrefetcher = field(init=False)
     timer: StepTimer = field(init=False)
-    unchecked: list[tuple[str, Tensor]] = field(default_factory=list)  # steps whose loss nobody has looked at
+    unchecked: list[tuple[str, Tensor]] = field(default_factory=list)  # steps whose loss was not checked yet
 
     def __post_init__(self) -> None:
-        self.copier = DevicePrefetcher(self.device)
-        self.timer = StepTimer(clock_of(self.device))
+        self.prefetcher = DevicePrefetcher(self.device)
+        self.timer = StepTimer(self.device)
 
     def train_epoch(
         self, epoch: int, steps: Sequence[Step], batches: Iterable[Batch], first_step: int = 0
     ) -> Iterator[StepReport]:
-        """Train an epoch from `first_step`; each step is reported when it is done."""
+        """Train an epoch from `first_step` on; yield a report after each step."""
         self.network.train()
         if self.freeze_batchnorm:
-            freeze(self.network)
-        asked = time.perf_counter()
+            freeze_batchnorm(self.network)
+        requested_at = time.perf_counter()
         for step, batch in enumerate(batches, start=first_step):
-            waited = time.perf_counter() - asked
+            data_time = time.perf_counter() - requested_at
             phase, shape = steps[step]
+            where = f"epoch {epoch}, step {step + 1}"
             if batch.bad and len(batch.labels) == 0:
-                raise UnreadableClipsError(
-                    f"epoch {epoch}, step {step + 1}: no clip could be read, {batch.bad[-1].reason}"
-                )
-            rate = self.learning_rate.at(epoch, step, len(steps), phase)
-            set_learning_rate(self.optimizer, rate)
-            place = f"epoch {epoch}, step {step + 1}, batch {shape}, learning rate {rate:.4g}"
-            short = (
-                "out of memory; --accumulate 2, --activation-checkpointing or a lower --batch-size may help"
-            )
+                raise CorruptSamplesError(f"{where}: no clip could be read, {batch.bad[-1].reason}")
+            lr = self.lr_schedule.at(epoch, step, len(steps), phase)
+            set_lr(self.optimizer, lr)
+            where += f", batch {shape}, learning rate {lr:.4g}"
+            oom = f"{where}: out of memory; --accumulate 2, --activation-checkpointing or a lower --batch-size may help"
             try:
-                with oom_as(StepOutOfMemoryError, f"{place}: {short}"):
-                    sums, openings = self._update(batch, shape.batch, epoch, step)
-            except ValueError as error:  # torch's, where a norm has one value a channel
-                raise TrainingError(f"{place}: {error}; raise --batch-size or --clip-size") from error
-            self.unchecked.append((place, sums))
+                with oom_as(StepOutOfMemoryError, oom):
+                    sums, gate_sums = self._update(batch, shape.batch, epoch, step)
+            except ValueError as error:  # of BatchNorm with one value per channel
+                raise TrainingError(f"{where}: {error}; raise --batch-size or --clip-size") from error
+            self.unchecked.append((where, sums))
             if self.device.type == "cpu":
                 self.check_finite()
-            times = self.timer.read()
-            yield StepReport(epoch, step, len(steps), shape, rate, sums, openings, waited, times, batch.bad)
-            asked = time.perf_counter()
+            times, skipped = self.timer.read(), batch.bad
+            yield StepReport(epoch, step, len(steps), shape, lr, sums, gate_sums, data_time, times, skipped)
+            requested_at = time.perf_counter()
 
-    def _update(self, batch: Batch, clips: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Train with this process's part of a batch of `clips` clips, which may be none."""
-        self.timer.start(clips)
-        mixed = self.regularisation.mix(*self._on_device(batch), epoch, step)
+    def _update(self, batch: Batch, num_clips: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Train on this rank's shard, maybe empty, of a batch of `num_clips` clips. Returns metric and gate sums."""
+        self.timer.start(num_clips)
+        mixed = self.mixup.mix(*self._to_device(batch), epoch, step)
         self.optimizer.zero_grad(set_to_none=True)
-        sums, openings = zero_metric_sums(self.device), []
-        parts = list(mixed.parts(self._part_size(len(mixed.labels))))
-        for number, part in enumerate(parts, start=1):
-            with self._gradients_kept(last=number == len(parts)):
-                logits, opening = self._forward(self.network, part.clips)
-                loss = self.regularisation.loss(logits, part)  # 0 where this process sits out
+        sums, gates = zero_metric_sums(self.device), []
+        micro_batches = list(mixed.micro_batches(self._micro_batch_size(len(mixed.labels))))
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            with self._no_sync_unless(number == len(micro_batches)):
+                logits, gate_values = self._forward(self.network, micro_batch.clips)
+                loss = self.mixup.loss(logits, micro_batch)  # a sum over clips; 0 on an idle rank
                 self.timer.forward_done()
-                self.scaler.scale(loss * (self.processes / clips)).backward()
-            sums += mixed_sums(logits.detach(), part, loss.detach() / max(len(part.labels), 1))
-            openings.append(opening.detach())
+                self.scaler.scale(loss * (self.world_size / num_clips)).backward()
+            mean_loss = loss.detach() / max(len(micro_batch.labels), 1)
+            sums += mixed_metric_sums(logits.detach(), micro_batch, mean_loss)
+            gates.append(gate_values.detach())
             self.timer.backward_done()
-        self._apply_gradient()
-        self.timer.backward_done()
-        return sums, torch.cat(openings).sum(dim=0)
-
-    def _part_size(self, clips: int) -> int:
-        return max(1, -(-clips // num_replicas(clips, self.accumulate)))
-
-    def _gradients_kept(self, last: bool) -> AbstractContextManager:
-        """Within, gradients of several processes stay their own until the last part of a batch adds them all up."""
-        return nullcontext() if last or self.processes == 1 else self.network.parallel.no_sync()
-
-    def _apply_gradient(self) -> None:
         if self.clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.timer.backward_done()
+        return sums, torch.cat(gates).sum(dim=0)
 
-    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The network's input `(B, 3, T, H, W)` and labels."""
-        clips, labels = self.copier(batch.clips, batch.labels)
+    def _micro_batch_size(self, num_clips: int) -> int:
+        return max(1, -(-num_clips // num_replicas(num_clips, self.accumulate)))
+
+    def _no_sync_unless(self, last: bool) -> AbstractContextManager[None]:
+        """Return a context in which DDP accumulates gradients; ranks exchange them with the last micro-batch."""
+        return self.network.no_sync() if isinstance(self.network, DDPModel) and not last else nullcontext()
+
+    def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the network's input `(B, 3, T, H, W)` and the labels `(B,)`."""
+        clips, labels = self.prefetcher(batch.clips, batch.labels)
         return self.normalization(clips), labels
 
     def _forward(self, network: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits in fp32 `(B, classes)`, openings of the gates `(B, gates)`."""
-        dtype = AUTOCAST[self.precision]
+        """Return logits `(B, classes)` in fp32 and gate values `(B, gates)`."""
+        dtype = AUTOCAST_DTYPES[self.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
             if self.log_gates:
-                logits, openings = network(clips, return_gates=True)
+                logits, gates = network(clips, return_gates=True)
             else:
-                logits, openings = network(clips), clips.new_zeros(len(clips), 0)
-        return logits.float(), openings
+                logits, gates = network(clips), clips.new_zeros(len(clips), 0)
+        return logits.float(), gates
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Batch], skip_bad_samples: bool) -> tuple[Tensor, list[BadSample]]:
-        """Sums `(4,)` over all clips, and what could not be read: an error unless it may be skipped."""
-        self.validated.eval()
+    def evaluate(self, batches: Iterable[Batch], skip_bad_samples: bool) -> tuple[Tensor, list[BadSample]]:
+        """Return metric sums `(4,)` over all clips, and the corrupt samples, which raise unless skipped."""
+        self.eval_network.eval()
         sums = zero_metric_sums(self.device)
-        bad: list[BadSample] = []
+        corrupt: list[BadSample] = []
         for batch in batches:
-            bad += batch.bad
+            corrupt += batch.bad
             if batch.bad and not skip_bad_samples:
-                raise unreadable_in_validation(batch.bad[0])
+                raise corrupt_validation_error(batch.bad[0])
             if len(batch.labels):
-                clips, labels = self._on_device(batch)
-                short = "validation: out of memory; a lower --batch-size may help"
-                with oom_as(StepOutOfMemoryError, short):
-                    logits, _ = self._forward(self.validated, clips)
+                clips, labels = self._to_device(batch)
+                oom = "validation: out of memory; a lower --batch-size may help"
+                with oom_as(StepOutOfMemoryError, oom):
+                    logits, _ = self._forward(self.eval_network, clips)
                 sums += batch_metric_sums(logits, labels, nn.functional.cross_entropy(logits, labels))
-        return sums, bad
+        return sums, corrupt
 
     def check_finite(self) -> None:
-        """Stop at a loss that is no number, or where fp16 has skipped steps for long, or has spoilt a norm's running
-        statistics for good. Waits for a GPU.
+        """Raise TrainingError if a loss since the last check is not finite, or fp16 has broken the run: by a collapsed
+        loss scale, or by BatchNorm running statistics, which skipped steps update too. Waits for a GPU.
         """
         steps, self.unchecked = self.unchecked, []
         if not steps:
             return
-        if self.scaler.is_enabled():
-            if self.scaler.get_scale() < LOWEST_SCALE:
+        if not self.scaler.is_enabled():
+            finite = torch.isfinite(torch.stack([sums for _, sums in steps])).all(dim=1).tolist()
+            if not all(finite):
+                where, _ = steps[finite.index(False)]
                 raise TrainingError(
-                    f"{steps[-1][0]}: fp16 has skipped every step for long; --precision bf16 may help"
-                )
-            statistics = [value for value in self.network.buffers() if value.is_floating_point()]
-            if statistics and not torch.stack(torch._foreach_norm(statistics)).isfinite().all():
-                raise TrainingError(
-                    f"{steps[-1][0]}: running statistics of a norm are not finite; --precision bf16 may help"
+                    f"{where}: the loss is not finite; a lower --lr-base or --clip-grad-norm may help"
                 )
             return
-        finite = torch.isfinite(torch.stack([sums for _, sums in steps])).all(dim=1).tolist()
-        if not all(finite):
-            place, _ = steps[finite.index(False)]
-            raise TrainingError(
-                f"{place}: the loss is not finite; a lower --lr-base or --clip-grad-norm may help"
-            )
+        where, _ = steps[-1]
+        hint = "--precision bf16 may help"
+        if self.scaler.get_scale() < MIN_LOSS_SCALE:
+            raise TrainingError(f"{where}: loss scale collapsed: 30 consecutive skipped steps; {hint}")
+        stats = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
+        if stats and not torch.stack(torch._foreach_norm(stats)).isfinite().all():
+            raise TrainingError(f"{where}: BatchNorm running stats contain NaN/Inf; {hint}")

@@ -96,7 +96,7 @@ def write_onnx(model: InferenceModel, path: Path, metadata: Metadata) -> None:
 
 
 def read_onnx(_: InferenceModel, path: Path) -> LogitsFunction:
-    from onnxruntime import InferenceSession  # type: ignore[import-untyped]  # noqa: PLC0415  only for ONNX
+    from onnxruntime import InferenceSession  # noqa: PLC0415  only for ONNX
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda clips: torch.from_numpy(session.run(["logits"], {"clips": clips.numpy()})[0])
@@ -169,11 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("-o", "--output", type=Path, required=True, metavar="FILE", help=text)
     arguments = parser.parse_args(argv)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
+    with parser.one_line_errors(ImportError):
         model = load_inference_model(arguments.checkpoint, torch.device("cpu"), "fp32")
         difference = export(model, arguments.output)
-    except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
     network, length, size = model.options.network, model.options.clip_length, model.options.clip_size
     megabytes = arguments.output.stat().st_size / 1e6
     shape = f"{len(model.classes)} classes, clips of {length}x{size}x{size}"

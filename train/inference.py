@@ -71,7 +71,7 @@ def load_inference_model(path: Path, device: torch.device, precision: str | None
         network.load_state_dict(checkpoint["state_dict"])
         normalization = ClipNormalizer.from_dict(checkpoint["normalization"])
         epoch, dataset = checkpoint["epoch"], checkpoint["dataset"]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a checkpoint of a training run: {error!r}") from error
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: incompatible checkpoint: {error}") from error

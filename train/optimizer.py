@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 OPTIMIZERS = ("sgd", "adamw")
 OPTIMIZER_SLOTS = {"sgd": 1, "adamw": 2}  # state tensors per parameter
@@ -75,18 +75,14 @@ def is_fine_tuning(optimizer_state: Mapping[str, Any]) -> bool:
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Load the state tensors of a checkpoint; LRs and multipliers stay those of this run's options.
 
-    The tensors get the memory format of their parameters, which fused kernels need. Raises ValueError where sizes
-    differ.
+    The tensors get the memory format of their parameters, which fused kernels need.
     """
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            if name == "step" or value is None:
-                continue
-            if not isinstance(value, Tensor) or value.shape != parameter.shape:
-                raise ValueError("the optimizer state does not have the shapes of the parameters")
-            state[name] = torch.empty_like(parameter).copy_(value)
+            if name != "step":
+                state[name] = torch.empty_like(parameter).copy_(value.view_as(parameter))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

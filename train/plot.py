@@ -53,7 +53,6 @@ def read_rows(folder: Path, split: str) -> list[Row]:
 
 def _parse_row(row: Mapping[str, str]) -> Row:
     numbers = {name: float(text or "nan") for name, text in row.items() if name != "Batches"}
-    numbers |= {name: float(row[name]) for name in METRICS}
     return {**numbers, "Epoch": int(row["Epoch"]), "Batches": parse_batches(row.get("Batches", ""))}
 
 
@@ -107,20 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m train.plot", description=__doc__.split("\n\n")[1])
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RESULTS_DIR", help="results folder of a run")
-    add(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("curves.png"),
-        metavar="FILE",
-        help="figure to write (default: curves.png)",
-    )
+    text = "figure to write (default: curves.png)"
+    add("-o", "--output", type=Path, default=Path("curves.png"), metavar="FILE", help=text)
     add("--schedule", type=Path, metavar="FILE", help="also plot the schedule of the run")
     arguments = parser.parse_args(argv)
     runs: list[Path] = arguments.runs
     if arguments.schedule and len(runs) > 1:
         parser.error(f"--schedule: needs a single run, not {len(runs)}")
-    try:
+    with parser.one_line_errors():
         if arguments.schedule:
             plot_schedule(*read_schedule(runs[0]), arguments.schedule)
             print(f"schedule: {arguments.schedule}")
@@ -134,8 +127,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{path}: best val {scores} (epoch {best['Epoch']})")
             for result in sorted([*path.glob(f"val_{RESULTS}"), *path.glob("*_best.pth")]):
                 print(f"  {result}")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
     print(f"figure: {arguments.output}")
     return 0
 

@@ -1,54 +1,55 @@
-"""Stopping in order: the first SIGTERM or SIGINT asks the run to save and end, the second ends it at once."""
+"""Signal handling: the first SIGTERM or SIGINT saves and stops the run, the second exits at once."""
 
 import logging
 import signal
 import time
 from collections.abc import Sequence
 from types import FrameType
+from typing import Self
 
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-ECHO = 1.0  # seconds: launchers pass on a signal that the batch system has sent to every process already
+SIGNAL_DEBOUNCE_S = 1.0  # launchers forward a signal that the batch system has already sent to every process
 
 
 class StoppedError(Exception):
-    """The run was asked to stop, by the signal `number`."""
+    """The run was asked to stop by a signal."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"signal {number}")
-        self.number = number
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"signal {signum}")
+        self.signum = signum
 
 
 class SignalHandler:
-    """Whether somebody asked to stop, and by which signal. In force within `with`."""
+    """Context manager that records the first of SIGNALS; a second one raises SystemExit."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.signum: int | None = None
+        self.received_at = 0.0
 
-    def __enter__(self) -> "SignalHandler":
-        self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+    def __enter__(self) -> Self:
+        self.previous = {signum: signal.signal(signum, self._handle) for signum in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler)
 
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.signal is None:
-            self.signal, self.since = number, time.monotonic()
-            logger.warning(
-                "%s: saving and stopping after this step; once more to leave now", signal.Signals(number).name
-            )
-        elif time.monotonic() - self.since > ECHO:
-            raise SystemExit(128 + number)
+    def _handle(self, signum: int, _: FrameType | None) -> None:
+        if self.signum is None:
+            self.signum, self.received_at = signum, time.monotonic()
+            name = signal.Signals(signum).name
+            logger.warning("%s: saving and stopping after this step; send it again to exit at once", name)
+        elif time.monotonic() - self.received_at > SIGNAL_DEBOUNCE_S:
+            raise SystemExit(128 + signum)
 
-    def asked(self) -> list[bool]:
-        """For each of SIGNALS, whether this process has received it."""
-        return [self.signal == number for number in SIGNALS]
+    def received(self) -> list[bool]:
+        """Return for each of SIGNALS whether this process received it."""
+        return [self.signum == signum for signum in SIGNALS]
 
-    def obey(self, counts: Sequence[int]) -> None:
-        """Raise StoppedError if somebody asked: `counts`, for each of SIGNALS, the processes that have received it."""
-        for number, count in zip(SIGNALS, counts, strict=True):
+    def raise_if_requested(self, counts: Sequence[int]) -> None:
+        """Raise StoppedError if any rank received a signal; `counts`: number of ranks, for each of SIGNALS."""
+        for signum, count in zip(SIGNALS, counts, strict=True):
             if count:
-                raise StoppedError(number)
+                raise StoppedError(signum)

@@ -1,10 +1,9 @@
-"""Everything that changes during a run, and its two beginnings: new, or as a checkpoint has it."""
+"""The state of a run: everything that changes while training, new or loaded from a checkpoint."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +13,22 @@ from train.checkpointing.checkpoint import error_context
 from train.ema import ModelEma
 from train.input_norm import ClipNormalizer
 from train.metrics import zero_metric_sums
-from train.optimizer import make_optimizer, param_roles, restore_optimizer, saved_roles
+from train.optimizer import make_optimizer, param_roles, restore_optimizer, saved_param_roles
+from train.options import Options
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class TrainState:
-    """Weights, momentum and the place in the run: `step` steps are done of the epoch after `epochs_done`.
+    """The state of a run after `epochs_done` epochs and `step` steps of the next.
 
-    `sums` `(4,)` and `bad_samples` are those of that epoch so far, `best_top1` is the best validation's.
-    `normalization` is what the weights are trained with. With several processes all have the same but `sums`, which
-    each keeps for its own clips.
+    `sums` `(4,)` and `bad_samples` are those of that epoch so far. All ranks have the same state but for `sums`, which
+    each counts for its own clips.
     """
 
     network: nn.Module
-    average: ModelEma
+    ema: ModelEma
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     normalization: ClipNormalizer
@@ -39,21 +38,27 @@ class TrainState:
     bad_samples: int = 0
     best_top1: float = -1.0
 
+    @property
+    def gate_names(self) -> list[str]:
+        """The blocks that have gates, such as `layer1.0`."""
+        return cast("list[str]", self.network.gate_names)
+
     def end_epoch(self) -> None:
+        """Count an epoch and reset what belongs to it."""
         self.epochs_done += 1
         self.step = 0
         self.bad_samples = 0
         self.sums = torch.zeros_like(self.sums)
 
-    def content(self, sums: Tensor) -> dict[str, Any]:
-        """This state's part of a checkpoint, plain values and tensors (see train.checkpointing.checkpoint.KEYS); `sums` over all."""
+    def state_dict(self, sums: Tensor) -> dict[str, Any]:
+        """Return the state's entries of a checkpoint; `sums` are those of all ranks."""
         return {
-            **self.average.content(),
+            **self.ema.checkpoint_entries(),
             "epoch": self.epochs_done,
             "step": self.step,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "normalization": self.normalization.plain(),
+            "normalization": self.normalization.to_dict(),
             "generators": {"cpu": torch.get_rng_state()},
             "metrics": {
                 "sums": sums.tolist(),
@@ -64,77 +69,55 @@ class TrainState:
 
 
 def init_state(
-    network: nn.Module,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
-    *,
-    weights: Path | None,
-    layout: str,
-    channel_order: str | None,
-    fine_tune: bool,
-    fine_tune_factor: float,
-    optimizer: str,
-    ema: float,
+    options: Options, network: nn.Module, scaler: torch.amp.GradScaler, device: torch.device
 ) -> TrainState:
-    """A state before the first step, its network on `device`, filled from a file of weights if one is given.
+    """Return the state before the first step, on `device`, with pretrained weights if `options` name them.
 
-    Clips are normalised as those that the weights were trained on, in `channel_order` if that is not None.
+    Clips are normalized as for those weights, in `options.channel_order` if that is not None.
     """
-    filled: Sequence[str] = []
+    loaded: Sequence[str] = []
     normalization = ClipNormalizer()
-    if weights is not None:
-        report = load_weights(network, weights, layout)
+    if options.pretrained_3d is not None:
+        report = load_weights(network, options.pretrained_3d, options.pretrained_format)
         logger.info("%s", report)
-        filled = report.loaded
+        loaded = report.loaded
         if report.normalization is not None:
-            with error_context(weights):
-                normalization = ClipNormalizer.of(report.normalization)
-    normalization = replace(normalization, channel_order=channel_order or normalization.channel_order)
+            with error_context(options.pretrained_3d):
+                normalization = ClipNormalizer.from_dict(report.normalization)
+    normalization = replace(normalization, channel_order=options.channel_order or normalization.channel_order)
     network.to(device)
-    made = make_optimizer(network, param_roles(network, filled, fine_tune), fine_tune_factor, optimizer)
-    return TrainState(
-        network=network,
-        average=ModelEma(network, made, ema),
-        optimizer=made,
-        scaler=scaler,
-        normalization=normalization,
-        sums=zero_metric_sums(device),
-    )
+    roles = param_roles(network, loaded, options.fine_tune)
+    optimizer = make_optimizer(network, roles, options.fine_tune_factor, options.optimizer)
+    ema = ModelEma(network, optimizer, options.ema_decay)
+    return TrainState(network, ema, optimizer, scaler, normalization, sums=zero_metric_sums(device))
 
 
 def load_state(
+    options: Options,
     network: nn.Module,
     scaler: torch.amp.GradScaler,
     device: torch.device,
-    *,
     checkpoint: Mapping[str, Any],
-    fine_tune_factor: float,
-    optimizer: str,
-    ema: float,
 ) -> TrainState:
-    """The state that a checkpoint holds, on `device`; ValueError where its weights are another network's."""
-    trained = checkpoint.get("trained")
+    """Return the state of a checkpoint, on `device`. Raises ValueError if its weights do not fit the network."""
+    trained = checkpoint.get("trained")  # the weights behind the EMA
     try:
         network.load_state_dict((trained or checkpoint)["state_dict"])
     except RuntimeError as error:
-        raise ValueError(f"the checkpoint does not fit the network: {error}") from None
+        raise ValueError(f"its weights do not fit the network: {error}") from None
     network.to(device)
-    roles = saved_roles(checkpoint["optimizer"])
-    restored = make_optimizer(network, roles, fine_tune_factor, optimizer)
-    restore_optimizer(restored, checkpoint["optimizer"])
-    average = ModelEma(network, restored, ema)
+    roles = saved_param_roles(checkpoint["optimizer"])
+    optimizer = make_optimizer(network, roles, options.fine_tune_factor, options.optimizer)
+    restore_optimizer(optimizer, checkpoint["optimizer"])
+    ema = ModelEma(network, optimizer, options.ema_decay)
     if trained:
-        average.restore(checkpoint["state_dict"], trained["ema_steps"])
-    if checkpoint["scaler"]:  # empty where the run so far was not in fp16
+        ema.restore(checkpoint["state_dict"], trained["ema_steps"])
+    if checkpoint["scaler"]:  # empty unless the run was in fp16
         scaler.load_state_dict(checkpoint["scaler"])
     torch.set_rng_state(checkpoint["generators"]["cpu"])
     metrics = checkpoint["metrics"]
     return TrainState(
-        network=network,
-        average=average,
-        optimizer=restored,
-        scaler=scaler,
-        normalization=ClipNormalizer.of(checkpoint["normalization"]),
+        *(network, ema, optimizer, scaler, ClipNormalizer.from_dict(checkpoint["normalization"])),
         sums=torch.tensor(metrics["sums"], dtype=torch.float64, device=device),
         epochs_done=checkpoint["epoch"],
         step=checkpoint["step"],

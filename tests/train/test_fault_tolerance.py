@@ -1,38 +1,40 @@
-"""What flaky machines did to runs before it was mended; `python -m tests.fault_injection` does it at random."""
+"""Faults of the machine during a run: a failing disk, files repaired or replaced, a jumping clock."""
 
 import ast
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.frame_store import FrameStore, FrameStoreError
-from tests.train.helpers import NAME, UNDISTURBED, assert_same_weights, damage, fails, folder, rows, train
-from train.checkpointing.checkpoint import load_checkpoint
-from train.checkpointing.manager import CheckpointManager
+from tests.synthetic_frames import make_stores
+from tests.train.conftest import make_dataset
+from tests.train.helpers import (
+    NAME,
+    REFERENCE,
+    assert_fails,
+    assert_same_run,
+    corrupt_store,
+    folder,
+    load,
+    train,
+)
 from train.engine import StepReport
 from train.run import Run
 
 
-@pytest.fixture
-def copied(stores: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(stores, tmp_path / "set" / stores.name)
+def corrupt_split_after_first_step(monkeypatch: pytest.MonkeyPatch, dataset: Path, split: str) -> None:
+    after_step = Run._after_step
 
-
-def damaged_within(monkeypatch: pytest.MonkeyPatch, dataset: Path, split: str) -> list[str]:
-    """Damage the stores of a set after the first step of a run; which ones is said once it has been done."""
-    done: list[str] = []
-    before = Run._after_step
-
-    def after_step(self: Run, report: StepReport) -> None:
-        before(self, report)
-        if (report.epoch, report.step) == (1, 0) and not done:
+    def corrupt(self: Run, report: StepReport) -> None:
+        after_step(self, report)
+        if (report.epoch, report.step) == (1, 0):
             lines = (dataset / "labels" / f"{split}.csv").read_text().splitlines()
-            done.extend(damage(dataset, split, row) for row in range(len(lines) - 1))
+            for row in range(len(lines) - 1):
+                corrupt_store(dataset, split, row)
 
-    monkeypatch.setattr(Run, "_after_step", after_step)
-    return done
+    monkeypatch.setattr(Run, "_after_step", corrupt)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +42,8 @@ def damaged_within(monkeypatch: pytest.MonkeyPatch, dataset: Path, split: str) -
     [("train", "epoch 1, step 2: no clip could be read, ", 1), ("val", "validation: ", 2)],
 )
 def test_a_disk_that_fails_within_an_epoch_loses_no_step(
-    copied: Path,
-    undisturbed: Path,
+    stores: Path,
+    reference_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -49,46 +51,38 @@ def test_a_disk_that_fails_within_an_epoch_loses_no_step(
     message: str,
     step: int,
 ) -> None:
-    whole = shutil.copytree(copied / "jpg", tmp_path / "whole")
+    dataset = shutil.copytree(stores, tmp_path / "set" / stores.name)
     results = tmp_path / "results"
     with monkeypatch.context() as patch:
-        damaged = damaged_within(patch, copied, split)
-        last = f"{NAME}_last.pth"
-        fails(
-            capsys, 1, message, "frames.db: file is not a database",
-            "--resume-epoch auto goes on from ", last,
-            run=lambda: train(copied, results, *UNDISTURBED, "--save-minutes", "0"),
+        corrupt_split_after_first_step(patch, dataset, split)
+        assert_fails(
+            capsys, 1, message, "frames.db: ", "--resume-epoch auto resumes from ", f"{NAME}_last.pth",
+            run=lambda: train(dataset, results, REFERENCE, "--save-minutes 0"),
         )  # fmt: skip
-    assert damaged
-    content = load_checkpoint(folder(results) / last)
-    assert (content["epoch"], content["step"]) == (0, step)
-    shutil.copytree(whole, copied / "jpg", dirs_exist_ok=True)
-    assert train(copied, results, *UNDISTURBED, "--resume-epoch", "auto") == 0
-    assert_same_weights(*(folder(place) / f"{NAME}_ep-0003.pth" for place in (results, undisturbed)))
-    assert rows(results, "val") == rows(undisturbed, "val")
+    last = load(results, "last")
+    assert (last["epoch"], last["step"]) == (0, step)
+    shutil.copytree(stores / "jpg", dataset / "jpg", dirs_exist_ok=True)
+    assert train(dataset, results, REFERENCE, "--resume-epoch auto") == 0
+    assert_same_run(results, reference_run)
 
 
-def test_what_was_unreadable_before_does_not_stop_a_run_whose_files_were_mended(
-    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_whose_corrupt_files_were_repaired_resumes(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = shutil.copytree(copied / "jpg", tmp_path / "whole")
+    dataset = shutil.copytree(stores, tmp_path / "set" / stores.name)
     for row in (0, 1):
-        store = Path(damage(copied, "train", row)) / "frames.db"
-        size = (whole / store.relative_to(copied / "jpg")).stat().st_size
-        store.write_bytes(bytes(size))  # of another size it would be another data set
-    message = "could not be read, more than --max-bad-samples 0.01 allows"
-    results = tmp_path / "results"
-    fails(capsys, 1, message, run=lambda: train(copied, results, "--end-epoch", "1", "--batch-size", "2"))
-    shutil.copytree(whole, copied / "jpg", dirs_exist_ok=True)
-    words = ["--end-epoch", "1", "--batch-size", "2", "--resume-epoch", "auto"]
-    assert train(copied, results, *words) == 0
+        store = Path(corrupt_store(dataset, "train", row)) / "frames.db"
+        size = (stores / store.relative_to(dataset)).stat().st_size
+        store.write_bytes(bytes(size))  # with another size it would be another dataset
+    message = "are corrupt, more than --max-bad-samples 0.01 allows"
+    results, flags = tmp_path / "results", "--end-epoch 1 --batch-size 2"
+    assert_fails(capsys, 1, message, run=lambda: train(dataset, results, flags))
+    shutil.copytree(stores / "jpg", dataset / "jpg", dirs_exist_ok=True)
+    assert train(dataset, results, flags, "--resume-epoch auto") == 0
 
 
-def test_a_store_whose_disk_is_lost_is_an_unreadable_one(
-    copied: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A network disk answers with ESTALE or EIO where it is asked whether there is a file."""
-    store = FrameStore(next(copied.glob("jpg/*/*")))
+def test_a_store_on_a_lost_network_disk_is_corrupt(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FrameStore(next(stores.glob("jpg/*/*")))
 
     def lost(path: Path, **_: bool) -> None:
         raise OSError(116, "Stale file handle", str(path))
@@ -98,42 +92,26 @@ def test_a_store_whose_disk_is_lost_is_an_unreadable_one(
         store.read([0])
 
 
-def test_a_best_one_that_found_no_space_is_followed_by_the_next_best(
-    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_reconverted_video_is_a_changed_dataset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = CheckpointManager._save
-    refused: Iterator[bool] = iter([True])
-
-    def save(self: CheckpointManager, path: Path) -> bool:
-        return not ("_best" in path.name and next(refused, False)) and before(self, path)
-
-    monkeypatch.setattr(CheckpointManager, "_save", save)
-    monkeypatch.setattr(
-        CheckpointManager,
-        "save_epoch",
-        lambda self, epoch, _, real=CheckpointManager.save_epoch: real(self, epoch, 1 / epoch),
-    )
-    assert train(stores, tmp_path, "--end-epoch", "2") == 0
-    best = load_checkpoint(folder(tmp_path) / f"{NAME}_best.pth")
-    assert (best["epoch"], best["metrics"]["best_top1"]) == (2, 0.5)
+    """Within an epoch its clips would differ from those planned; after an epoch it is a warning."""
+    dataset, results = make_dataset(tmp_path / "set", videos=4, classes="ab"), tmp_path / "results"
+    assert train(dataset, results, "--end-epoch 1") == 0
+    shutil.rmtree(dataset / "jpg" / "a" / "a0")
+    make_stores(dataset, {"a": ["a0"]}, n_frames=30)
+    torch.save(load(results, "ep-0001") | {"step": 1}, folder(results) / f"{NAME}_last.pth")
+    message = f"{NAME}_last.pth: the dataset changed since, cannot resume within an epoch"
+    assert_fails(capsys, 2, message, run=lambda: train(dataset, results, "--end-epoch 2 --resume-epoch auto"))
+    assert train(dataset, results, "--end-epoch 2 --resume-epoch 2") == 0
+    assert f"{NAME}_ep-0001.pth: the dataset changed since" in caplog.text
 
 
-def test_a_run_killed_while_it_wrote_its_last_file_leaves_nothing(stores: Path, tmp_path: Path) -> None:
-    """The best one was there, and from it the last: there was nothing left to train, and nobody tidied up."""
-    words = ["--end-epoch", "1", "--resume-epoch", "auto"]
-    assert train(stores, tmp_path, *words) == 0
-    last = folder(tmp_path) / f"{NAME}_ep-0001.pth"
-    leftover = last.rename(last.with_name(f".{last.name}.12345"))
-    assert train(stores, tmp_path, *words) == 0
-    assert last.exists()
-    assert not leftover.exists()
-
-
-def test_the_time_of_day_decides_nothing(repository: Path) -> None:
-    """Clocks jump: what is measured is monotonic, and no file is older or newer than another."""
+def test_the_wall_clock_decides_nothing(repository: Path) -> None:
+    """Times are monotonic, and no file is older or newer than another."""
     banned = {"time", "time_ns", "now", "utcnow", "today", "st_mtime", "st_mtime_ns", "st_ctime", "getmtime"}
     for package in ("network", "data", "train"):
-        for path in (repository / package).glob("*.py"):
+        for path in (repository / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 assert not (isinstance(node, ast.Attribute) and node.attr in banned), f"{path}:{node.lineno}"
                 if isinstance(node, ast.ImportFrom) and node.module == "time":

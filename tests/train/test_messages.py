@@ -1,139 +1,189 @@
-"""What goes wrong in a run, and what it says then."""
+"""Errors and warnings of a run: one line each, and what to do."""
 
 import csv
+import errno
+import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.commands import main_of
-from tests.synthetic_frames import make_stores
-from tests.train.helpers import damage, fails, folder, rows, train
+from tests.train.helpers import NAME, assert_fails, corrupt_store, epochs, folder, train
 from train.engine import Trainer
-
-labels_main = main_of("data.labels")
+from train.run_folder import exclusive_lock
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("flags", "message"),
     [
-        (["--network", "srtg_r3d_33"], "unknown network 'srtg_r3d_33'; the closest names are srtg_r3d_34"),
-        (["--network", "r3d_18", "--gates", "True"], "r3d_18 does not take gates"),
-        (
-            ["--num-classes", "51"],
-            "train.csv: has 3 classes where 51 are expected; --num-classes 3 accepts it",
-        ),
-        (["--labels", "/nowhere"], "label file train.csv: not found in /nowhere; --labels names its folder"),
-        (["--resume-epoch", "21"], "ir_csn_50_ep-0020.pth: there is no such checkpoint"),
-        (["--pretrained-3d", "/nowhere/w.pth"], "/nowhere/w.pth: there is no such checkpoint"),
-        (["--dataset", "/nowhere"], "/nowhere: --dataset must be a folder that holds jpg/"),
-        (["--clip-size", "18", "--short-cycles"], "clips of 12 pixels are too small, need at least 16"),
+        ("--network srtg_r3d_33", "unknown network 'srtg_r3d_33'; "),
+        ("--network r3d_18 --gates True", "r3d_18 "),
+        ("--num-classes 51", "train.csv: "),
+        ("--labels /nowhere", "/nowhere"),
+        ("--resume-epoch 21", f"{NAME}_ep-0020.pth: checkpoint not found, --resume-epoch 21 resumes from it"),
+        ("--pretrained-3d /nowhere/w.pth", "/nowhere/w.pth: "),
+        ("--dataset /nowhere", "/nowhere: "),
+        ("--clip-size 18 --short-cycles", "clips of 12 pixels are too small, need at least 16"),
     ],
 )
-def test_bad_input_ends_with_status_2_and_one_line(
-    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+def test_invalid_input_ends_with_exit_code_2_and_writes_nothing(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str, message: str
 ) -> None:
-    fails(capsys, 2, "train: error: ", message, run=lambda: train(stores, tmp_path, *words))
+    assert_fails(capsys, 2, "train: error: ", message, run=lambda: train(stores, tmp_path, flags))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_debug_mode_shows_the_traceback(stores: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown network"):
-        train(stores, tmp_path, "--network", "nothing", "--debug-mode")
+        train(stores, tmp_path, "--network nothing --debug-mode")
 
 
-def test_weights_of_which_nothing_fits(
+def test_a_folder_without_write_permission_is_named(stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = Path("/proc/results")  # root cannot write there either
+    assert_fails(capsys, 2, str(results), run=lambda: train(stores, results, "--end-epoch 1"))
+
+
+def test_weights_that_do_not_match_at_all(
     stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    counters = {"stem.1.num_batches_tracked": torch.tensor(7)}  # fits, and is worth nothing
-    torch.save({"encoder.weight": torch.zeros(3)} | counters, tmp_path / "w.pth")
-    fails(
-        capsys, 2, "w.pth: none of its 2 tensors has a name and shape of this network's",
-        run=lambda: train(stores, tmp_path / "results", "--pretrained-3d", str(tmp_path / "w.pth")),
-    )  # fmt: skip
+    torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "w.pth")
+    flags = f"--pretrained-3d {tmp_path / 'w.pth'}"
+    assert_fails(capsys, 2, "w.pth: none of its 1 tensors", run=lambda: train(stores, tmp_path / "r", flags))
 
 
-def test_loss_that_is_no_number_stops_the_run_and_says_where(
+def test_a_non_finite_loss_stops_the_run(
     stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fails(
+    assert_fails(
         capsys, 1, "epoch 1, step ", "batch 4x4x32x32, learning rate 1e+30", "the loss is not finite",
-        run=lambda: train(stores, tmp_path, "--lr-base", "1e30"),
+        run=lambda: train(stores, tmp_path, "--lr-base 1e30"),
     )  # fmt: skip
     assert not list(folder(tmp_path).glob("*.pth"))
 
 
-def test_too_little_memory_is_one_line_that_says_at_which_shape(
+def test_running_stats_corrupted_by_fp16_stop_the_run(
     stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A traceback, perhaps hours into a run: a cycle's largest shape may come late."""
-
-    def forward(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
-
-    monkeypatch.setattr("train.engine.Trainer._forward", forward)
-    fails(
-        capsys, 1, "epoch 1, step 1, batch 4x4x32x32", "out of memory; --accumulate 2",
-        run=lambda: train(stores, tmp_path),
-    )  # fmt: skip
-
-
-def test_running_statistics_that_fp16_has_spoilt_stop_the_run(
-    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A step whose gradients overflow is skipped, but norms have counted what came through them: for good."""
+    """A step whose gradients overflow is skipped, but its BatchNorm statistics count."""
     update = Trainer._update
 
-    def overflowing(self: Trainer, *arguments: object) -> object:
+    def overflow(self: Trainer, *arguments: object) -> object:
         done = update(self, *arguments)
         next(self.network.buffers()).fill_(torch.inf)
         return done
 
-    monkeypatch.setattr(Trainer, "_update", overflowing)
-    fails(
-        capsys, 1, "epoch 1, step ", "running statistics of a norm are not finite; --precision bf16 may help",
-        run=lambda: train(stores, tmp_path, "--precision", "fp16"),
+    monkeypatch.setattr(Trainer, "_update", overflow)
+    assert_fails(
+        capsys, 1, "epoch 1, step ", "BatchNorm running stats contain NaN/Inf; --precision bf16 may help",
+        run=lambda: train(stores, tmp_path, "--precision fp16"),
     )  # fmt: skip
 
 
-def test_norms_that_are_frozen_without_weights_are_warned_of(
+def test_a_collapsed_loss_scale_stops_the_run(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.amp.GradScaler.get_scale", lambda self: 2.0**-15)
+    message = "loss scale collapsed: 30 consecutive skipped steps; --precision bf16 may help"
+    assert_fails(capsys, 1, message, run=lambda: train(stores, tmp_path, "--precision fp16"))
+
+
+def out_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
+
+
+def test_out_of_memory_in_a_step_names_its_shape(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.engine.Trainer._forward", out_of_memory)
+    message = ("epoch 1, step 1, batch 4x4x32x32", "out of memory; --accumulate 2")
+    assert_fails(capsys, 1, *message, run=lambda: train(stores, tmp_path))
+
+
+def test_a_gpu_that_is_already_full(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "to", out_of_memory)
+    message = "error: cpu: out of memory while creating the network; is another process using the GPU?"
+    assert_fails(capsys, 2, message, run=lambda: train(stores, tmp_path))
+
+
+def test_batchnorm_with_a_single_value(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = ("epoch 1, step 1", "raise --batch-size or --clip-size")
+    assert_fails(capsys, 1, *message, run=lambda: train(stores, tmp_path, "--batch-size 1 --clip-length 1"))
+
+
+def test_frozen_batchnorm_without_weights_is_a_warning(
     stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert train(stores, tmp_path, "--freeze-batchnorm", "--end-epoch", "1") == 0
-    assert "--freeze-batchnorm: without --pretrained-3d FILE norms pass on what they get" in caplog.text
+    assert train(stores, tmp_path, "--freeze-batchnorm --end-epoch 1") == 0
+    assert "--freeze-batchnorm: without --pretrained-3d, BatchNorm layers do not normalize" in caplog.text
 
 
-@pytest.fixture
-def damaged(tmp_path: Path) -> Path:
-    make_stores(tmp_path / "set", {name: [f"{i}" for i in range(6)] for name in ("a", "b")}, n_frames=4)
-    labels_main(["folders", str(tmp_path / "set"), "--val", "0.34"])
-    return tmp_path / "set"
-
-
-def test_bad_training_samples_are_replaced_up_to_a_limit(
-    damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_corrupt_training_samples_are_replaced_up_to_a_limit(
+    own_stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = damage(damaged, "train")
-    fails(
-        capsys, 1, "1 clips of 8 could not be read, more than --max-bad-samples 0.01", "bad_samples.csv names them",
-        run=lambda: train(damaged, tmp_path / "strict"),
+    store = corrupt_store(own_stores, "train")
+    strict, lenient = tmp_path / "strict", tmp_path / "lenient"
+    assert_fails(
+        capsys, 1, "1 clips of 8 are corrupt, more than --max-bad-samples 0.01", "bad_samples.csv lists them",
+        run=lambda: train(own_stores, strict),
     )  # fmt: skip
-    assert store in (folder(tmp_path / "strict") / "bad_samples.csv").read_text()
-    assert train(damaged, tmp_path / "lenient", "--max-bad-samples", "0.5", "--end-epoch", "1") == 0
-    assert len(rows(tmp_path / "lenient", "train")) == 1
+    assert store in (folder(strict) / "bad_samples.csv").read_text()
+    assert train(own_stores, lenient, "--max-bad-samples 0.5 --end-epoch 1") == 0
+    assert epochs(lenient) == ["1"]
 
 
-def test_bad_validation_sample_is_an_error_or_left_out(
-    damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+def test_a_corrupt_validation_sample_is_an_error_or_skipped(
+    own_stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = damage(damaged, "val")
-    fails(
-        capsys, 1, f"validation: {store}/frames.db: file is not a database; --skip-bad-samples",
-        run=lambda: train(damaged, tmp_path / "strict", "--end-epoch", "1"),
-    )  # fmt: skip
-    assert train(damaged, tmp_path / "lenient", "--end-epoch", "1", "--skip-bad-samples") == 0
-    assert "validation left out 1 of 4 videos" in caplog.text
-    assert f"left out of validation: {store}/frames.db: file is not a database" in caplog.text  # once unsaid
-    with (folder(tmp_path / "lenient") / "bad_samples.csv").open(newline="") as file:
+    """The first one is noticed before training."""
+    store = corrupt_store(own_stores, "val")
+    strict, lenient = tmp_path / "strict", tmp_path / "lenient"
+    message = (f"validation: {store}/frames.db: ", "; --skip-bad-samples continues")
+    assert_fails(capsys, 1, *message, run=lambda: train(own_stores, strict, "--end-epoch 1"))
+    assert not strict.exists()
+    assert train(own_stores, lenient, "--end-epoch 1 --skip-bad-samples") == 0
+    assert "validation skipped 1 of 4 videos" in caplog.text
+    assert f"corrupt validation sample skipped: {store}/frames.db: " in caplog.text
+    with (folder(lenient) / "bad_samples.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["Epoch"], row["Video"]) == ("1", store)
+
+
+def test_two_runs_do_not_write_to_the_same_folder(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / f"{NAME}_gates_False"
+    output.mkdir()
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+
+    def hold_lock() -> None:
+        with exclusive_lock(output):
+            there.send("locked")
+            there.recv()
+
+    other = fork.Process(target=hold_lock, daemon=True)
+    other.start()
+    assert here.recv() == "locked"
+    flags = "--end-epoch 1 --resume-epoch auto"
+    message = (str(output), "another run is writing to it now")
+    assert_fails(capsys, 2, *message, run=lambda: train(stores, tmp_path, flags))
+    assert [path.name for path in output.iterdir()] == ["run.lock"]
+    other.kill()  # releases the lock
+    other.join()
+    assert train(stores, tmp_path, flags) == 0
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_file_system_without_locks(stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as Lustre without `flock`: filelock falls back to the existence of the file."""
+
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    assert train(stores, tmp_path, "--end-epoch 1") == 0
+    assert train(stores, tmp_path, "--end-epoch 2 --resume-epoch auto") == 0

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Checkpoints: files, and when a run writes them."""

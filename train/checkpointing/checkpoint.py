@@ -1,189 +1,121 @@
-"""Checkpoints: tensors and plain values, written beside their place, flushed and renamed: a good one is never lost."""
+"""Checkpoint files: save atomically, load safely, and find the latest."""
 
-import itertools
 import logging
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-from data.common.atomic_io import flush_to_disk, naming
+from data.common.atomic_io import atomic_path
 from data.common.cli import sanitize
 from network.pretrained import read_tensors_file
-from train.input_norm import ClipNormalizer
-from train.metrics import NUM_METRIC_SUMS
 
 logger = logging.getLogger(__name__)
 
-# what a checkpoint holds, and as what
-KEYS = {
-    "state_dict": Mapping,
-    "epoch": int,
-    "step": int,
-    "options": Mapping,
-    "optimizer": Mapping,
-    "scaler": Mapping,
-    "generators": Mapping,
-    "metrics": Mapping,
-    "classes": list,
-    "normalization": Mapping,
-    "dataset": Mapping,
-}
+Content = dict[str, Any]
+
+# Tensors and plain values only, so that a checkpoint loads with weights_only=True. `state_dict` is what was validated:
+# the EMA if there is one. `epoch`: completed epochs, `step`: completed steps of the next one.
+KEYS: tuple[str, ...] = ("state_dict", "epoch", "step", "options", "optimizer", "scaler", "generators")
+KEYS += ("metrics", "classes", "normalization", "dataset")
 
 
-METRICS = {"sums": list, "bad_samples": int, "best_top1": float}
+def checkpoint_path(folder: Path, network: str, which: int | str) -> Path:
+    """Return the path of the checkpoint after epoch `which`, of the `last` one within an epoch, or of the `best`."""
+    return folder / f"{network}_{f'ep-{which:04d}' if isinstance(which, int) else which}.pth"
 
 
-def epoch_path(folder: Path, network: str, epoch: int) -> Path:
-    """The checkpoint after an epoch."""
-    return folder / f"{network}_ep-{epoch:04d}.pth"
-
-
-def last_path(folder: Path, network: str) -> Path:
-    """The checkpoint within an epoch."""
-    return folder / f"{network}_last.pth"
-
-
-def best_path(folder: Path, network: str) -> Path:
-    """The checkpoint of the best validation top-1."""
-    return folder / f"{network}_best.pth"
-
-
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all: whenever this is interrupted, `path` is the old file or the new one."""
-    with _whole(path) as file:
-        _write(content, file)
+def save_checkpoint(path: Path, content: Content) -> None:
+    """Write a checkpoint atomically: if interrupted, `path` is still the old file."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch hides why it could not write
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def copy_checkpoint(source: Path, path: Path) -> None:
-    """The same bytes under another name, whole or not at all."""
-    with _whole(path) as file, source.open("rb") as original:
-        shutil.copyfileobj(original, file)
+    """Copy a checkpoint atomically."""
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` that takes its place when what is within is done."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with naming(path):
-            with staging.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            staging.replace(path)
-            flush_to_disk(path.parent)
-    finally:
-        staging.unlink(missing_ok=True)
-
-
-def _write(content: dict[str, Any], file: BinaryIO) -> None:
-    """As torch.save, which hides the reason why it could not write."""
-    try:
-        torch.save(content, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of ours, whole. FileNotFoundError or ValueError where it is not."""
+def load_checkpoint(path: Path) -> Content:
+    """Load a checkpoint onto the CPU. Raises FileNotFoundError, or ValueError if it is not a checkpoint of ours."""
     content = read_tensors_file(path)
-    absent = [key for key in KEYS if not isinstance(content, dict) or key not in content]
-    if absent:
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a checkpoint but a {type(content).__name__}")
+    missing = [key for key in KEYS if key not in content]
+    if missing:
         raise ValueError(
-            f"{path}: cannot be resumed from, has no {', '.join(absent)}; --pretrained-3d takes its weights"
+            f"{path}: cannot resume from this file, it has no {', '.join(missing)}; --pretrained-3d loads weights"
         )
-    odd = [key for key, kind in KEYS.items() if not _is(content[key], kind)]
-    odd += [key for key in ("epoch", "step") if key not in odd and content[key] < 0]
-    if not odd:
-        metrics = content["metrics"]
-        odd += [key for key, kind in METRICS.items() if not _is(metrics.get(key), kind)]
-        if "sums" not in odd and not _are_sums(metrics["sums"]):
-            odd.append("sums")
-        odd += [sanitize(name) for name, value in content["options"].items() if not _is_plain(value)]
-    if odd:
-        raise ValueError(f"{path}: cannot be resumed from, its {odd[0]} is not what a run writes")
-    with error_context(path):
-        ClipNormalizer.of(content["normalization"])
+    if not all(isinstance(content[key], int) for key in ("epoch", "step")):
+        raise ValueError(f"{path}: invalid checkpoint: epoch or step is not a number")
     return content
-
-
-def _is(value: Any, kind: type) -> bool:
-    """Whether it is of that kind; to Python, True is a number as well."""
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _are_sums(values: list[Any]) -> bool:
-    return len(values) == NUM_METRIC_SUMS and all(_is(value, float) or _is(value, int) for value in values)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether it is the value of an option; others have no end to print, if somebody meant them so."""
-    values = value if isinstance(value, list) else [value]
-    return all(isinstance(item, str | int | float | None) for item in values)
 
 
 @contextmanager
 def error_context(path: Path) -> Iterator[None]:
-    """Within, whatever the content of a file makes go wrong is a ValueError that names it."""
+    """Turn errors caused by the content of a checkpoint into a ValueError that names the file."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if str(path) in str(error):
             raise
         reason = sanitize(error if isinstance(error, ValueError | RuntimeError) else repr(error))
-        raise ValueError(f"{path}: cannot be gone on with, {reason}") from error
+        raise ValueError(f"{path}: invalid checkpoint: {reason}") from error
 
 
-def find_latest(folder: Path, network: str) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint furthest by (epoch, step), None where there is none. One that cannot be read is passed over."""
-    after_epochs = _after_epochs(folder, network)
-    others = ([last_path(folder, network)], [best_path(folder, network)])
-    furthest = [_first_readable(paths) for paths in (after_epochs, *others)]
-    found = [pair for pair in furthest if pair is not None]
-    return max(found, key=lambda pair: (pair[1]["epoch"], pair[1]["step"]), default=None)
+def load_readable(path: Path) -> Content | None:
+    """Load a checkpoint; return None if there is none, or, with a warning, if it cannot be read."""
+    try:
+        return load_checkpoint(path) if path.exists() else None
+    except ValueError as error:
+        logger.warning("checkpoint skipped: %s", error)
+        return None
+
+
+def find_latest(folder: Path, network: str) -> tuple[Path, Content] | None:
+    """Return the latest readable checkpoint by (epoch, step), and its path."""
+    found: list[tuple[Path, Content]] = []
+    for path in _epoch_checkpoints(folder, network):
+        if content := load_readable(path):
+            found.append((path, content))
+            break
+    for path in (checkpoint_path(folder, network, which) for which in ("last", "best")):
+        if content := load_readable(path):
+            found.append((path, content))
+    return max(found, key=lambda pair: _progress(pair[1]), default=None)
 
 
 def archive_newer(folder: Path, network: str, epoch: int, step: int) -> None:
-    """Rename checkpoints further than a start to `<name>.old`, so that this run's own are found after it.
-
-    Where another start has done so before, to `<name>.old2` and so on.
-    """
-    later = [path for path in _after_epochs(folder, network) if _epoch_in_name(path) > epoch]
-    for path in (last_path(folder, network), best_path(folder, network)):  # whose names do not say
-        found = _first_readable([path])
-        if found is not None and (found[1]["epoch"], found[1]["step"]) > (epoch, step):
-            later.append(path)
-    for path in later:
-        names = (f"{path.name}.old{number}" for number in itertools.chain([""], itertools.count(2)))
-        aside = next(place for place in map(path.with_name, names) if not place.exists())
-        path.replace(aside)
-        logger.info("%s: is further than this run's start, renamed to %s", path, aside.name)
+    """Rename checkpoints later than (epoch, step) to `<name>.old`, so that the next resume ignores them."""
+    newer = [path for path in _epoch_checkpoints(folder, network) if _epoch_in_name(path) > epoch]
+    for path in (checkpoint_path(folder, network, which) for which in ("last", "best")):
+        content = load_readable(path)
+        if content is not None and _progress(content) > (epoch, step):
+            newer.append(path)
+    for path in newer:
+        archived = path.replace(path.with_name(f"{path.name}.old"))
+        logger.info("%s: newer than the resume point, renamed to %s", path, archived.name)
 
 
-def _after_epochs(folder: Path, network: str) -> list[Path]:
-    """Checkpoints after epochs, the last first."""
+def _progress(content: Content) -> tuple[int, int]:
+    return content["epoch"], content["step"]
+
+
+def _epoch_checkpoints(folder: Path, network: str) -> list[Path]:
+    """Return the checkpoints after epochs, the latest first."""
     paths = [path for path in folder.glob(f"{network}_ep-*.pth") if re.search(r"_ep-\d+\.pth$", path.name)]
     return sorted(paths, key=_epoch_in_name, reverse=True)
 
 
 def _epoch_in_name(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
-
-
-def _first_readable(paths: list[Path]) -> tuple[Path, dict[str, Any]] | None:
-    for path in paths:
-        if not path.exists():
-            continue
-        try:
-            return path, load_checkpoint(path)
-        except ValueError as error:
-            logger.warning("passed over: %s", error)
-    return None

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, and the furthest is found."""
+"""Checkpoint files: saved completely or not at all, loaded without running code, and the latest is found."""
 
 import multiprocessing
 import os
@@ -12,54 +12,47 @@ import torch
 
 from train.checkpointing.checkpoint import (
     KEYS,
-    epoch_path,
+    archive_newer,
+    checkpoint_path,
     find_latest,
-    last_path,
     load_checkpoint,
     save_checkpoint,
 )
-from train.input_norm import ClipNormalizer
 
 
 def content(epoch: int, step: int = 0, size: int = 4) -> dict:
-    return {key: [] if kind is list else {} for key, kind in KEYS.items()} | {
-        "normalization": ClipNormalizer().plain(),
-        "metrics": {"sums": [0.0] * 4, "bad_samples": 0, "best_top1": -1.0},
-        "state_dict": {"w": torch.full((size,), float(epoch))},
-        "epoch": epoch,
-        "step": step,
-    }
+    state_dict = {"w": torch.full((size,), float(epoch))}
+    return {key: {} for key in KEYS} | {"state_dict": state_dict, "epoch": epoch, "step": step}
 
 
-def test_what_is_saved_is_loaded_and_nothing_lies_beside(tmp_path: Path) -> None:
-    path = epoch_path(tmp_path, "net", 20)
+def test_a_saved_checkpoint_loads_and_no_temporary_file_is_left(tmp_path: Path) -> None:
+    path = checkpoint_path(tmp_path, "net", 20)
     save_checkpoint(path, content(20))
-    assert path.name == "net_ep-0020.pth"
-    assert load_checkpoint(path)["epoch"] == 20
-    assert os.listdir(tmp_path) == [path.name]
-    assert set(torch.load(path, weights_only=True)) == set(KEYS)
+    assert os.listdir(tmp_path) == ["net_ep-0020.pth"]
+    loaded = load_checkpoint(path)
+    assert (loaded["epoch"], set(loaded)) == (20, set(KEYS))
 
 
-def _save_for_ever(path: Path) -> None:
+def _save_forever(path: Path) -> None:
     for epoch in range(2, 10_000):
-        save_checkpoint(path, content(epoch, size=1_000_000))
+        save_checkpoint(path, content(epoch, size=100_000))
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.12, 0.21])
-def test_killed_while_saving_the_old_one_or_the_new_one_is_there(tmp_path: Path, delay: float) -> None:
-    path = last_path(tmp_path, "net")
-    save_checkpoint(path, content(1, size=1_000_000))
-    process = multiprocessing.get_context("fork").Process(target=_save_for_ever, args=(path,))
+def test_killed_while_saving_the_old_or_the_new_checkpoint_is_complete(tmp_path: Path, delay: float) -> None:
+    path = checkpoint_path(tmp_path, "net", "last")
+    save_checkpoint(path, content(1, size=100_000))
+    process = multiprocessing.get_context("fork").Process(target=_save_forever, args=(path,))
     process.start()
     time.sleep(delay)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     loaded = load_checkpoint(path)
-    assert torch.equal(loaded["state_dict"]["w"], torch.full((1_000_000,), float(loaded["epoch"])))
+    assert torch.equal(loaded["state_dict"]["w"], torch.full((100_000,), float(loaded["epoch"])))
 
 
-def test_failure_while_saving_keeps_the_old_one(tmp_path: Path) -> None:
-    path = last_path(tmp_path, "net")
+def test_an_error_while_saving_keeps_the_old_checkpoint(tmp_path: Path) -> None:
+    path = checkpoint_path(tmp_path, "net", "last")
     save_checkpoint(path, content(1))
     with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
         save_checkpoint(path, content(2) | {"metrics": lambda: None})
@@ -67,24 +60,36 @@ def test_failure_while_saving_keeps_the_old_one(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_furthest_is_by_content_not_by_name(tmp_path: Path) -> None:
+def test_the_latest_is_found_by_content_not_by_name(tmp_path: Path) -> None:
     assert find_latest(tmp_path, "net") is None
     for epoch in (2, 10):
-        save_checkpoint(epoch_path(tmp_path, "net", epoch), content(epoch))
-    save_checkpoint(last_path(tmp_path, "net"), content(9, step=50))
+        save_checkpoint(checkpoint_path(tmp_path, "net", epoch), content(epoch))
+    save_checkpoint(checkpoint_path(tmp_path, "net", "last"), content(9, step=50))
     assert find_latest(tmp_path, "net")[1]["epoch"] == 10
-    save_checkpoint(last_path(tmp_path, "net"), content(10, step=1))
-    assert find_latest(tmp_path, "net")[0] == last_path(tmp_path, "net")
+    save_checkpoint(checkpoint_path(tmp_path, "net", "last"), content(10, step=1))
+    assert find_latest(tmp_path, "net")[0] == checkpoint_path(tmp_path, "net", "last")
     assert find_latest(tmp_path, "other") is None
 
 
-def test_unreadable_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_checkpoint_is_skipped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for epoch in (1, 2):
-        save_checkpoint(epoch_path(tmp_path, "net", epoch), content(epoch))
-    newest = epoch_path(tmp_path, "net", 2)
-    newest.write_bytes(newest.read_bytes()[:200])
+        save_checkpoint(checkpoint_path(tmp_path, "net", epoch), content(epoch))
+    latest = checkpoint_path(tmp_path, "net", 2)
+    latest.write_bytes(latest.read_bytes()[:200])
     assert find_latest(tmp_path, "net")[1]["epoch"] == 1
-    assert str(newest) in caplog.text
+    assert f"checkpoint skipped: {latest}" in caplog.text
+
+
+def test_newer_checkpoints_are_archived(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3):
+        save_checkpoint(checkpoint_path(tmp_path, "net", epoch), content(epoch))
+    save_checkpoint(checkpoint_path(tmp_path, "net", "last"), content(1, step=5))
+    checkpoint_path(tmp_path, "net", 5).write_bytes(b"unreadable, and newer by its name")
+    archive_newer(tmp_path, "net", epoch=1, step=0)
+    names = {"ep-0001.pth", "ep-0002.pth.old", "ep-0003.pth.old", "ep-0005.pth.old", "last.pth.old"}
+    assert set(os.listdir(tmp_path)) == {f"net_{name}" for name in names}
 
 
 class Code:
@@ -92,25 +97,30 @@ class Code:
         return os.mkdir, ("executed",)
 
 
-def test_no_code_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_code_in_a_checkpoint_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Code()}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="evil.pth: holds more than tensors and plain values"):
+    with pytest.raises(ValueError, match=r"evil\.pth: "):
         load_checkpoint(tmp_path / "evil.pth")
     assert not (tmp_path / "executed").exists()
 
 
-def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="none.pth: there is no such checkpoint"):
-        load_checkpoint(tmp_path / "none.pth")
-    (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(ValueError, match="text.pth: "):
-        load_checkpoint(tmp_path / "text.pth")
-    (tmp_path / "empty.pth").touch()
-    with pytest.raises(ValueError, match="empty.pth: "):
-        load_checkpoint(tmp_path / "empty.pth")
-    torch.save({"w": torch.zeros(2)}, tmp_path / "weights.pth")
-    with pytest.raises(
-        ValueError, match=r"weights.pth: cannot be resumed from, has no .*; --pretrained-3d takes"
-    ):
-        load_checkpoint(tmp_path / "weights.pth")
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_text("hello"), r"x\.pth: "),
+        (lambda path: path.touch(), r"x\.pth: "),
+        (lambda path: torch.save([1], path), r"x\.pth: not a checkpoint but a list"),
+        (
+            lambda path: torch.save({"w": torch.zeros(2)}, path),
+            r"x\.pth: cannot resume from this file, it has no .*; --pretrained-3d loads weights",
+        ),
+        (lambda path: torch.save(content(1) | {"epoch": "3"}, path), r"x\.pth: invalid checkpoint: epoch"),
+    ],
+)
+def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path: Path, write: object, message: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"x\.pth: "):
+        load_checkpoint(tmp_path / "x.pth")
+    write(tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(tmp_path / "x.pth")

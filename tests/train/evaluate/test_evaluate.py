@@ -223,7 +223,7 @@ def test_an_error_of_one_rank_ends_both(
     assert (first, second) == (2, 2), (output, error)
     assert f"{video}/frames.db" in error
     assert "--skip-bad-samples" in error
-    assert "rank 1/2 failed: " in output
+    assert "stopped: another rank failed" in output
 
 
 def test_corrupt_videos(

@@ -7,26 +7,30 @@ from contextlib import suppress
 import pytest
 import torch
 
-from train.parallel.devices import NoCompilerError, check_compiler, choose_device, choose_num_gpus, oom_as
+from train.parallel.devices import NoCompilerError, check_compiler, choose_device, oom_as
 from train.parallel.distributed import DistContext
+
+
+def num_gpus(requested: int | None, batch_size: int = 64) -> int:
+    return choose_device(requested, DistContext(), batch_size)[1]
 
 
 def test_gpus_are_all_or_as_many_as_requested(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [choose_num_gpus(requested) for requested in (None, 0, 1, 2)] == [2, 0, 1, 2]
+    assert [num_gpus(requested) for requested in (None, 0, 1, 2)] == [2, 0, 1, 2]
     with pytest.raises(ValueError, match="--gpus 3: this machine has 2"):
-        choose_num_gpus(3)
+        num_gpus(3)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert [choose_num_gpus(requested) for requested in (None, 0, 4)] == [0, 0, 0]
+    assert [num_gpus(requested) for requested in (None, 0, 4)] == [0, 0, 0]
     assert "--gpus 4: no GPU found, running on the CPU" in caplog.text
 
 
 def test_by_default_each_gpu_gets_eight_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """BatchNorm of two clips on each of four GPUs did not learn."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert [choose_device(None, DistContext(), batch)[1] for batch in (1, 8, 16, 32, 64)] == [1, 1, 2, 4, 4]
+    assert [num_gpus(None, batch) for batch in (1, 8, 16, 32, 64)] == [1, 1, 2, 4, 4]
     assert choose_device(4, DistContext(), 8) == (torch.device("cuda", 0), 4)
 
 

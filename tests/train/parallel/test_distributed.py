@@ -149,12 +149,12 @@ def test_when_a_rank_is_killed_the_other_ends_with_an_error(stores: Path, tmp_pa
     killed_at = time.monotonic()
     assert ranks.end(30) == [1, -signal.SIGKILL]
     assert time.monotonic() - killed_at < 30
-    message = "stopped: another rank exited without reporting an error"
+    message = "stopped: another rank failed or cannot be reached"
     assert f"train: error: rank 0/2: {message}" in ranks.errors()[0]
     assert message in (folder(tmp_path / "results") / "train.log").read_text()
 
 
-def test_nccl_errors_are_passed_on_and_others_left_alone() -> None:
+def test_lost_connections_are_errors_of_another_rank_and_others_are_left_alone() -> None:
     dist = DistContext()
     with pytest.raises(RemoteRankError, match="unhandled system error Last error: Duplicate GPU detected"):  # noqa: SIM117
         with dist.translate_dist_errors():
@@ -163,21 +163,14 @@ def test_nccl_errors_are_passed_on_and_others_left_alone() -> None:
         raise RuntimeError("shapes differ")
 
 
-def test_the_failed_rank_reports_its_error_and_the_other_repeats_it(own_stores: Path, tmp_path: Path) -> None:
+def test_the_failed_rank_reports_its_error_and_the_other_stops(own_stores: Path, tmp_path: Path) -> None:
     """The last of four validation videos is rank 1's."""
     store = corrupt_store(own_stores, "val", row=3)
     ranks = RankProcesses(2, own_stores, tmp_path / "results")
     assert ranks.end() == [1, 1]
     first, second = ranks.errors()
-    error = f"validation: {store}/frames.db: file is not a database"
-    assert f"train: error: rank 1/2: {error}" in second
-    assert f"train: error: rank 0/2: stopped: rank 1/2 failed: {error}" in first
-
-
-def test_an_error_of_all_ranks_is_reported_once(stores: Path, tmp_path: Path) -> None:
-    ranks = RankProcesses(2, stores, tmp_path / "results", "--network", "srtg_r3d_33")
-    assert ranks.end() == [2, 2]
-    assert sorted(bool(error) for error in ranks.errors()) == [False, True]
+    assert f"train: error: rank 1/2: validation: {store}/frames.db: file is not a database" in second
+    assert "train: error: rank 0/2: stopped: another rank failed or cannot be reached (" in first
 
 
 def test_corrupt_samples_of_all_ranks_are_counted_and_written(own_stores: Path, tmp_path: Path) -> None:
@@ -243,4 +236,3 @@ def test_without_a_launcher_there_is_one_rank() -> None:
     assert dist.sum_counts(1, 2) == [1, 2]
     assert dist.all_gather(["a"]) == ["a"]
     assert dist.broadcast_object("a") == "a"
-    assert dist.publish_error("error")

@@ -78,7 +78,6 @@ def test_a_gpu_is_not_waited_for() -> None:
 
 
 def test_times_add_up() -> None:
-    assert StepTimes.sum([StepTimes(2, 0.5, 1.0), StepTimes(), StepTimes(3, 0.25, 2.0)]) == StepTimes(
-        5, 0.75, 3.0
-    )
+    times = [StepTimes(2, 0.5, 1.0), StepTimes(), StepTimes(3, 0.25, 2.0)]
+    assert StepTimes.sum(times) == StepTimes(5, 0.75, 3.0)
     assert StepTimes.sum([]) == StepTimes(0, 0.0, 0.0)

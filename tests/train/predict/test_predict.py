@@ -190,7 +190,8 @@ def test_predictions_from_before_an_interrupt_are_written(
     monkeypatch.setattr(VideoWriter, "write", interrupt)
     out = tmp_path / "out"
     words = ["--json", out / "a.json", "--features", out / "f.npz", "--overlay", out]
-    assert predict(checkpoint, sunrise, other, *words) == 130
+    with pytest.raises(SystemExit, match="^130$"):
+        predict(checkpoint, sunrise, other, *words)
     assert sorted(path.name for path in out.iterdir()) == ["a.json", "f.npz"]
     assert [video["video"] for video in json.loads((out / "a.json").read_text())] == [str(sunrise)]
     with np.load(out / "f.npz") as arrays:
