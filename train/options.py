@@ -46,137 +46,110 @@ def _option(group: str, default: Any, parse: Parser, text: str, *, many: bool = 
 class Options:
     """The choices of a run. Entry scripts replace defaults; the command line replaces those."""
 
-    dataset: Path | None = _option("data", None, Path, "dataset folder, which holds jpg/")
-    labels: Path | None = _option("data", None, Path, "label file folder (default: labels/ in or above it)")
-    variant: str = _option("data", "", str, "version or split of the dataset")
-    num_classes: int | None = _option("data", None, positive, "number of classes (default: the dataset's)")
-    max_missing: float = _option("data", 0.2, fraction, "fraction of a split's videos that may be missing")
-    max_bad_samples: float = _option(
-        "data", 0.01, fraction, "fraction of an epoch's clips that may be corrupt"
-    )
-    skip_bad_samples: bool = _option("data", False, boolean, "validate without corrupt clips, do not stop")
-    workers: int = _option(
-        "data", min(8, cpus_per_rank()), not_negative, "dataloader workers per rank; 0: none"
-    )
+    dataset: Path | None = _option(None, Path, "dataset folder, which holds jpg/")
+    labels: Path | None = _option(None, Path, "label file folder (default: labels/ in or above it)")
+    variant: str = _option("", str, "version or split of the dataset")
+    num_classes: int | None = _option(None, positive, "number of classes (default: the dataset's)")
+    max_missing: float = _option(0.2, fraction, "fraction of a split's videos that may be missing")
+    max_bad_samples: float = _option(0.01, fraction, "fraction of an epoch's clips that may be corrupt")
+    skip_bad_samples: bool = _option(False, boolean, "validate without corrupt clips, do not stop")
+    workers: int = _option(min(8, cpus_per_rank()), not_negative, "dataloader workers per rank; 0: none")
 
-    clip_length: int = _option("clips", 16, dimension, "frames per clip")
-    clip_size: int = _option("clips", 224, dimension, "height and width of a clip in pixels")
+    clip_length: int = _option(16, dimension, "frames per clip")
+    clip_size: int = _option(224, dimension, "height and width of a clip in pixels")
     short_side: int | None = _option(
-        "clips",
-        None,
-        dimension,
-        "short side of the frames before the crop, in pixels (default: the dataset's)",
+        None, dimension, "short side of the frames before the crop, in pixels (default: the dataset's)"
     )
     train_frame_interval: tuple[int, ...] = _option(
-        "clips", (2,), positive, "temporal stride in frames; if several, one is sampled per clip", many=True
+        (2,), positive, "temporal stride in frames; if several, one is sampled per clip"
     )
-    val_frame_interval: int = _option("clips", 2, positive, "temporal stride in frames in validation")
+    val_frame_interval: int = _option(2, positive, "temporal stride in frames in validation")
     frame_sampling: str = _option(
-        "clips", "uniform", choice(*START_DISTRIBUTIONS), "clip start times: uniform, or normal at the middle"
+        "uniform", choice(*START_DISTRIBUTIONS), "clip start times: uniform, or normal at the middle"
     )
     augment: str = _option(
-        "clips", "fused", choice("fused", "imgaug", "none"), "augmentation engine: fused, imgaug or none"
+        "fused", choice("fused", "imgaug", "none"), "augmentation engine: fused, imgaug or none"
     )
-    flip: bool | None = _option("clips", None, boolean, "flip half of the clips (default: the dataset's)")
+    flip: bool | None = _option(None, boolean, "flip half of the clips (default: the dataset's)")
     channel_order: str | None = _option(
-        "clips", None, choice("bgr", "rgb"), "bgr or rgb (default: that of the pretrained weights, else bgr)"
+        None, choice("bgr", "rgb"), "bgr or rgb (default: that of the pretrained weights, else bgr)"
     )
 
-    network: str = _option("network", "srtg_r3d_34", str, "name of the network")
-    gates: bool | str = _option("network", False, _gates, "cyclic gates of srtg_ networks: True, False, soft")
+    network: str = _option("srtg_r3d_34", str, "name of the network")
+    gates: bool | str = _option(False, _gates, "cyclic gates of srtg_ networks: True, False, soft")
     srtg_position: str = _option(
-        "network",
         "final",
         choice(*SRTG_POSITIONS),
         f"position of the recurrent branch in the blocks of srtg_ networks: {', '.join(SRTG_POSITIONS)}",
     )
-    pool: str = _option("network", "max", choice("max", "soft"), "pooling after the stem: max or soft")
-    pretrained_3d: Path | None = _option(
-        "network", None, Path, "pretrained weights, or a checkpoint to resume"
-    )
+    pool: str = _option("max", choice("max", "soft"), "pooling after the stem: max or soft")
+    pretrained_3d: Path | None = _option(None, Path, "pretrained weights, or a checkpoint to resume")
     pretrained_format: str = _option(
-        "network",
         "auto",
         choice("auto", *CHECKPOINT_FORMATS),
         f"format of the pretrained weights: auto, {', '.join(CHECKPOINT_FORMATS)} (2D, inflated)",
     )
-    fine_tune: bool = _option("network", False, boolean, "train pretrained layers at a lower learning rate")
+    fine_tune: bool = _option(False, boolean, "train pretrained layers at a lower learning rate")
     fine_tune_factor: float = _option(
-        "network", 0.6, fraction, "learning rate multiplier of pretrained layers; recurrent cells have 0.5"
+        0.6, fraction, "learning rate multiplier of pretrained layers; recurrent cells have 0.5"
     )
-    freeze_batchnorm: bool = _option(
-        "network", False, boolean, "use and keep the pretrained running statistics"
-    )
+    freeze_batchnorm: bool = _option(False, boolean, "use and keep the pretrained running statistics")
     sub_bn_size: int | None = _option(
-        "network", None, two_or_more, "clips that share BatchNorm statistics (default: the batch)"
+        None, two_or_more, "clips that share BatchNorm statistics (default: the batch)"
     )
-    sync_batchnorm: bool = _option("network", False, boolean, "compute BatchNorm statistics over all ranks")
+    sync_batchnorm: bool = _option(False, boolean, "compute BatchNorm statistics over all ranks")
 
-    batch_size: int = _option("schedule", 32, positive, "clips per batch at the base shape, over all ranks")
-    end_epoch: int = _option("schedule", 100, num_epochs, "last epoch")
-    lr_base: float = _option(
-        "schedule", 0.1, above_zero, "learning rate; with long cycles, of their first shape"
-    )
-    lr_schedule: str = _option("schedule", "step", choice(*SCHEDULES), "step, or cosine decay to 0")
-    lr_steps: tuple[int, ...] = _option(
-        "schedule", (15, 30, 40), positive, "epochs after which the learning rate decays", many=True
-    )
-    lr_factor: float = _option("schedule", 0.1, above_zero, "learning rate decay factor (gamma)")
-    warmup_epochs: float = _option("schedule", 0.0, non_negative, "epochs of linear warm-up from 0")
-    long_cycles: bool = _option("schedule", False, boolean, "multigrid long cycle")
-    short_cycles: bool = _option("schedule", False, boolean, "multigrid short cycle")
+    batch_size: int = _option(32, positive, "clips per batch at the base shape, over all ranks")
+    end_epoch: int = _option(100, num_epochs, "last epoch")
+    lr_base: float = _option(0.1, above_zero, "learning rate; with long cycles, of their first shape")
+    lr_schedule: str = _option("step", choice(*SCHEDULES), "step, or cosine decay to 0")
+    lr_steps: tuple[int, ...] = _option((15, 30, 40), positive, "epochs after which the learning rate decays")
+    lr_factor: float = _option(0.1, above_zero, "learning rate decay factor (gamma)")
+    warmup_epochs: float = _option(0.0, non_negative, "epochs of linear warm-up from 0")
+    long_cycles: bool = _option(False, boolean, "multigrid long cycle")
+    short_cycles: bool = _option(False, boolean, "multigrid short cycle")
     long_cycle_period: str = _option(
-        "schedule", "epoch", choice(*LONG_CYCLE_PERIODS), "one long cycle per epoch, or per lr-stage"
+        "epoch", choice(*LONG_CYCLE_PERIODS), "one long cycle per epoch, or per lr-stage"
     )
     batch_scaling: str = _option(
-        "schedule", "volume", choice(*BATCH_SCALINGS), "cycles keep the volume of a batch, or its flops"
+        "volume", choice(*BATCH_SCALINGS), "cycles keep the volume of a batch, or its flops"
     )
-    random_seed: int = _option("schedule", 1, not_negative, "random seed")
+    random_seed: int = _option(1, not_negative, "random seed")
 
-    optimizer: str = _option("optimization", "sgd", choice(*OPTIMIZERS), "sgd (Nesterov momentum) or adamw")
-    accumulate: int = _option("optimization", 1, positive, "gradient accumulation: micro-batches per batch")
-    clip_grad_norm: float | None = _option("optimization", None, above_zero, "maximum norm of the gradients")
-    label_smoothing: float = _option("optimization", 0.0, fraction_below_one, "label smoothing")
-    mixup: float = _option("optimization", 0.0, non_negative, "alpha of mixup; 0 is off")
-    cutmix: float = _option("optimization", 0.0, non_negative, "alpha of CutMix; 0 is off")
+    optimizer: str = _option("sgd", choice(*OPTIMIZERS), "sgd (Nesterov momentum) or adamw")
+    accumulate: int = _option(1, positive, "gradient accumulation: micro-batches per batch")
+    clip_grad_norm: float | None = _option(None, above_zero, "maximum norm of the gradients")
+    label_smoothing: float = _option(0.0, fraction_below_one, "label smoothing")
+    mixup: float = _option(0.0, non_negative, "alpha of mixup; 0 is off")
+    cutmix: float = _option(0.0, non_negative, "alpha of CutMix; 0 is off")
     ema_decay: float = _option(
-        "optimization",
-        0.0,
-        fraction_below_one,
-        "decay of an EMA of the weights, which is validated; 0 is off",
+        0.0, fraction_below_one, "decay of an EMA of the weights, which is validated; 0 is off"
     )
 
     gpus: int | None = _option(
-        "hardware",
-        None,
-        not_negative,
-        "GPUs of one process (default: one for 8 clips of the batch); 0 is the CPU",
+        None, not_negative, "GPUs of one process (default: one for 8 clips of the batch); 0 is the CPU"
     )
     precision: str | None = _option(
-        "hardware", None, choice(*PRECISIONS), "fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU)"
+        None, choice(*PRECISIONS), "fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU)"
     )
     channels_last: bool | None = _option(
-        "hardware", None, boolean, "channels-last memory format (default: on a GPU in half precision)"
+        None, boolean, "channels-last memory format (default: on a GPU in half precision)"
     )
     activation_checkpointing: bool = _option(
-        "hardware", False, boolean, "recompute blocks in the backward pass: less memory, a third more time"
+        False, boolean, "recompute blocks in the backward pass: less memory, a third more time"
     )
-    compile: bool = _option("hardware", False, boolean, "torch.compile: slow first steps, faster after")
+    compile: bool = _option(False, boolean, "torch.compile: slow first steps, faster after")
 
-    resume_epoch: int | str | None = _option("output", None, _resume_epoch, "epoch to resume from, or auto")
-    task_name: str = _option("output", "", str, "suffix of the output folder's name")
-    model_dir: Path | None = _option("output", None, Path, "output root (default: results/<dataset>)")
-    log_file: Path | None = _option(
-        "output", None, Path, "log file (default: train.log in the output folder)"
-    )
-    save_frequency: int = _option("output", 1, positive, "epochs between checkpoints")
-    save_minutes: float = _option(
-        "output", 10.0, non_negative, "minutes between checkpoints in an epoch; 0: none"
-    )
-    log_interval: int = _option("output", 20, positive, "steps between log lines")
-    tensorboard: bool = _option("output", False, boolean, "write TensorBoard events to the output folder")
-    dry_run: bool = _option("output", False, boolean, "print the options and steps as JSON and exit")
-    debug_mode: bool = _option("output", False, boolean, "log at DEBUG level and show tracebacks")
+    resume_epoch: int | str | None = _option(None, _resume_epoch, "epoch to resume from, or auto")
+    task_name: str = _option("", str, "suffix of the output folder's name")
+    model_dir: Path | None = _option(None, Path, "output root (default: results/<dataset>)")
+    log_file: Path | None = _option(None, Path, "log file (default: train.log in the output folder)")
+    save_frequency: int = _option(1, positive, "epochs between checkpoints")
+    save_minutes: float = _option(10.0, non_negative, "minutes between checkpoints in an epoch; 0: none")
+    log_interval: int = _option(20, positive, "steps between log lines")
+    tensorboard: bool = _option(False, boolean, "write TensorBoard events to the output folder")
+    dry_run: bool = _option(False, boolean, "print the options and steps as JSON and exit")
+    debug_mode: bool = _option(False, boolean, "log at DEBUG level and show tracebacks")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, which JSON and `weights_only` checkpoints can hold."""

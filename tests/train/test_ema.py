@@ -66,15 +66,6 @@ def test_steps_skipped_by_the_scaler_do_not_count(fused: bool) -> None:
     assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(after_two, expected, strict=True))
 
 
-def test_recurrent_weights_of_the_copy_are_flattened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuDNN warned at each validation, and moved them together."""
-    flattened: list[nn.Module] = []
-    model = nn.LSTM(4, 4, num_layers=2)
-    monkeypatch.setattr(nn.LSTM, "flatten_parameters", lambda self: flattened.append(self))
-    ema = ModelEma(model, torch.optim.SGD(model.parameters(), lr=0.1), 0.5)
-    assert any(module is ema.ema_model for module in flattened)
-
-
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_restored_ema_continues_the_same(decay: float) -> None:
     (model, optimizer), (other, other_optimizer) = make_model(), make_model()

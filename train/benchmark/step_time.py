@@ -1,10 +1,9 @@
 """Time of training steps by batch shape, with the Trainer of a run."""
 
 import functools
+import itertools
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.benchmark import Timer
@@ -21,24 +20,6 @@ from train.parallel.distributed import DistContext
 from train.parallel.step_timer import StepTimes
 
 
-class StepTime(NamedTuple):
-    """Mean seconds of a step of one shape, and of its parts: waiting for data, forward and backward pass with update.
-
-    `flops` are per second, `mfu` is their ratio to `peak_matmul_flops`. `memory`: peak bytes on the GPU, None on a CPU.
-    """
-
-    shape: BatchShape
-    steps: int
-    seconds: float
-    data: float
-    forward: float
-    backward: float
-    clips_per_second: float
-    flops: float
-    mfu: float
-    memory: int | None
-
-
 def make_benchmark_trainer(options: Options, num_classes: int) -> Trainer:
     """Return the trainer with which a run with these (resolved) options starts."""
     device, dist = torch.device("cuda", 0) if options.gpus else torch.device("cpu"), DistContext()
@@ -47,27 +28,23 @@ def make_benchmark_trainer(options: Options, num_classes: int) -> Trainer:
 
 @functools.cache
 def peak_matmul_flops(device: torch.device, precision: str) -> float:
-    """Return the FLOP/s of the fastest of several matrix products, with the libraries that training uses.
+    """Return the FLOP/s of the fastest matrix product of a large linear layer, with the libraries of training.
 
-    Operands are those of a linear layer's forward and backward pass, which differ tenfold for bf16 on CPUs.
+    Its forward and backward pass have different operands, whose products differ tenfold for bf16 on CPUs.
     """
     configure_backends(device, precision)
     settings = torch.backends.cuda.matmul
     before = settings.allow_tf32
     settings.allow_tf32 = torch.backends.cudnn.allow_tf32  # as convolutions in fp32
-    best = 0.0
-    for size in (128, 512, 1024) if device.type == "cpu" else (1024, 8192):
-        matrix = torch.randn(size, size, device=device, dtype=AUTOCAST_DTYPES[precision])
-        seconds: list[float] = []
-        for left, right in ((matrix, matrix.T), (matrix, matrix), (matrix.T, matrix)):
-            operands = {"left": left, "right": right}
-            timer = Timer("left @ right", globals=operands, num_threads=torch.get_num_threads())
-            seconds += timer.blocked_autorange(min_run_time=0.1).times
-        best = max(best, 2 * size**3 / min(seconds))
-        if max(seconds) > 0.1:  # the next size would take long
-            break
+    size = 512 if device.type == "cpu" else 8192
+    matrix = torch.randn(size, size, device=device, dtype=AUTOCAST_DTYPES[precision])
+    seconds: list[float] = []
+    for left, right in ((matrix, matrix.T), (matrix, matrix), (matrix.T, matrix)):
+        operands = {"left": left, "right": right}
+        timer = Timer("left @ right", globals=operands, num_threads=torch.get_num_threads())
+        seconds += timer.blocked_autorange(min_run_time=0.1).times
     settings.allow_tf32 = before
-    return best
+    return 2 * size**3 / min(seconds)
 
 
 def random_batch(shape: BatchShape, num_classes: int, device: torch.device) -> Batch:
@@ -77,46 +54,41 @@ def random_batch(shape: BatchShape, num_classes: int, device: torch.device) -> B
     return Batch(torch.randint(256, size, dtype=torch.uint8, device=device), labels, labels, [])
 
 
-def time_epoch(
-    trainer: Trainer, steps: Sequence[Step], batches: Iterable[Batch], clip_flops: ClipFlops, warmup: int
-) -> list[StepTime]:
-    """Train an epoch and return the mean times of each shape's steps, without its first `warmup`.
+def time_steps(
+    trainer: Trainer, batch: Batch, shape: BatchShape, clip_flops: ClipFlops, *, warmup: int, repeats: int
+) -> dict[str, Any]:
+    """Train `warmup` steps, then `repeats` steps on the same batch, and return the mean times of the latter.
 
-    Waits for the GPU after each step.
+    "step ms" and its parts "forward" and "backward" (with the update), "clips/s", "TFLOP/s", "MFU" (the ratio to
+    `peak_matmul_flops`), and on a GPU "GB", its peak memory.
     """
     is_cuda = trainer.device.type == "cuda"
-    timed: dict[BatchShape, list[tuple[float, float, StepTimes, int]]] = defaultdict(list)
-    previous = time.perf_counter()
-    for report in trainer.train_epoch(1, steps, batches):
-        memory = 0
+
+    def finish() -> StepTimes:
+        """Wait for the GPU and return the times of the last steps."""
         if is_cuda:
             torch.cuda.synchronize()
-            memory = torch.cuda.max_memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-        now = time.perf_counter()
-        times = StepTimes.sum((report.times, trainer.timer.read()))
-        timed[report.shape].append((now - previous, report.data_time, times, memory))
-        previous = now
-    rows = []
-    for shape, measurements in timed.items():
-        if len(measurements) <= warmup:
-            continue
-        seconds, data, times_of_steps, memory_of_steps = zip(*measurements[warmup:], strict=True)
-        count, times = len(seconds), StepTimes.sum(times_of_steps)
-        clips_per_second = count * shape.batch / sum(seconds)
-        flops = clips_per_second * 3 * clip_flops(shape.length, shape.size)  # backward: two forward passes
-        rows.append(
-            StepTime(
-                shape=shape,
-                steps=count,
-                seconds=sum(seconds) / count,
-                data=sum(data) / count,
-                forward=times.forward / count,
-                backward=times.backward / count,
-                clips_per_second=clips_per_second,
-                flops=flops,
-                mfu=flops / peak_matmul_flops(trainer.device, trainer.precision),
-                memory=max(memory_of_steps) if is_cuda else None,
-            )
-        )
-    return rows
+        return trainer.timer.read()
+
+    count = warmup + repeats
+    reports = trainer.train_epoch(1, [Step(0, shape)] * count, itertools.repeat(batch, count))
+    for _ in range(warmup):
+        next(reports)
+    finish()
+    if is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    times = StepTimes.sum([*(report.times for report in reports), finish()])
+    seconds = (time.perf_counter() - started) / repeats
+    flops = shape.batch * 3 * clip_flops(shape.length, shape.size) / seconds  # backward: two forward passes
+    memory = {"GB": torch.cuda.max_memory_allocated() / 1e9} if is_cuda else {}
+    return {
+        "batch": str(shape),
+        "step ms": 1000 * seconds,
+        "forward": 1000 * times.forward / repeats,
+        "backward": 1000 * times.backward / repeats,
+        "clips/s": shape.batch / seconds,
+        "TFLOP/s": flops / 1e12,
+        "MFU": flops / peak_matmul_flops(trainer.device, trainer.precision),
+        **memory,
+    }

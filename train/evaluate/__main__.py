@@ -14,7 +14,7 @@ from pathlib import Path
 import coloredlogs
 import torch
 
-from data.common.cli import OneLineParser, not_negative, positive, sanitize
+from data.common.cli import OneLineParser, not_negative, positive
 from data.label_files import write_csv
 from data.multiview import CROPS
 from train.evaluate.multiview import evaluate, load_split
@@ -23,17 +23,14 @@ from train.figures import plot_confusion
 from train.inference import load_inference_model
 from train.options import PRECISIONS, Options, fraction
 from train.parallel.devices import choose_device, oom_as
-from train.parallel.distributed import DistContext, RemoteRankError, init_distributed
+from train.parallel.distributed import DistContext, init_distributed
 
 logger = logging.getLogger(__name__)
 
 
 def summary_text(scores: Scores) -> str:
     """Return the accuracies of an evaluation, one per line."""
-    summary = summarize(scores)
-    accuracies = dict(zip(("clip@1", "clip@5"), summary.clip, strict=True)) if summary.clip else {}
-    accuracies[f"video@1 ({scores.views})"], accuracies[f"video@5 ({scores.views})"] = summary.video
-    accuracies["mean per-class accuracy"] = summary.mean_class
+    accuracies = summarize(scores)
     width = max(map(len, accuracies))
     return "\n".join(f"  {name.ljust(width)}  {value:.4f}" for name, value in accuracies.items())
 
@@ -46,7 +43,8 @@ def write_results(scores: Scores, folder: Path) -> None:
     counts = confusion_matrix(scores)
     rows = ([name, *row] for name, row in zip(scores.classes, counts.tolist(), strict=True))
     write_csv(folder / "confusion.csv", ["Class", *scores.classes], rows)
-    title = f"video@1 ({scores.views}): {summarize(scores).video[0]:.4f}"
+    name = f"video@1 ({scores.views})"
+    title = f"{name}: {summarize(scores)[name]:.4f}"
     plot_confusion(counts, scores.classes, title, folder / "confusion.png")
 
 
@@ -131,21 +129,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.dataset is None and any(path.suffix != ".npz" for path in arguments.files):
         parser.error("the following arguments are required: --dataset")
-    dist = DistContext()
-    try:
+    with parser.one_line_errors(), oom_as(OSError, "out of memory; try a lower --batch-size"):
         dist = init_distributed()
         level = "INFO" if dist.is_main_process else "ERROR"
         coloredlogs.install(level=level, fmt="%(levelname)s %(message)s")
-        with dist.translate_dist_errors(), oom_as(OSError, "out of memory; try a lower --batch-size"):
+        with dist.translate_dist_errors():
             _run(arguments, dist)
         dist.shutdown()
-    except KeyboardInterrupt:
-        logger.error("interrupted")
-        return 130
-    except (ValueError, LookupError, OSError, RemoteRankError) as error:
-        if dist.publish_error(sanitize(error)):
-            parser.error(str(error))
-        return 2
     return 0
 
 

@@ -4,7 +4,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -29,12 +28,11 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write an `.npz` file with an array for each field that is not None."""
-        fields = {name: np.asarray(value) for name, value in vars(self).items() if value is not None}
-        save_arrays(path, **fields)
+        save_arrays(path, **{name: value for name, value in vars(self).items() if value is not None})
 
     @classmethod
     def load(cls, path: Path) -> "Scores":
-        """Read what `save` wrote. Raise FileNotFoundError, or ValueError if it is another kind of file."""
+        """Read what `save` wrote. Raise OSError, or ValueError if it is another kind of file."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(
@@ -45,9 +43,7 @@ class Scores:
                     views=str(arrays["views"]),
                     clip_counts=arrays.get("clip_counts"),
                 )
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: not a scores file of train.evaluate: {error}") from None
 
 
@@ -64,44 +60,26 @@ def confusion_matrix(scores: Scores) -> np.ndarray:
     return counts
 
 
-class Summary(NamedTuple):
-    """Accuracies as fractions of 1; pairs are (top-1, top-5).
-
-    `clip`: of single views, None for averaged scores. `video`: of videos. `mean_class`: mean of the per-class top-1
-    accuracies, over classes with videos.
+def summarize(scores: Scores) -> dict[str, float]:
+    """Return accuracies by name: of single views (clip@k, not for averaged scores), of videos (video@k), and the mean
+    of the per-class top-1 accuracies over classes with videos.
     """
-
-    clip: tuple[float, float] | None
-    video: tuple[float, float]
-    mean_class: float
-
-
-def summarize(scores: Scores) -> Summary:
-    """Return the accuracies of an evaluation."""
-    clip = None
+    accuracies = {}
     if scores.clip_counts is not None:
         views, top1, top5 = scores.clip_counts.sum(axis=0)
-        clip = (float(top1 / views), float(top5 / views))
+        accuracies = {"clip@1": top1 / views, "clip@5": top5 / views}
     correct, correct_top5 = (topk_correct(scores.probabilities, scores.labels, k) for k in (1, 5))
+    accuracies[f"video@1 ({scores.views})"] = correct.mean()
+    accuracies[f"video@5 ({scores.views})"] = correct_top5.mean()
     per_class = [correct[scores.labels == label].mean() for label in np.unique(scores.labels)]
-    return Summary(clip, (float(correct.mean()), float(correct_top5.mean())), float(np.mean(per_class)))
+    accuracies["mean per-class accuracy"] = np.mean(per_class)
+    return {name: float(value) for name, value in accuracies.items()}
 
 
-class ClassRow(NamedTuple):
-    """Scores of a class, NaN without videos. `confused_with`: the most frequent wrong prediction, "" if there is none;
-    `num_confused`: its number of videos.
+def class_rows(scores: Scores) -> list[tuple[str, int, float, float, str, int]]:
+    """Return a row for each class: its name, number of videos, top-1 and top-5 (NaN without videos), the most frequent
+    wrong prediction ("" if there is none), and its number of videos.
     """
-
-    name: str
-    videos: int
-    top1: float
-    top5: float
-    confused_with: str
-    num_confused: int
-
-
-def class_rows(scores: Scores) -> list[ClassRow]:
-    """Return a row for each class, in the order of the classes."""
     errors = confusion_matrix(scores)
     np.fill_diagonal(errors, 0)
     correct = [topk_correct(scores.probabilities, scores.labels, k) for k in (1, 5)]
@@ -111,34 +89,22 @@ def class_rows(scores: Scores) -> list[ClassRow]:
         top1, top5 = (float(hits[own].mean()) if own.any() else float("nan") for hits in correct)
         num_confused = int(errors[label].max())
         confused_with = scores.classes[int(errors[label].argmax())] if num_confused else ""
-        rows.append(ClassRow(name, int(own.sum()), top1, top5, confused_with, num_confused))
+        rows.append((name, int(own.sum()), top1, top5, confused_with, num_confused))
     return rows
 
 
 def average_scores(results: Sequence[Scores]) -> Scores:
-    """Return the mean probabilities, with videos and classes matched by name, in the order of the first result.
+    """Return the mean probabilities; a single result is returned unchanged.
 
-    A single result is returned unchanged. Raise ValueError if videos, classes or labels differ.
+    Raise ValueError if classes, videos or labels differ.
     """
     first, *others = results
     if not others:
         return first
-    total = first.probabilities.astype(np.float64)
     for number, scores in enumerate(others, start=2):
-        rows = _match("videos", first.videos, scores.videos, number)
-        columns = _match("classes", first.classes, scores.classes, number)
-        if [scores.classes[i] for i in scores.labels[rows]] != [first.classes[i] for i in first.labels]:
-            raise ValueError(f"cannot average: labels of results 1 and {number} differ")
-        total += scores.probabilities[rows][:, columns]
+        for name in ("classes", "videos", "labels"):
+            if not np.array_equal(getattr(scores, name), getattr(first, name)):
+                raise ValueError(f"cannot average: {name} of results 1 and {number} differ")
     views = "+".join(dict.fromkeys(scores.views for scores in results))
-    mean = (total / len(results)).astype(np.float32)
-    return Scores(first.classes, first.videos, first.labels, mean, views)
-
-
-def _match(kind: str, expected: Sequence[str], names: Sequence[str], number: int) -> list[int]:
-    """Return the index in `names` of each expected name."""
-    indices = {name: index for index, name in enumerate(names)}
-    differing = sorted(indices.keys() ^ set(expected))
-    if differing:
-        raise ValueError(f"cannot average: {kind} of results 1 and {number} differ, such as {differing[0]}")
-    return [indices[name] for name in expected]
+    mean = np.stack([scores.probabilities for scores in results]).mean(axis=0, dtype=np.float64)
+    return Scores(first.classes, first.videos, first.labels, mean.astype(np.float32), views)

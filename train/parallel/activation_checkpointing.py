@@ -33,10 +33,8 @@ def frozen_running_stats(module: nn.Module) -> Iterator[None]:
     norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm3d)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = (
-            0.0,
-            torch.zeros_like(cast(Tensor, norm.num_batches_tracked)),
-        )
+        norm.momentum = 0.0
+        norm.num_batches_tracked = torch.zeros_like(cast(Tensor, norm.num_batches_tracked))
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """BatchNorm in training: frozen, synchronized over ranks, or over sub-batches."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,20 @@ def freeze_batchnorm(network: nn.Module) -> None:
 
 
 def convert_sync_batchnorm(network: nn.Module, dist: DistContext) -> None:
-    """Replace every `nn.BatchNorm3d` by a `SyncBatchNorm3d` with its parameters and buffers."""
-    for parent in list(network.modules()):
-        for name, norm in list(parent.named_children()):
-            if type(norm) is nn.BatchNorm3d:
-                setattr(parent, name, SyncBatchNorm3d(norm, dist))
+    """Turn every `nn.BatchNorm3d` of a network, in place, into a `SyncBatchNorm3d`."""
+    _convert_batchnorm(network, SyncBatchNorm3d, dist=dist)
+
+
+def convert_sub_batchnorm(network: nn.Module, sub_batch_size: int) -> None:
+    """Turn every `nn.BatchNorm3d` of a network, in place, into a `SubBatchNorm3d`."""
+    _convert_batchnorm(network, SubBatchNorm3d, sub_batch_size=sub_batch_size)
+
+
+def _convert_batchnorm(network: nn.Module, norm_class: type[nn.BatchNorm3d], **attributes: Any) -> None:
+    for module in network.modules():
+        if type(module) is nn.BatchNorm3d:
+            module.__class__ = norm_class
+            vars(module).update(attributes)
 
 
 class SyncBatchNorm3d(nn.BatchNorm3d):
@@ -30,12 +39,7 @@ class SyncBatchNorm3d(nn.BatchNorm3d):
     torch.nn.SyncBatchNorm does not run on CPUs and waits for idle ranks.
     """
 
-    def __init__(self, norm: nn.BatchNorm3d, dist: DistContext) -> None:
-        super().__init__(norm.num_features, norm.eps, norm.momentum)
-        self.weight, self.bias = norm.weight, norm.bias
-        for name, buffer in norm.named_buffers():
-            setattr(self, name, buffer)
-        self.dist = dist
+    dist: DistContext
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.dist.num_participants == 1:
@@ -122,11 +126,3 @@ class SubBatchNorm3d(nn.BatchNorm3d):
         ]
         _update_running_stats(self, means.mean(dim=0), variances.mean(dim=0))
         return torch.cat(outputs)
-
-
-def convert_sub_batchnorm(network: nn.Module, sub_batch_size: int) -> None:
-    """Turn every `nn.BatchNorm3d` of a network, in place, into a `SubBatchNorm3d`."""
-    for module in network.modules():
-        if type(module) is nn.BatchNorm3d:
-            module.__class__ = SubBatchNorm3d
-            cast(SubBatchNorm3d, module).sub_batch_size = sub_batch_size

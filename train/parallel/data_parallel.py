@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import gather, parallel_apply, replicate, scatter
+from torch.nn.parallel import data_parallel
 
 
 def num_replicas(batch_size: int, num_gpus: int) -> int:
@@ -23,7 +23,7 @@ def num_replicas(batch_size: int, num_gpus: int) -> int:
 class AutocastModule(nn.Module):
     """A module that runs, in any thread, under the autocast that was active here when it was wrapped.
 
-    `parallel_apply` hands on whether autocast is enabled, but not its dtype.
+    `data_parallel` hands on whether autocast is enabled, but not its dtype.
     """
 
     def __init__(self, module: nn.Module, device_type: str) -> None:
@@ -50,10 +50,4 @@ class DataParallel(nn.Module):
         devices = list(range(num_replicas(len(clips), self.num_gpus)))
         if len(devices) == 1:
             return self.network(clips, **kwargs)
-        shards = scatter(clips, devices)
-        replicas = [
-            AutocastModule(replica, "cuda")
-            for replica in replicate(self.network, devices, detach=not torch.is_grad_enabled())
-        ]
-        outputs = parallel_apply(replicas, [(shard,) for shard in shards], [kwargs] * len(shards), devices)
-        return gather(outputs, devices[0])
+        return data_parallel(AutocastModule(self.network, "cuda"), clips, devices, module_kwargs=kwargs)

@@ -16,33 +16,24 @@ OOM_MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "device(s)
 MIN_CLIPS_PER_GPU = 8  # by default: BatchNorm sees the clips of its GPU only
 
 
-def choose_num_gpus(requested: int | None) -> int:
-    """Return how many GPUs to use: all by default, 0 for the CPU. Raises ValueError where there are some but fewer."""
-    available = torch.cuda.device_count()
-    if requested is None:
-        return available
-    if requested > available > 0:
-        raise ValueError(f"--gpus {requested}: this machine has {available}")
-    if requested > available:
-        logger.warning("--gpus %d: no GPU found, running on the CPU", requested)
-        return 0
-    return requested
-
-
 def choose_device(requested: int | None, dist: DistContext, batch_size: int = 1) -> tuple[torch.device, int]:
-    """Return the (first) device of this process and its number of GPUs.
+    """Return the (first) device of this process and its number of GPUs, 0 for the CPU.
 
     By default a single process uses as many GPUs as have `MIN_CLIPS_PER_GPU` clips of a batch each. A rank started by
-    torchrun uses the GPU of its local rank, or the only one in CUDA_VISIBLE_DEVICES.
+    torchrun uses the GPU of its local rank, or the only one in CUDA_VISIBLE_DEVICES. Raises ValueError if there are
+    some GPUs but fewer than requested, or than ranks.
     """
+    available = torch.cuda.device_count()
     if not dist.launched:
-        num_gpus = choose_num_gpus(requested)
-        if requested is None:
-            num_gpus = min(num_gpus, max(1, batch_size // MIN_CLIPS_PER_GPU))
+        num_gpus = min(available, max(1, batch_size // MIN_CLIPS_PER_GPU)) if requested is None else requested
+        if num_gpus > available > 0:
+            raise ValueError(f"--gpus {num_gpus}: this machine has {available}")
+        if num_gpus > available:
+            logger.warning("--gpus %d: no GPU found, running on the CPU", num_gpus)
+            num_gpus = 0
         return torch.device("cuda", 0) if num_gpus else torch.device("cpu"), num_gpus
     if requested is not None:
         logger.warning("--gpus %d: ignored, each rank uses one GPU", requested)
-    available = torch.cuda.device_count()
     if available == 1 and os.environ.get("CUDA_VISIBLE_DEVICES"):
         return torch.device("cuda", 0), 1
     if 0 < available < dist.local_world_size:

@@ -7,7 +7,7 @@ rank waits for its GPU to learn of them.
 import gc
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -19,14 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data.common.cpus import cpus_per_rank
 
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-ERROR_KEY = "error"  # in the store: the first error that a rank published
-
 Item = TypeVar("Item")
 
 
-class RemoteRankError(RuntimeError):
-    """Another rank failed; the message names it and its error, where it published one."""
+class RemoteRankError(ConnectionError):
+    """Another rank failed or cannot be reached."""
 
 
 @dataclass(eq=False)
@@ -41,7 +38,6 @@ class DistContext:
     local_rank: int = 0
     local_world_size: int = 1
     launched: bool = False  # by torchrun or the like
-    store: Any = None  # torch.distributed.Store, shared by all ranks
     _groups: dict[int, torch_dist.ProcessGroup] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -100,31 +96,16 @@ class DistContext:
         if num_participants > 1:
             torch_dist.all_reduce(tensor, group=self._groups.get(num_participants))
 
-    def publish_error(self, message: str) -> bool:
-        """Publish this rank's error; False if another rank already published the same."""
-        if self.store is None:
-            return True
-        own = f"rank {self.rank}/{self.world_size} failed: {message}"
-        try:
-            first = self.store.compare_set(ERROR_KEY, "", own).decode()
-        except RuntimeError:  # the rank that hosts the store has exited
-            return True
-        return first == own or not first.endswith(f" failed: {message}")
-
     @contextmanager
     def translate_dist_errors(self) -> Iterator[None]:
-        """Raise a RemoteRankError, with the other rank's error, where the connection to it is lost."""
+        """Raise a RemoteRankError where the connection to another rank is lost."""
         try:
             yield
         except RuntimeError as error:
             if not isinstance(error, torch_dist.DistError) and "/gloo/" not in str(error):
                 raise
-            reason = "another rank exited without reporting an error, or cannot be reached"
-            reason += f" ({' '.join(str(error).split())})"
-            with suppress(RuntimeError):  # the rank that hosts the store has exited
-                if self.store is not None and self.store.check([ERROR_KEY]):
-                    reason = self.store.get(ERROR_KEY).decode()
-            raise RemoteRankError(f"stopped: {reason}") from error
+            reason = " ".join(str(error).split())
+            raise RemoteRankError(f"stopped: another rank failed or cannot be reached ({reason})") from error
 
     def shutdown(self) -> None:
         """Leave the process group after a successful run, when nothing refers to its network any more."""
@@ -136,7 +117,7 @@ class DistContext:
 def init_distributed() -> DistContext:
     """Join the ranks that a launcher started and wait for all of them; a single process if there is no launcher."""
     env = os.environ
-    if any(name not in env for name in LAUNCHER_VARIABLES):
+    if not {"RANK", "WORLD_SIZE"} <= env.keys():
         return DistContext()
     dist = DistContext(
         rank=int(env["RANK"]),
@@ -154,17 +135,13 @@ def init_distributed() -> DistContext:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(dist.local_rank % torch.cuda.device_count())
     try:
-        store, _, _ = next(rendezvous("env://"))
-        # torchrun keeps its store when it restarts ranks, with the addresses and errors of those that died
+        store, rank, world_size = next(rendezvous("env://"))
+        # torchrun keeps its store when it restarts ranks, with the addresses of those that died
         restart = f"restart {env.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        dist.store = torch_dist.PrefixStore(restart, store)  # type: ignore[attr-defined]
-        torch_dist.init_process_group(backend, store=dist.store, rank=dist.rank, world_size=dist.world_size)
+        store = torch_dist.PrefixStore(restart, store)  # type: ignore[attr-defined]
+        torch_dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     except RuntimeError as error:
-        address = f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}"
-        hint = "; set GLOO_SOCKET_IFNAME to the network card" if "127.0." in str(error) else ""
-        raise RemoteRankError(
-            f"{dist.world_size} ranks could not connect at {address}: {error}{hint}"
-        ) from error
+        raise RemoteRankError(f"{dist.world_size} ranks could not connect: {error}") from error
     return dist
 
 

@@ -4,7 +4,6 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -36,24 +35,6 @@ class HostEvent:
         return 1000 * (end_event.seconds - self.seconds)
 
 
-@dataclass
-class _Step:
-    """A step with an event before and after each of its passes, which are named "forward" or "backward"."""
-
-    clips: int
-    events: list[Any]
-    passes: list[str] = field(default_factory=list)
-
-    def is_complete(self) -> bool:
-        return self.events[-1].query()
-
-    def times(self) -> StepTimes:
-        seconds = {"forward": 0.0, "backward": 0.0}
-        for name, (start, end) in zip(self.passes, itertools.pairwise(self.events), strict=True):
-            seconds[name] += start.elapsed_time(end) / 1000
-        return StepTimes(self.clips, **seconds)
-
-
 class StepTimer:
     """Times steps: call `start`, then `forward_done` and `backward_done` after each pass, then `read` at any time.
 
@@ -63,29 +44,30 @@ class StepTimer:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._unread: deque[_Step] = deque()
+        self._unread: deque[tuple[int, list[tuple[str, Any]]]] = deque()  # clips, events by the pass they end
 
     def start(self, clips: int) -> None:
-        self._unread.append(_Step(clips, [self._record_event()]))
+        self._unread.append((clips, []))
+        self._record("start")
 
     def forward_done(self) -> None:
-        self._pass_done("forward")
+        self._record("forward")
 
     def backward_done(self) -> None:
-        self._pass_done("backward")
+        self._record("backward")
 
-    def _pass_done(self, name: str) -> None:
-        self._unread[-1].events.append(self._record_event())
-        self._unread[-1].passes.append(name)
-
-    def _record_event(self) -> torch.cuda.Event | HostEvent:
+    def _record(self, name: str) -> None:
         event = torch.cuda.Event(enable_timing=True) if self.device.type == "cuda" else HostEvent()
         event.record()
-        return event
+        self._unread[-1][1].append((name, event))
 
     def read(self) -> StepTimes:
         """Return the times of all steps that the device has completed since the last call. Does not wait for it."""
-        complete = []
-        while self._unread and self._unread[0].is_complete():
-            complete.append(self._unread.popleft().times())
-        return StepTimes.sum(complete)
+        total = StepTimes()
+        while self._unread and self._unread[0][1][-1][1].query():
+            clips, events = self._unread.popleft()
+            seconds = {"forward": 0.0, "backward": 0.0}
+            for (_, start), (name, end) in itertools.pairwise(events):
+                seconds[name] += start.elapsed_time(end) / 1000
+            total = StepTimes.sum((total, StepTimes(clips, **seconds)))
+        return total

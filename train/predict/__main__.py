@@ -8,6 +8,7 @@ class (Grad-CAM). A damaged file is predicted up to the first frame that cannot 
 """
 
 import argparse
+import itertools
 import json
 import logging
 import sys
@@ -67,8 +68,7 @@ def write_video(video: Video, path: Path, draw: Callable[[int, np.ndarray], np.n
     first = next(frames)
     height, width = first.shape[:2]
     with video_writer(path, height, width, video.fps) as writer:
-        writer.write(draw(0, first))
-        for index, frame in enumerate(frames, start=1):
+        for index, frame in enumerate(itertools.chain([first], frames)):
             writer.write(draw(index, frame))
 
 
@@ -203,15 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
     if arguments.overlay and arguments.overlay == arguments.gradcam:
         parser.error(f"{arguments.overlay}: --overlay and --gradcam must differ")
-    try:
+    with parser.one_line_errors():
         device, _ = choose_device(arguments.gpus, DistContext())
         with oom_as(OSError, f"{device}: out of memory; try a lower --batch-size"):
             num_corrupt = predict_all(arguments, device, open_videos(arguments.videos))
-    except KeyboardInterrupt:
-        logger.error("interrupted")
-        return 130
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
     return 1 if num_corrupt else 0
 
 

@@ -1,10 +1,7 @@
 """python -m train.evaluate: its scores are those of a simple computation, on one rank or several."""
 
 import csv
-import multiprocessing
-import os
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.distributed import TCPStore
 
 from data.augmentation import scale_short_side
 from data.frame_store import FrameStore, write_frame_store
@@ -21,6 +17,7 @@ from tests import commands
 from tests.commands import main_of
 from tests.synthetic_frames import painted_jpegs
 from tests.train.checkpoints import make_checkpoint
+from tests.train.ranks import run_ranks
 from train.evaluate.scores import Scores, summarize
 from train.inference import load_inference_model
 from train.options import Options
@@ -150,40 +147,16 @@ def test_checkpoints_and_scores_files_are_averaged(
     np.testing.assert_allclose(both.probabilities, mean, rtol=1e-5)
     assert printed.count("clip@1") == 2  # not defined for an average
     summary = printed.partition("average of 2\n")[2].splitlines()[:3]
-    assert summary[0] == f"  video@1 (2x1)            {summarize(both).video[0]:.4f}"
+    assert summary[0] == f"  video@1 (2x1)            {summarize(both)['video@1 (2x1)']:.4f}"
     assert evaluate(*singles) == 0
     again = Scores.load(out / "average" / "scores.npz")
     np.testing.assert_array_equal(again.probabilities, both.probabilities)
     assert capsys.readouterr().out.partition("average of 2\n")[2].splitlines()[:3] == summary
 
 
-def _run_rank(rank: int, port: int, log: Path, words: list[str]) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True")
-    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
-        try:
-            exit_code = main(words)
-        except SystemExit as stopped:
-            exit_code = stopped.code
-    os._exit(exit_code)
-
-
 def evaluate_on_two_ranks(tmp_path: Path, *words: str | Path) -> list[tuple[int | None, str]]:
-    """Return exit code and output of each rank, started as torchrun does."""
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    fork = multiprocessing.get_context("fork")
-    logs = [tmp_path / f"{rank}.log" for rank in (0, 1)]
-    arguments = [*map(str, words), "--workers", "0"]
-    ranks = [
-        fork.Process(target=_run_rank, args=(rank, store.port, log, arguments))
-        for rank, log in enumerate(logs)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(60)
-        process.kill()
-    return [(process.exitcode, log.read_text()) for process, log in zip(ranks, logs, strict=True)]
+    """Return exit code and output of each rank."""
+    return run_ranks(2, tmp_path, lambda rank: main([*map(str, words), "--workers", "0"]))
 
 
 def test_two_ranks_share_the_videos(dataset: Path, checkpoints: list[Path], tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Several ranks: the same weights as one, each clip once, and errors that name the rank."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.distributed import DistBackendError, TCPStore
+from torch.distributed import DistBackendError
 
 from data.batch_sampler import RankShard
 from tests.train.helpers import (
@@ -26,6 +25,7 @@ from tests.train.helpers import (
     train,
     wait_for,
 )
+from tests.train.ranks import run_ranks
 from train.parallel.batch_norm import convert_sync_batchnorm
 from train.parallel.distributed import DDPModel, DistContext, RemoteRankError, init_distributed
 
@@ -87,28 +87,15 @@ def test_ranks_that_would_get_a_single_clip_are_idle(stores: Path, tmp_path: Pat
     assert ("1 of 3 ranks are idle" in log) == (not sync)
 
 
-def _train_with_sync_batchnorm(rank: int, port: int, path: Path) -> None:
-    """Train two steps in float64, of five clips and of two, as one of three ranks or, at rank -1, alone."""
-    dist = DistContext()
-    if rank >= 0:
-        os.environ |= {"RANK": str(rank), "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-        dist = init_distributed()
+def train_with_sync_batchnorm(dist: DistContext, path: Path) -> None:
+    """Train two steps in float64, of five clips and of two."""
     torch.manual_seed(1)
-    network = nn.Sequential(
-        *(
-            nn.Conv3d(3, 8, 3),
-            nn.BatchNorm3d(8),
-            nn.ReLU(inplace=True),
-            nn.Conv3d(8, 8, 3),
-            nn.BatchNorm3d(8),
-        ),
-        *(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 3)),
-    ).double()
+    layers = [nn.Conv3d(3, 8, 3), nn.BatchNorm3d(8), nn.ReLU(inplace=True), nn.Conv3d(8, 8, 3)]
+    layers += [nn.BatchNorm3d(8), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 3)]
+    network = nn.Sequential(*layers).double()
     convert_sync_batchnorm(network, dist)
     model: nn.Module = network
-    if rank >= 0:
+    if dist.launched:
         model = DDPModel(network, dist, torch.device("cpu"), num_classes=3, num_gates=0, sync_batchnorm=True)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     for clips in (5, 2):
@@ -120,26 +107,16 @@ def _train_with_sync_batchnorm(rank: int, port: int, path: Path) -> None:
         optimizer.step()
     model.eval()
     torch.save({"state_dict": network.state_dict()}, path)
-    os._exit(0)
 
 
 def test_synchronized_batchnorm_equals_one_rank_with_all_clips(tmp_path: Path) -> None:
     """In float64, where rounding cannot hide a wrong gradient. In the second step the third rank is idle."""
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    paths = {rank: tmp_path / f"{rank}.pth" for rank in (-1, 0, 1, 2)}
-    fork = multiprocessing.get_context("fork")
-    processes = [
-        fork.Process(target=_train_with_sync_batchnorm, args=(rank, store.port, path))
-        for rank, path in paths.items()
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0] * 4
-    for rank in (0, 1, 2):
-        assert_close_weights(paths[-1], paths[rank], within=1e-12)
+    paths = [tmp_path / f"{rank}.pth" for rank in (0, 1, 2)]
+    ranks = run_ranks(3, tmp_path, lambda rank: train_with_sync_batchnorm(init_distributed(), paths[rank]))
+    assert [exit_code for exit_code, _ in ranks] == [0, 0, 0]
+    train_with_sync_batchnorm(DistContext(), tmp_path / "one.pth")
+    for path in paths:
+        assert_close_weights(tmp_path / "one.pth", path, within=1e-12)
 
 
 def test_when_a_rank_is_killed_the_other_ends_with_an_error(stores: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -209,23 +208,11 @@ def test_errors(checkpoint: Path, sunrise: Path, tmp_path: Path) -> None:
     assert f"{diverged}: probabilities for {sunrise} contain NaN or Inf" in error_of(diverged, sunrise)
 
 
-def test_real_videos(
-    checkpoint: Path,
-    real_videos: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
+def test_a_damaged_video_is_predicted_up_to_the_damage(
+    checkpoint: Path, real_videos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A damaged file, one rotated by its metadata and shorter than a clip, one of ten bits per color."""
-    names = ["corrupted.mp4", "video_90.mov", "h265_10bits.mp4"]
-    videos = [real_videos / name for name in names]
-    assert predict(checkpoint, *videos, "--overlay", tmp_path, "--json", "-") == 0
-    predictions = {Path(video["video"]).name: video for video in json.loads(capsys.readouterr().out)}
+    assert predict(checkpoint, real_videos / "corrupted.mp4", "--json", "-") == 0
+    (video,) = json.loads(capsys.readouterr().out)
     assert "corrupted.mp4: decoding stopped early: " in caplog.text
-    assert predictions["corrupted.mp4"]["decode_error"]
-    assert predictions["corrupted.mp4"]["num_frames"] >= 28
-    assert [predictions[name]["num_frames"] for name in names[1:]] == [3, 30]
-    for name in names:
-        capture = cv2.VideoCapture(str(tmp_path / f"{Path(name).stem}.mp4"))
-        assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == predictions[name]["num_frames"]
-    assert next(VideoFile(tmp_path / "video_90.mp4").frames()).shape == (568, 320, 3)
+    assert video["decode_error"]
+    assert video["num_frames"] >= 28
