@@ -10,16 +10,18 @@ import multiprocessing.util
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.batch_sampler import BatchShape
+from data.batch_sampler import BatchShape, ClipSpec
+from data.video_iterator import Batch, Sample, collate
 
 logger = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")
@@ -28,8 +30,7 @@ PREFETCH_FACTOR = 2  # batches that each worker loads in advance, if they fit
 MAX_DEATHS = 5  # of workers, without a batch in between
 STALL_SECONDS = 60.0
 
-Batch = TypeVar("Batch")
-Batches = Sampler[list[Any]] | Sequence[list[Any]]
+Batches = Sampler[list[ClipSpec]] | Sequence[list[ClipSpec]]
 
 
 def shared_memory_bytes(
@@ -50,8 +51,8 @@ def choose_prefetch_factor(
 ) -> int:
     """Return how many batches each worker may prefetch so that those of all local ranks fit into shared memory.
 
-    PREFETCH_FACTOR, or 1 if that exceeds SHARED_MEMORY_BUDGET or, with a warning, the `free` bytes of /dev/shm (by
-    default those free now). Raises ValueError, naming the `flags` to lower, if not even 1 fits.
+    PREFETCH_FACTOR, or 1 if that exceeds SHARED_MEMORY_BUDGET or the `free` bytes of /dev/shm (by default those free
+    now). Raises ValueError, naming the `flags` to lower, if not even 1 fits.
     """
     if free is None:
         free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else SHARED_MEMORY_BUDGET
@@ -63,31 +64,26 @@ def choose_prefetch_factor(
             f"{workers} workers need {least / 1e6:.0f} MB of {SHARED_MEMORY}, which has {free / 1e6:.0f} MB "
             f"free: lower {flags}, or enlarge it (docker run --shm-size)"
         )
-    if most > SHARED_MEMORY_BUDGET:
-        return 1
-    if most > free:
-        logger.warning("%s has %.0f MB free: prefetch factor lowered to 1", SHARED_MEMORY, free / 1e6)
-        return 1
-    return PREFETCH_FACTOR
+    return PREFETCH_FACTOR if most <= min(free, SHARED_MEMORY_BUDGET) else 1
 
 
 class LoaderError(OSError):
     """Workers cannot be started or keep dying; the message is one line with the reason."""
 
 
-class ResumableBatchSampler(Sampler[list[Any]]):
+class ResumableBatchSampler(Sampler[list[ClipSpec]]):
     """The batches of another batch sampler from number `first` on."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
         self.first = 0
 
-    def __iter__(self) -> Iterator[list[Any]]:
+    def __iter__(self) -> Iterator[list[ClipSpec]]:
         return itertools.islice(self.batches, self.first, None)
 
 
-class ClipLoader(Generic[Batch]):
-    """One loader for all shapes of all epochs: each iteration yields `collate_fn` of every one of `batches`, in order.
+class ClipLoader:
+    """One loader for all shapes of all epochs: each iteration yields the clips of every one of `batches`, in order.
 
     Worker processes persist until `close` or exit. If one dies, typically killed for lack of memory, all are restarted
     from the first batch that has not arrived, so no batch is lost, repeated or changed. Raises LoaderError if that
@@ -96,28 +92,28 @@ class ClipLoader(Generic[Batch]):
 
     def __init__(
         self,
-        clips: Dataset[Any],
+        clips: Dataset[Sample],
         batches: Batches,
         *,
-        collate_fn: Callable[[list[Any]], Batch],
         workers: int,
-        prefetch_factor: int,
-        worker_init_fn: Callable[[int], None],
+        prefetch_factor: int = PREFETCH_FACTOR,
     ) -> None:
         self.dataset = clips
         self.batches = batches
         self._batch_sampler = ResumableBatchSampler(batches)
         self._settings: dict[str, Any] = {
             "batch_sampler": self._batch_sampler,
-            "collate_fn": collate_fn,
+            "collate_fn": collate,
             "num_workers": workers,
             "prefetch_factor": prefetch_factor if workers else None,
             "persistent_workers": workers > 0,
-            "worker_init_fn": worker_init_fn,
+            "worker_init_fn": _worker_init,
             "generator": torch.Generator(),  # otherwise each epoch draws from torch's global one, which is saved
         }
-        self._loader: DataLoader[Any] | None = None
+        self._loader: DataLoader[Sample] | None = None
         self._workers: list[BaseProcess] = []
+        # forked workers inherit this process's folder for sockets; of their own, killed ones would leave theirs behind
+        multiprocessing.util.get_temp_dir()
         # at exit Python would wait for workers, which may ignore its SIGTERM or be stopped
         multiprocessing.util.Finalize(self, _kill, (self._workers,), exitpriority=10)
 
@@ -167,14 +163,21 @@ class ClipLoader(Generic[Batch]):
 
     def _reason_to_restart(self, error: Exception) -> str:
         """Return what happened to a worker. Raise LoaderError or `error` itself if new workers would not help."""
-        if any(worker.exitcode is not None for worker in self._workers):
-            return f"{error} (out of memory?)"
-        if self._workers and isinstance(error, ConnectionError | EOFError | FileNotFoundError):
-            return f"a DataLoader worker died while sending a batch, {error}"
+        has_died = any(worker.exitcode is not None for worker in self._workers)
+        if has_died or (self._workers and isinstance(error, ConnectionError | EOFError | FileNotFoundError)):
+            return "a DataLoader worker died (out of memory?)"
         if self._settings["num_workers"] and (isinstance(error, OSError) or "shared memory" in str(error)):
             reason = str(error).strip().splitlines()[-1]
             raise LoaderError(f"DataLoader workers failed, is {SHARED_MEMORY} full? {reason}") from error
         raise error
+
+
+def _worker_init(_: int) -> None:
+    cv2.setNumThreads(0)  # there are several workers, so threads would only compete for cores
+    torch.set_num_threads(1)
+    # these are sent to all processes, and the training loop decides when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager

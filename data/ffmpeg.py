@@ -16,7 +16,6 @@ import numpy as np
 import simplejpeg
 
 from data.common.atomic_io import atomic_path
-from data.common.cli import sanitize
 from data.common.job_pool import child_process
 from data.frame_store import FrameStore, has_store
 
@@ -26,7 +25,6 @@ NON_VIDEO_SUFFIXES = frozenset(
     " .npy .npz .pkl .log .cfg .ini .sh .wav .mp3 .flac .jpg .jpeg .png .webp .part .ytdl"
     " .m3u .m3u8 .mpd .sdp .ffconcat".split()
 )
-HEADER_BYTES = 12
 # magic bytes: at offset 4, 0 and 8 of a file
 MP4, MATROSKA, AVI = b"ftyp", b"\x1a\x45\xdf\xa3", b"AVI "
 KEEP_TIMESTAMPS = ("-copyts", "-start_at_zero")  # those of the file, also after seeking
@@ -63,17 +61,14 @@ def passthrough_fps_options() -> dict[str, str]:
 
 
 def ffmpeg_command(
-    video: Path, short_side: int, quality: int, seconds: tuple[float, float] | None = None
+    video: Path, short_side: int, quality: int, seconds: tuple[float, float] | None = None, seek: bool = True
 ) -> list[str]:
     """Return the command that decodes a video, scales it and writes every frame as a JPEG to standard output.
 
     The output is in the `mpjpeg` format, see `read_jpegs`. ffmpeg stops at the first damaged packet. With `seconds`
-    (start, end) only those frames are written. Raises ValueError for a name that is not UTF-8, or an unreadable file.
+    (start, end) only those frames are written; without `seek` the video is decoded from its start nevertheless. Raises
+    ValueError for an unreadable file.
     """
-    try:
-        str(video).encode()
-    except UnicodeError:
-        raise ValueError("file name is not UTF-8, rename the file") from None
     # No filter graph with a named input, which would take the first video stream instead of the one that ffmpeg
     # selects. ffmpeg applies the rotation of the metadata before the filters. JPEG colors are BT.601, full range.
     filters = [
@@ -83,15 +78,16 @@ def ffmpeg_command(
         MONOTONIC_PTS,
     ]
     program = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror"]
-    seek: dict[str, object] = {}
+    # the whitelist: a playlist in disguise must not open network addresses
+    input_options: dict[str, object] = {"threads": 1, "protocol_whitelist": "file"}
     if seconds:
         header = read_header(video)
         filters.insert(0, trim_filter(header, seconds))
         if is_seekable(header):
             program += KEEP_TIMESTAMPS
-            seek = {"ss": max(seconds[0] - SEEK_MARGIN_S, 0), "noaccurate_seek": None}
-    # the whitelist: a playlist in disguise must not open network addresses
-    source = ffmpeg.input(f"file:{video}", threads=1, protocol_whitelist="file", **seek)
+            if seek:
+                input_options |= {"ss": max(seconds[0] - SEEK_MARGIN_S, 0), "noaccurate_seek": None}
+    source = ffmpeg.input(f"file:{video}", **input_options)
     # unofficial: else ffmpeg warns about the color range of videos without frames
     options = {"color_range": "pc", "strict": "unofficial", "vcodec": "mjpeg", "q:v": quality, "threads": 1}
     options |= {"vf": ",".join(filters), **passthrough_fps_options()}
@@ -102,7 +98,7 @@ def read_header(video: Path) -> bytes:
     """Return the first bytes of a file. Raises ValueError where it cannot be read."""
     try:
         with video.open("rb") as file:
-            return file.read(HEADER_BYTES)
+            return file.read(12)
     except OSError as error:
         raise ValueError(error.strerror) from None
 
@@ -148,6 +144,34 @@ def first_error_line(errors: IO[bytes]) -> str:
     return re.sub(r"^\[[^]]* @ 0x[0-9a-f]+\] ", "", line)
 
 
+class JpegStream:
+    """The output of an `ffmpeg_command` as JPEGs; the process is killed where the iteration ends early.
+
+    After the iteration `count` is the number of JPEGs, `exit_code` that of ffmpeg, and `error` the first line of its
+    standard error, or its exit code where it failed without. Raises JobTimeoutError after `timeout` seconds.
+    """
+
+    def __init__(self, command: Sequence[str], timeout: float | None = None) -> None:
+        self.command = command
+        self.timeout = timeout
+        self.count = self.exit_code = 0
+        self.error = ""
+
+    def __iter__(self) -> Iterator[bytes]:
+        with tempfile.TemporaryFile() as errors:
+            with child_process(
+                self.command, timeout=self.timeout, stdout=subprocess.PIPE, stderr=errors
+            ) as process:
+                assert process.stdout is not None
+                for jpeg in read_jpegs(process.stdout):
+                    self.count += 1
+                    yield jpeg
+                self.exit_code = process.wait()
+            self.error = first_error_line(errors)
+        if self.exit_code != 0 and not self.error:
+            self.error = f"ffmpeg failed with exit code {self.exit_code}"
+
+
 class VideoStreamError(ValueError):
     """A video that cannot be read or written; the message names it and the reason."""
 
@@ -173,22 +197,11 @@ class VideoFile:
 
         Raises VideoStreamError where there is none.
         """
-        try:
-            command = ffmpeg_command(self.path, short_side or NO_SCALING, DEFAULT_QUALITY)
-        except ValueError as error:
-            raise VideoStreamError(f"{sanitize(self.path)}: {error}") from None
-        is_empty = True
-        with tempfile.TemporaryFile() as errors:
-            with child_process(command, timeout=None, stdout=subprocess.PIPE, stderr=errors) as process:
-                assert process.stdout is not None
-                for jpeg in read_jpegs(process.stdout):
-                    is_empty = False
-                    yield simplejpeg.decode_jpeg(jpeg, colorspace="BGR")
-                exit_code = process.wait()
-            self.decode_error = first_error_line(errors)
-        if exit_code != 0 and not self.decode_error:
-            self.decode_error = f"ffmpeg failed with exit code {exit_code}"
-        if is_empty:
+        stream = JpegStream(ffmpeg_command(self.path, short_side or NO_SCALING, DEFAULT_QUALITY))
+        for jpeg in stream:
+            yield simplejpeg.decode_jpeg(jpeg, colorspace="BGR")
+        self.decode_error = stream.error
+        if stream.count == 0:
             reason = self.decode_error or "it has none"
             raise VideoStreamError(f"{self.path}: no frame could be decoded, {reason}")
 
@@ -221,17 +234,14 @@ def open_videos(paths: Sequence[Path]) -> list[Video]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
-        found = list(_videos_in(path, set())) if path.is_dir() else [VideoFile(path)]
+        found = list(_videos_in(path)) if path.is_dir() else [VideoFile(path)]
         if not found:
             raise FileNotFoundError(f"{path}: no videos in this folder")
         videos += found
     return videos
 
 
-def _videos_in(folder: Path, seen: set[Path]) -> Iterator[Video]:
-    if folder.resolve() in seen:  # a link to a folder above
-        return
-    seen.add(folder.resolve())
+def _videos_in(folder: Path) -> Iterator[Video]:
     if has_store(folder):
         yield StoredVideo(folder)
         return
@@ -239,7 +249,7 @@ def _videos_in(folder: Path, seen: set[Path]) -> Iterator[Video]:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from _videos_in(path, seen)
+            yield from _videos_in(path)
         elif path.suffix.lower() not in NON_VIDEO_SUFFIXES:
             yield VideoFile(path)
 
@@ -260,18 +270,25 @@ class VideoWriter:
 
 @contextmanager
 def video_writer(
-    path: Path, height: int, width: int, fps: float, *, threads: int = 0, faststart: bool = True
+    path: Path, height: int, width: int, fps: float, *, threads: int = 0
 ) -> Iterator[VideoWriter]:
     """Yield a writer of an H.264 MP4 file, which is at `path` after the block; after an error nothing is.
 
-    Odd sizes are written as 4:4:4, which not every player shows. `threads` 0: ffmpeg's choice. `faststart`: the index
-    comes first, for streaming. Raises VideoStreamError with ffmpeg's reason.
+    Odd sizes are written as 4:4:4, which not every player shows. `threads` 0: ffmpeg's choice. Raises
+    VideoStreamError with ffmpeg's reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = "yuv444p" if height % 2 or width % 2 else "yuv420p"
     command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "bgr24"]
     command += ["-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "pipe:", "-pix_fmt", pixels, "-crf", "18"]
-    command += ["-threads", str(threads), *(["-movflags", "+faststart"] if faststart else []), "-f", "mp4"]
+    command += [
+        "-threads",
+        str(threads),
+        "-movflags",
+        "+faststart",
+        "-f",
+        "mp4",
+    ]  # the index first, for streaming
     with atomic_path(path) as temporary, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen([*command, f"file:{temporary}"], stdin=subprocess.PIPE, stderr=errors)
         assert process.stdin is not None

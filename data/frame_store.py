@@ -26,7 +26,6 @@ from data.common.staging import staging_folder
 DATABASE = "frames.db"
 COUNT = "n_frames"
 ROW_ID_IS_FRAME = 1  # PRAGMA user_version of our stores; those of others have 0
-MAX_FRAMES = 2**31
 MAX_JPEG_BYTES = 2**25
 MAX_PIXELS = 2**25  # 8K
 MAX_ASPECT_RATIO = 32  # frames are scaled by their short side
@@ -82,8 +81,8 @@ class FrameStore:
         if count is None:
             with open_database(self.path) as connection:
                 count = connection.execute("SELECT COUNT(DISTINCT ObjId) FROM Images").fetchone()[0]
-        if not 1 <= count <= MAX_FRAMES:
-            raise FrameStoreError(f"{self.path}: has {count} frames; allowed are 1 to {MAX_FRAMES}")
+        if count < 1:
+            raise FrameStoreError(f"{self.path}: has {count} frames")
         self.n_frames: int = count
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
@@ -93,8 +92,6 @@ class FrameStore:
     def fetch(self, indices: Sequence[int]) -> "EncodedFrames":
         """Return the same frames without decoding them."""
         indices = [int(index) for index in indices]
-        if not indices:
-            raise FrameStoreError(f"{self.path}: no frame indices given")
         for index in indices:
             if not 0 <= index < self.n_frames:
                 raise FrameStoreError(f"{self.path}: frame index {index} is not in 0 to {self.n_frames - 1}")
@@ -115,34 +112,27 @@ class FrameStore:
 
     def _select(self, connection: sqlite3.Connection, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Yield (index, JPEG bytes)."""
-        is_ours = connection.execute("PRAGMA user_version").fetchone()[0] == ROW_ID_IS_FRAME
-        row_ids = None if is_ours else self._scan_row_ids(connection)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        row_ids = None if version == ROW_ID_IS_FRAME else self._scan_row_ids(connection)
         for index in indices:
             row_id = index + 1 if row_ids is None else row_ids.get(index)
-            query = "SELECT frames, ObjId FROM Images WHERE rowid = ?"
+            query = "SELECT frames FROM Images WHERE rowid = ?"
             row = connection.execute(query, (row_id,)).fetchone()
             if row is None:
                 raise FrameStoreError(f"{self.path}: frame {index} of {self.n_frames} is missing")
-            if is_ours and frame_number(row[1]) != row_id:
-                raise FrameStoreError(f"{self.path}: row {row_id} has ObjId {sanitize(row[1])!r}")
             yield index, row[0]
 
     def _scan_row_ids(self, connection: sqlite3.Connection) -> dict[int, int]:
         """Return the row id of each frame index. Reads all names once, but no images.
 
         The index is the frame number minus 1; without `n_frames`, which would reveal missing frames, it is the rank of
-        the number. Duplicate rows of a frame are allowed; two names with one number are an error, as they belong to
-        different videos.
+        the number. Of duplicate rows of a frame the last counts.
         """
-        names: dict[int, object] = {}
         row_ids: dict[int, int] = {}
         for row_id, name in connection.execute("SELECT rowid, ObjId FROM Images"):
             number = frame_number(name)
             if number is None:
                 raise FrameStoreError(f"{self.path}: ObjId {sanitize(name)!r} has no frame number")
-            if names.setdefault(number, name) != name:
-                both = f"{sanitize(names[number])!r} and {sanitize(name)!r}"
-                raise FrameStoreError(f"{self.path}: {both} are both frame {number}")
             row_ids[number] = row_id
         if self._has_count:
             return {number - 1: row_id for number, row_id in row_ids.items()}

@@ -100,26 +100,15 @@ def find_label_folder(root: Path, train_csv: str, labels: Path | None) -> Path:
 def find_label_sets(root: Path, labels: Path | None) -> list[AnnotationSet]:
     """Return the sets whose training label file is in the first of `label_folders` that has any."""
     for folder in label_folders(root, labels):
-        found = [files for files in _possible_sets(folder) if files.paths()["train"].is_file()]
+        possible = [
+            AnnotationSet(spec, variant, folder)
+            for spec in SPECS.values()
+            for variant in spec.num_classes or [""]
+        ]
+        found = [files for files in possible if files.paths()["train"].is_file()]
         if found:
             return found
     return []
-
-
-def has_timed_ids(path: Path) -> bool:
-    """Return `timed_ids` of the dataset that a label file belongs to by its name; True for other names."""
-    matching = (
-        files.spec.timed_ids for files in _possible_sets(path.parent) if path in files.paths().values()
-    )
-    return next(matching, True)
-
-
-def _possible_sets(folder: Path) -> list[AnnotationSet]:
-    return [
-        AnnotationSet(spec, variant, folder)
-        for spec in SPECS.values()
-        for variant in spec.num_classes or [""]
-    ]
 
 
 def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -170,10 +159,8 @@ def read_label_csv(path: Path, timed_ids: bool) -> list[Annotation]:
 def check_annotation(row: Annotation) -> Annotation:
     """Return the row. Raise ValueError with file and line for invalid times and names outside the dataset folder."""
     for name in (row.label, row.video_id):
-        if not name.strip():
-            raise ValueError(f"{row.location}: label or ID is empty")
-        if any(character < " " for character in name):
-            raise ValueError(f"{row.location}: {name[:80]!r} has a control character; is a quote left open?")
+        if not name.strip() or "\0" in name:
+            raise ValueError(f"{row.location}: label or ID is empty or contains a null character")
         if name.startswith("/") or not {".", ".."}.isdisjoint(name.split("/")):
             raise ValueError(f"{row.location}: {name!r} is outside the dataset folder")
     if "/" in row.label:
@@ -187,16 +174,13 @@ def read_annotations(paths: Iterable[Path]) -> list[Annotation]:
     Rows whose times are in the same whole seconds share a folder: the first is kept, the number of others is logged.
     """
     rows: dict[str, Annotation] = {}
-    dropped = set()
+    num_dropped = 0
     for row in (row for path in paths for row in read_label_csv(path, timed_ids=True)):
         if row.seconds and row.seconds[0] >= row.seconds[1]:
             raise ValueError(f"{row.location}: {row.video_id} has no time between its start and its end")
-        if rows.setdefault(row.folder, row) != row:
-            dropped.add(row)
-    if dropped:
-        logger.warning(
-            "dropped %d rows whose times are in the same whole seconds as another row", len(dropped)
-        )
+        num_dropped += rows.setdefault(row.folder, row) != row
+    if num_dropped:
+        logger.warning("dropped %d rows in the same whole seconds as another one", num_dropped)
     return list(rows.values())
 
 
@@ -223,7 +207,7 @@ def read_classes(path: Path) -> list[str]:
     """Return the class names of a class index in the order of their numbers. Raise ValueError if it is invalid."""
     try:
         numbers = json.loads(path.read_text("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: not JSON, {error}") from error
     if not isinstance(numbers, dict) or any(type(number) is not int for number in numbers.values()):
         raise ValueError(f"{path}: not a JSON object of class names and numbers")

@@ -10,7 +10,7 @@ from data.augmentation import scale_short_side
 from data.batch_sampler import BatchShape, ClipSpec
 from data.clip_loader import ClipLoader, choose_prefetch_factor
 from data.frame_store import FrameStore
-from data.video_iterator import Batch, ValDataset, make_loader
+from data.video_iterator import ValDataset
 from data.video_list import VideoIndex
 from data.video_sampler import uniform_clips
 
@@ -84,10 +84,10 @@ def view_loader(
     size: int,
     workers: int,
     local_world_size: int,
-) -> ClipLoader[Batch]:
+) -> ClipLoader:
     """Return a loader of one batch, `(1, V, length, size, size, 3)`, per video of `indices`, in order."""
     shape = BatchShape(views.clips * views.crops, length, size)
     flags = "--workers, --clips or --crops"
     prefetch = choose_prefetch_factor([shape], workers, local_world_size=local_world_size, flags=flags)
     batches = [[ClipSpec(index, length, size, seed=0)] for index in indices]
-    return make_loader(views, batches, workers=workers, prefetch_factor=prefetch)
+    return ClipLoader(views, batches, workers=workers, prefetch_factor=prefetch)

@@ -1,22 +1,19 @@
-"""Datasets of clips: from a sample index to a clip with its label, and the dataloader that collates them.
+"""Datasets of clips: from a sample index to a clip with its label, and the batches of them.
 
 Follow a clip: the batch sampler's ClipSpec reaches `TrainDataset.__getitem__`; frames are chosen, read, transformed and
 collated to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalization and layout are left to the device (train/engine.py).
 """
 
-import signal
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from data.batch_sampler import ClipSpec
-from data.clip_loader import PREFETCH_FACTOR, ClipLoader
 from data.frame_store import EncodedFrames, FrameStore, FrameStoreError
 from data.video_list import VideoIndex
 from data.video_sampler import center_clip, random_clip
@@ -155,29 +152,3 @@ def collate(samples: Sequence[Sample]) -> Batch:
         for tensor in (batch.clips, batch.labels, batch.indices):
             tensor.share_memory_()
     return batch
-
-
-def make_loader(
-    clips: Dataset[Sample],
-    batches: Sampler[list[ClipSpec]] | Sequence[list[ClipSpec]],
-    *,
-    workers: int,
-    prefetch_factor: int = PREFETCH_FACTOR,
-) -> ClipLoader[Batch]:
-    """Return one loader for all shapes of all epochs, as sample indices hold them. 0 workers read in this process."""
-    return ClipLoader(
-        clips,
-        batches,
-        collate_fn=collate,
-        workers=workers,
-        prefetch_factor=prefetch_factor,
-        worker_init_fn=_worker_init,
-    )
-
-
-def _worker_init(_: int) -> None:
-    cv2.setNumThreads(0)  # there are several workers, so threads would only compete for cores
-    torch.set_num_threads(1)
-    # these are sent to all processes, and the training loop decides when to stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -83,8 +83,6 @@ class _Sampler:
 
     def __init__(self, num: int, interval: int | Sequence[int], seed: int) -> None:
         self.intervals = [interval] if isinstance(interval, int) else list(interval)
-        if not self.intervals or min(self.intervals) < 1:
-            raise ValueError(f"interval {interval}: must be at least 1")
         self.seed = seed
         self._worker_seed: int | None = None
         self._generator = np.random.default_rng(seed)
@@ -92,8 +90,6 @@ class _Sampler:
 
     def set_num(self, num: int) -> None:
         """Change the length of the following clips."""
-        if num < 1:
-            raise ValueError(f"clip length {num}: must be at least 1")
         self.num = num
 
     @property
@@ -120,13 +116,10 @@ class RandomSampling(_Sampler):
         seed: int = 0,
     ) -> None:
         super().__init__(num, interval, seed)
-        if not 0 < speed[0] <= speed[1]:
-            raise ValueError(f"speed {speed}: must be two positive numbers, the lower one first")
         self.speed = speed
 
     def sampling(self, range_max: int, v_id: Hashable = None, prev_failed: bool = False) -> list[int]:
         """Return `num` indices below `range_max`, the number of frames. `prev_failed` changes nothing."""
-        _check_num_frames(range_max, v_id)
         return random_clip(range_max, self.num, self.intervals, self.generator, speed=self.speed)
 
 
@@ -157,7 +150,6 @@ class SequentialSampling(_Sampler):
 
     def sampling(self, range_max: int, v_id: Hashable = None, prev_failed: bool = False) -> list[int]:
         """Return `num` indices below `range_max`, the number of frames of the video `v_id`."""
-        _check_num_frames(range_max, v_id)
         if (v_id, range_max) not in self.cursors:
             self.cursors[v_id, range_max] = (0, self._clips(range_max))
         cursor, clips = self.cursors[v_id, range_max]
@@ -175,8 +167,3 @@ class SequentialSampling(_Sampler):
         if self.shuffle:
             self.generator.shuffle(starts)
         return [clip_indices(n_frames, self.num, interval, start) for start in starts]
-
-
-def _check_num_frames(num_frames: int, video_id: Hashable) -> None:
-    if num_frames < 1:
-        raise ValueError(f"video {video_id}: has {num_frames} frames, needs at least 1")

@@ -174,8 +174,6 @@ class Compose:
     """
 
     def __init__(self, transforms: Augmenter, normalise: Sequence[Sequence[float]] | None = None) -> None:
-        if not isinstance(transforms, iaa().Augmenter):
-            raise ValueError(f"transforms must be an imgaug augmenter, not {type(transforms).__name__}")
         self.transforms = transforms
         self.normalise = (
             None if normalise is None else np.asarray(normalise, np.float32).reshape(2, 3, 1, 1, 1)
@@ -183,9 +181,6 @@ class Compose:
         self._worker_seed: int | None = None
 
     def __call__(self, frames: np.ndarray, end_size: Sequence[int]) -> torch.Tensor:
-        frames = np.asarray(frames)
-        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
-            raise ValueError(f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {frames.shape}")
         worker = get_worker_info()
         if worker is not None and worker.seed != self._worker_seed:
             self._worker_seed = worker.seed

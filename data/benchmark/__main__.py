@@ -26,11 +26,7 @@ SHAPES = ((4, 80), (8, 112), (16, 158), (16, 224))  # length, size: the multigri
 
 
 def make_parser() -> OneLineParser:
-    parser = OneLineParser(
-        prog="python -m data.benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = OneLineParser(prog="python -m data.benchmark", description=(__doc__ or "").split("\n\n")[1])
     add = parser.add_argument
     add("--videos", type=Path, help="folder of video files (default: test videos)")
     quality = number(int, "2 to 31, or 0 for ffmpeg's default", lambda value: value == 0 or 2 <= value <= 31)

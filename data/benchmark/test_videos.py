@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.benchmark.reference_pipeline import write_original_store
-from data.ffmpeg import ffmpeg_binary, read_jpegs
+from data.ffmpeg import JpegStream, ffmpeg_binary
 from data.frame_store import write_frame_store
 
 HEIGHT = 360  # of each frame, in pixels
@@ -35,9 +35,7 @@ def read_video(video: Path, quality: int) -> list[bytes]:
     """Return all frames as JPEGs, HEIGHT pixels high; quality 0 is ffmpeg's default."""
     command = [ffmpeg_binary(), "-loglevel", "error", "-i", str(video), "-vf", f"scale=-2:{HEIGHT}"]
     command += ["-q:v", str(quality)] if quality else []
-    with subprocess.Popen([*command, "-f", "mpjpeg", "-"], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        return list(read_jpegs(process.stdout))
+    return list(JpegStream([*command, "-f", "mpjpeg", "-"]))
 
 
 def write_inputs(videos: Sequence[Path], folder: Path, quality: int) -> BenchmarkInputs:

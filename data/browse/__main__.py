@@ -13,32 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from data.batch_sampler import ClipSpec, clip_seed, epoch_order
-from data.browse.contact_sheet import ShownClip, draw_sheet, draw_video
+from data.browse.contact_sheet import FPS, ShownClip, draw_sheet, draw_video
 from data.common.cli import OneLineParser, Values, boolean, choice, not_negative, positive
-from data.datasets import SPECS
 from data.frame_store import FrameStoreError
-from data.label_files import AnnotationSet, find_label_sets
+from data.label_files import find_label_sets
 from data.video_iterator import TrainDataset
 from data.video_list import DatasetSplits, load_dataset
 from data.video_sampler import START_DISTRIBUTIONS
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
-
-def choose_label_set(root: Path, labels: Path | None, name: str | None, variant: str | None) -> AnnotationSet:
-    """Return the label files of the given dataset and variant; the variant defaults to the first that exists.
-
-    Raises ValueError where there are none, or those of several datasets.
-    """
-    sets = find_label_sets(root, labels)
-    names = ", ".join(sorted({found.spec.name for found in sets})) or "none"
-    sets = [found for found in sets if name in (None, found.spec.name) and variant in (None, found.variant)]
-    if not sets:
-        wanted = " ".join(["label files", *filter(None, (name, variant))])
-        raise ValueError(f"{root}: no {wanted} found; label files found: {names}")
-    if len({found.spec.name for found in sets}) > 1:
-        raise ValueError(f"{sets[0].folder}: holds label files of {names}; choose with --set")
-    return sets[0]
+MAX_CLASSES = 20  # shown without --classes
 
 
 def first_of_classes(
@@ -64,7 +47,10 @@ def load_clip(dataset: DatasetSplits, clips: TrainDataset, spec: ClipSpec) -> Sh
 
 def collect(options: argparse.Namespace) -> list[ShownClip]:
     """Return the clips to draw. Raises ValueError and OSError for wrong options and unreadable datasets."""
-    files = choose_label_set(options.dataset, options.labels, options.set, options.variant)
+    sets = find_label_sets(options.dataset, options.labels)
+    files = next((found for found in sets if options.variant in (None, found.variant)), None)
+    if files is None:
+        raise ValueError(f"{options.dataset}: no label files {options.variant or ''} found")
     spec = files.spec
     dataset = load_dataset(
         options.dataset, spec, files.variant, files.folder, num_classes=None, max_missing=1.0
@@ -82,7 +68,7 @@ def collect(options: argparse.Namespace) -> list[ShownClip]:
         flip=spec.flip if options.flip is None else options.flip,
         frame_sampling=options.frame_sampling,
     )
-    chosen = options.classes or dataset.classes[: options.max_classes]
+    chosen = options.classes or dataset.classes[:MAX_CLASSES]
     seed, epoch = options.random_seed, options.epoch
     length, size = options.shape or (options.clip_length, options.clip_size)
     indices = first_of_classes(dataset, chosen, options.clips, seed, epoch)
@@ -98,21 +84,14 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def make_parser() -> OneLineParser:
-    parser = OneLineParser(
-        prog="python -m data.browse",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = OneLineParser(prog="python -m data.browse", description=(__doc__ or "").split("\n\n")[1])
     add = parser.add_argument
     add("dataset", type=Path, metavar="DATASET", help="folder that holds jpg/")
     add("-o", "--output", type=Path, default=Path("clips.png"), help="contact sheet (default: clips.png)")
     add("--video", type=Path, help="also write an MP4 of the same clips")
     add("--clips", type=positive, default=2, metavar="N", help="clips per class (default: 2)")
-    add("--classes", nargs="+", metavar="NAME", help="classes to show (default: the first ones)")
-    text = "number of classes without --classes (default: 20)"
-    add("--max-classes", type=positive, default=20, metavar="N", help=text)
+    add("--classes", nargs="+", metavar="NAME", help=f"(default: the first {MAX_CLASSES})")
     add("--labels", type=Path, help="folder of the label files (default: as in training)")
-    add("--set", choices=SPECS, help="dataset of the label files, where there are several")
     add("--variant", "--split", help="variant of the dataset (default: the first with label files)")
     add("--epoch", type=positive, default=1, metavar="N", help="epoch of the run (default: 1)")
     text = "shape of a step in a cycle, such as 4x112 (default: the base shape)"
@@ -128,34 +107,22 @@ def make_parser() -> OneLineParser:
     add("--flip", type=boolean, nargs="?", const=True, metavar="True|False", help=text)
     add("--no-flip", dest="flip", action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     add("--random-seed", type=not_negative, default=1, metavar="N", help="(default: 1)")
-    add(
-        "--tile",
-        type=positive,
-        default=128,
-        metavar="N",
-        help="size of shown frames in pixels (default: 128)",
-    )
-    add("--fps", type=positive, default=10, metavar="N", help="frames per second of --video (default: 10)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(argv)
-    if options.output.suffix.lower() not in IMAGE_SUFFIXES:
-        parser.error(f"--output {options.output}: must end with one of {', '.join(IMAGE_SUFFIXES)}")
-    try:
+    with parser.one_line_errors():
         clips = collect(options)
         length, size = clips[0].frames.shape[:2]
         title = f"{options.dataset.resolve().name}: {length}x{size}x{size}, augment {options.augment}"
         title += f", epoch {options.epoch}, seed {options.random_seed}"
-        draw_sheet(options.output, clips, title, tile=options.tile)
+        draw_sheet(options.output, clips, title)
         print(f"{options.output}: {len(clips)} clips of {len({clip.label for clip in clips})} classes")
         if options.video:
-            draw_video(options.video, clips, tile=options.tile, fps=options.fps)
-            print(f"{options.video}: the same clips, {options.fps} frames per second")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+            draw_video(options.video, clips)
+            print(f"{options.video}: the same clips, {FPS} frames per second")
     return 0
 
 

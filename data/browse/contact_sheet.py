@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,22 +14,13 @@ from data.ffmpeg import video_writer
 from data.video_transforms import ClipParams
 
 FRAMES_PER_STRIP = 8
+TILE = 128  # size of a frame in pixels
+FPS = 10
 # pixels
 MARGIN, GAP, ROW_GAP, TITLE_HEIGHT, HEADING_HEIGHT, LINE_HEIGHT, TEXT_WIDTH = 16, 2, 10, 34, 30, 18, 340
 PAPER, INK, GRAY = (250, 250, 248), (30, 30, 30), (120, 120, 120)
 MIN_VIDEO_SECONDS = 6  # clips are repeated
 LABEL_HEIGHT = 20  # above a clip in the video
-DESCRIPTIONS: dict[str, Callable[..., str]] = {
-    "blur": lambda sigma: f"blur, sigma {sigma:g}",
-    "add": lambda b, g, r: f"B {b:+}, G {g:+}, R {r:+}",
-    "noise": lambda scale, seed: f"noise, scale {scale:g}",
-    "color": lambda factor: f"saturation x {factor:.2f}",
-    "motion_blur": lambda size, angle, direction: f"motion blur, {size} pixels at {angle:.0f}\u00b0",
-    "hue_saturation": lambda value: f"hue and saturation {value:+}",
-    "contrast": lambda factor: f"contrast x {factor:.2f}",
-    "perspective": lambda *offsets: f"perspective, corners by up to {max(offsets):.1%}",
-    "rotation": lambda degrees: f"rotation {degrees:+.1f}\u00b0",
-}
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -48,9 +39,9 @@ def describe(clip: ShownClip) -> list[str]:
     top, left, side = clip.params.crop_box
     lines = [f"frames {describe_frames(clip.indices)}", f"crop {side}x{side} at ({left}, {top})"]
     lines += ["flipped"] if clip.params.flipped else []
-    return lines + [
-        describe_augmentation(augmentation.name, params) for augmentation, params in clip.params.augmentations
-    ]
+    for augmentation, params in clip.params.augmentations:
+        lines.append(f"{augmentation.name} " + ", ".join(f"{value:.3g}" for value in params))
+    return lines
 
 
 def describe_frames(indices: Sequence[int]) -> str:
@@ -61,20 +52,15 @@ def describe_frames(indices: Sequence[int]) -> str:
     return f"{indices[0]} to {indices[-1]}, interval {intervals.pop()}"
 
 
-def describe_augmentation(name: str, params: Sequence[float]) -> str:
-    """Return the description of a known augmentation, else its name and parameters."""
-    if name in DESCRIPTIONS:
-        return DESCRIPTIONS[name](*params)
-    return f"{name.replace('_', ' ')} " + ", ".join(f"{value:.3g}" for value in params)
-
-
-def draw_sheet(path: Path, clips: Sequence[ShownClip], title: str, *, tile: int) -> None:
+def draw_sheet(path: Path, clips: Sequence[ShownClip], title: str) -> None:
     """Write an image with a heading per class and a row per clip: up to FRAMES_PER_STRIP frames, then the text."""
     large, normal, small = (ImageFont.load_default(size) for size in (20, 15, 13))
     num_shown = min(FRAMES_PER_STRIP, max(len(clip.frames) for clip in clips))
-    strip_width = num_shown * (tile + GAP)
-    texts = [[_shorten(clip.video_id, small, TEXT_WIDTH), *describe(clip)] for clip in clips]
-    heights = [max(tile, LINE_HEIGHT * len(text)) + ROW_GAP for text in texts]
+    strip_width = num_shown * (TILE + GAP)
+    texts = [
+        [_shorten(line, small, TEXT_WIDTH) for line in (clip.video_id, *describe(clip))] for clip in clips
+    ]
+    heights = [max(TILE, LINE_HEIGHT * len(text)) + ROW_GAP for text in texts]
     is_first = [i == 0 or clip.label != clips[i - 1].label for i, clip in enumerate(clips)]
     height = 2 * MARGIN + TITLE_HEIGHT + HEADING_HEIGHT * sum(is_first) + sum(heights)
     sheet = Image.new("RGB", (3 * MARGIN + strip_width + TEXT_WIDTH, height), PAPER)
@@ -87,47 +73,49 @@ def draw_sheet(path: Path, clips: Sequence[ShownClip], title: str, *, tile: int)
             y += HEADING_HEIGHT
         shown = np.linspace(0, len(clip.frames) - 1, num_shown).round().astype(int)
         for column, index in enumerate(shown):
-            image = Image.fromarray(_resize(clip.frames[index], tile)[:, :, ::-1])
-            sheet.paste(image, (MARGIN + column * (tile + GAP), y))
+            image = Image.fromarray(_resize(clip.frames[index])[:, :, ::-1])
+            sheet.paste(image, (MARGIN + column * (TILE + GAP), y))
         for row, line in enumerate(text):
             color = GRAY if row else INK
             draw.text((2 * MARGIN + strip_width, y - 2 + LINE_HEIGHT * row), line, color, small)
         y += row_height
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    try:
+        sheet.save(path)
+    except ValueError as error:  # the extension is not one of a format
+        raise ValueError(f"{path}: {error}") from error
 
 
-def draw_video(path: Path, clips: Sequence[ShownClip], *, tile: int, fps: float) -> None:
+def draw_video(path: Path, clips: Sequence[ShownClip]) -> None:
     """Write a video of all clips side by side, each below its class, repeated for MIN_VIDEO_SECONDS at least."""
     columns = min(len(clips), max(1, round((len(clips) * 16 / 9) ** 0.5)))
     rows = -(-len(clips) // columns)
-    tile += tile % 2
     length = max(len(clip.frames) for clip in clips)
-    height, width = rows * (tile + LABEL_HEIGHT), columns * tile
+    height, width = rows * (TILE + LABEL_HEIGHT), columns * TILE
     canvas = np.full((length, height, width, 3), PAPER[::-1], np.uint8)
     font = ImageFont.load_default(13)
     for i, clip in enumerate(clips):
-        top, left = i // columns * (tile + LABEL_HEIGHT), i % columns * tile
-        label = Image.new("RGB", (tile, LABEL_HEIGHT), PAPER)
-        ImageDraw.Draw(label).text((4, 2), _shorten(clip.label, font, tile - 8), INK, font)
-        canvas[:, top : top + LABEL_HEIGHT, left : left + tile] = np.asarray(label)[:, :, ::-1]
+        top, left = i // columns * (TILE + LABEL_HEIGHT), i % columns * TILE
+        label = Image.new("RGB", (TILE, LABEL_HEIGHT), PAPER)
+        ImageDraw.Draw(label).text((4, 2), _shorten(clip.label, font, TILE - 8), INK, font)
+        canvas[:, top : top + LABEL_HEIGHT, left : left + TILE] = np.asarray(label)[:, :, ::-1]
         top += LABEL_HEIGHT
         for target, frame in zip(canvas, clip.frames, strict=True):
-            target[top : top + tile, left : left + tile] = _resize(frame, tile)
-    with video_writer(path, height, width, fps) as writer:
-        for _ in range(math.ceil(MIN_VIDEO_SECONDS * fps / length)):
+            target[top : top + TILE, left : left + TILE] = _resize(frame)
+    with video_writer(path, height, width, FPS) as writer:
+        for _ in range(math.ceil(MIN_VIDEO_SECONDS * FPS / length)):
             for frame in canvas:
                 writer.write(frame)
 
 
-def _resize(frame: np.ndarray, tile: int) -> np.ndarray:
-    return cv2.resize(frame, (tile, tile), interpolation=cv2.INTER_AREA)
+def _resize(frame: np.ndarray) -> np.ndarray:
+    return cv2.resize(frame, (TILE, TILE), interpolation=cv2.INTER_AREA)
 
 
 def _shorten(text: str, font: Font, width: int) -> str:
     """Return text that fits a width in pixels, with an ellipsis where it is cut."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
+    shortened = text
+    while font.getlength(shortened) > width:
         text = text[:-1]
-    return text + "..."
+        shortened = text + "..."
+    return shortened

@@ -1,6 +1,5 @@
 """Write files so that a reader, also after a crash, finds the old content or the new, never half of it."""
 
-import errno
 import os
 import re
 from collections.abc import Iterator
@@ -12,13 +11,10 @@ import numpy as np
 
 
 def flush_to_disk(path: Path) -> None:
-    """Flush a file or folder to the disk; some network file systems refuse folders, which is no error."""
+    """Flush a file to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF) or not path.is_dir():
-            raise
     finally:
         os.close(descriptor)
 
@@ -42,23 +38,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Remove temporary files of killed writers from a folder that nobody is writing to; return their number."""
-    leftovers = [path for path in folder.glob(".*") if re.search(r".\.\d+$", path.name)]
-    for path in leftovers:
-        path.unlink()
-    return len(leftovers)
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of killed writers from a folder that nobody is writing to."""
+    for path in folder.glob(".*"):
+        if re.search(r".\.\d+$", path.name):
+            path.unlink()
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a text file. Raises ValueError for text that UTF-8 cannot encode."""
-    try:
-        content = text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        near = text[max(0, error.start - 20) : error.end]
-        raise ValueError(f"{path}: cannot hold a name that is not UTF-8, near {near!a}") from None
+    """Write a text file in UTF-8."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_text(text, "utf-8")
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:

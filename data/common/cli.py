@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,17 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {sanitize(message, LONGEST_MESSAGE)}\n")
+
+    @contextmanager
+    def one_line_errors(self, *others: type[Exception]) -> Iterator[None]:
+        """Exit with one line, with code 2 after an error of invalid input or one of `others`, 130 after Ctrl-C."""
+        expected: tuple[type[Exception], ...] = (ValueError, LookupError, OSError, *others)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.exit(130, f"{self.prog}: interrupted\n")
+        except expected as error:
+            self.error(str(error))
 
 
 def output_file(text: str) -> Path:

@@ -29,7 +29,7 @@ def child_process(
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Yield a running process; kill it and all its children at the end of the block or after `timeout` seconds.
 
-    Raises JobTimeoutError instead of any error of the block where the time limit has passed.
+    Raises JobTimeoutError, instead of any error of the block, where the time limit has passed.
     """
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)
     timed_out = threading.Event()
@@ -44,10 +44,6 @@ def child_process(
         if timeout is not None:
             timer.start()
         yield process
-    except Exception:
-        if timed_out.is_set():
-            raise JobTimeoutError(f"timed out after {timeout:g} s") from None
-        raise
     finally:
         timer.cancel()
         _kill(process)
@@ -56,6 +52,8 @@ def child_process(
             if stream is not None:
                 stream.close()
         process.wait()
+        if timed_out.is_set():
+            raise JobTimeoutError(f"timed out after {timeout:g} s")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -65,10 +63,11 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def run_jobs(
     work: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int
-) -> Generator[tuple[Job, Future[Result]], None, None]:
-    """Run `work(job)` in at most `workers` threads at once; yield each job with its future when it has finished.
+) -> Generator[tuple[Job, Result], None, None]:
+    """Run `work(job)` in at most `workers` threads at once; yield each job with its result when it has finished.
 
-    When the iteration ends early, the child processes of running jobs are killed and their threads joined.
+    When the iteration ends early, as where a job raises an error, the child processes of running jobs are killed and
+    their threads joined.
     """
     waiting = iter(jobs)
     running: dict[Future[Result], Job] = {}
@@ -80,7 +79,7 @@ def run_jobs(
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future
+                    yield running.pop(future), future.result()
         finally:
             while wait(running, timeout=0).not_done:
                 for process in tuple(_running_children):

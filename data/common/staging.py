@@ -29,15 +29,11 @@ def staging_folder(parent: Path) -> Iterator[Path]:
         _remove(folder, lock)
 
 
-def remove_abandoned(root: Path) -> int:
-    """Remove the staging folders `root/<class>/.<random>.partial` of killed processes; return their number."""
-    removed = 0
+def remove_abandoned(root: Path) -> None:
+    """Remove the staging folders `root/<class>/.<random>.partial` of killed processes."""
     for folder in root.glob(f"*/.*{SUFFIX}"):
-        if folder.is_dir() and not folder.is_symlink():
-            with suppress(OSError):  # in use (Timeout), or of another user
-                _remove(folder, _lock(folder))
-                removed += 1
-    return removed
+        with suppress(OSError):  # in use (Timeout), or of another user
+            _remove(folder, _lock(folder))
 
 
 def _lock(folder: Path) -> FileLock:

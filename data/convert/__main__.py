@@ -15,8 +15,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -24,14 +23,13 @@ from typing import NamedTuple
 import coloredlogs
 from tqdm import tqdm
 
-from data.common.atomic_io import flush_to_disk
 from data.common.cli import OneLineParser, number, positive, seconds
 from data.common.cpus import cpus_per_rank
 from data.common.job_pool import JobTimeoutError, interrupted_by_signals, run_jobs
 from data.common.manifest import Manifest
 from data.common.staging import remove_abandoned
-from data.convert.converter import ConversionError, Job, check_store, convert_video, read_back
-from data.convert.sources import NoVideosError, find_jobs, find_trims, shard_for_rank
+from data.convert.converter import ConversionError, Job, convert_video, read_back
+from data.convert.sources import find_jobs, find_trims, shard_for_rank
 from data.frame_store import has_store
 
 logger = logging.getLogger(__name__)
@@ -39,6 +37,11 @@ logger = logging.getLogger(__name__)
 MANIFEST, COLUMNS = "converted.csv", ("video", "status", "reason", "frames")
 RECORDED = ("converted", "damaged", "failed")  # in the manifest and on the progress bar
 COUNTED = (*RECORDED, "sources_deleted", "sources_kept", "done_before")
+MESSAGES = {  # by status
+    "failed": (logging.ERROR, "%s: %s"),
+    "damaged": (logging.WARNING, "%s: converted up to the damage, %s"),
+    "sources_kept": (logging.WARNING, "%s: not deleted, %s"),
+}
 UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"  # an environment variable that torchrun sets
 
 
@@ -53,28 +56,40 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-def convert_one(job: Job, options: argparse.Namespace) -> Outcome:
-    """Convert a video that has no store. Where its source is to be deleted, check the store and flush its folder."""
-    settings = {"short_side": options.short_side, "quality": options.quality, "timeout": options.time_limit}
-    outcome = Outcome("done_before")
-    if not has_store(job.folder):
-        try:
-            frames, damage = convert_video(job, keep_damaged=options.damaged == "keep", **settings)
-            outcome = Outcome("damaged" if damage else "converted", frames, damage)
-        except FileExistsError as error:
-            if not has_store(job.folder):  # else another conversion was faster
-                raise ConversionError(f"{job.video}: {error}") from None
-    if options.delete_source:
-        if outcome.status == "done_before":
-            try:
-                check_store(job, **settings)
-            except ConversionError as error:
-                return Outcome("sources_kept", reason=str(error))
-        else:
+def convert_one(job: Job, options: argparse.Namespace, recorded: Mapping[str, str]) -> Outcome:
+    """Convert a video that has no store; `recorded` is its row in the manifest, empty without one.
+
+    Where its source is to be deleted, read the store back. For a store that existed before, the manifest has the number
+    of frames, and whether the video was damaged.
+    """
+    try:
+        outcome = None if has_store(job.folder) else _convert(job, options)
+        if outcome is None:
+            if options.delete_source and recorded.get("status") != "converted":
+                return Outcome("sources_kept", reason=f"its store is not listed as converted in {MANIFEST}")
+            outcome = Outcome("done_before", int(recorded.get("frames", 0)))
+        if options.delete_source:
             read_back(job.folder, outcome.frames)
-        for folder in (job.folder, job.folder.parent):
-            flush_to_disk(folder)
+    except (ConversionError, JobTimeoutError) as error:
+        return Outcome("failed", reason=str(error).removeprefix(f"{job.video}: "))
     return outcome
+
+
+def _convert(job: Job, options: argparse.Namespace) -> Outcome | None:
+    """Convert a video; return None where another conversion was faster."""
+    try:
+        frames, damage = convert_video(
+            job,
+            short_side=options.short_side,
+            quality=options.quality,
+            keep_damaged=options.damaged == "keep",
+            timeout=options.time_limit,
+        )
+    except FileExistsError as error:
+        if has_store(job.folder):
+            return None
+        raise ConversionError(f"{job.video}: {error}") from None
+    return Outcome("damaged" if damage else "converted", frames, damage)
 
 
 def convert_all(jobs: Sequence[Job], options: argparse.Namespace) -> Counter[str]:
@@ -83,18 +98,25 @@ def convert_all(jobs: Sequence[Job], options: argparse.Namespace) -> Counter[str
     Failures are logged and recorded, and do not stop the others. Raises OSError where the dataset cannot be written.
     """
     manifest = Manifest(options.dataset / MANIFEST, COLUMNS)
+    recorded = manifest.read()
+    names = {job: job.folder.relative_to(options.dataset / "jpg").as_posix() for job in jobs}
     counts = Counter(dict.fromkeys(COUNTED, 0))
     pending = Counter(job.video for job in jobs)  # number of stores still to be cut from each source
+
+    def work(job: Job) -> Outcome:
+        return convert_one(job, options, recorded.get(names[job], {}))
+
     with (
-        closing(run_jobs(lambda job: convert_one(job, options), jobs, workers=options.workers)) as results,
+        closing(run_jobs(work, jobs, workers=options.workers)) as results,
         tqdm(total=len(jobs), unit="video", disable=None) as bar,
     ):
-        for job, future in results:
-            outcome = _outcome(job, future)
+        for job, outcome in results:
+            if outcome.status in MESSAGES:
+                level, message = MESSAGES[outcome.status]
+                logger.log(level, message, job.video, outcome.reason)
             counts.update({outcome.status} | ({"converted"} if outcome.status == "damaged" else set()))
             if outcome.status in RECORDED:
-                name = job.folder.relative_to(options.dataset / "jpg").as_posix()
-                manifest.append(name, outcome.status, outcome.reason, outcome.frames)
+                manifest.append(names[job], outcome.status, outcome.reason, outcome.frames)
             if outcome.status in ("converted", "done_before"):
                 pending[job.video] -= 1
                 if options.delete_source and not pending[job.video]:
@@ -105,38 +127,19 @@ def convert_all(jobs: Sequence[Job], options: argparse.Namespace) -> Counter[str
     return counts
 
 
-def _outcome(job: Job, future: Future[Outcome]) -> Outcome:
-    """Return the outcome of a video and log what is wrong with it."""
-    try:
-        outcome = future.result()
-    except (ConversionError, JobTimeoutError) as error:
-        reason = str(error).removeprefix(f"{job.video}: ")
-        logger.error("%s: %s", job.video, reason)
-        return Outcome("failed", reason=reason)
-    if outcome.status == "damaged":
-        logger.warning("%s: converted up to the damage, %s", job.video, outcome.reason)
-    elif outcome.status == "sources_kept":
-        logger.warning("%s: not deleted, %s", job.video, outcome.reason)
-    return outcome
-
-
 def convert(options: argparse.Namespace) -> Counter[str]:
     """Find and convert the videos of this rank; return the number of videos by status."""
-    try:
-        if options.trim:
-            jobs, num_other = find_trims(options.videos, options.dataset, options.trim)
-        else:
-            jobs, num_other = find_jobs(options.videos, options.dataset)
-    except NoVideosError:
-        if not (options.delete_source and (options.dataset / MANIFEST).is_file()):
-            raise
-        jobs, num_other = [], 0  # all were converted and deleted before
+    num_missing = 0
+    if options.trim:
+        jobs, num_missing = find_trims(options.videos, options.dataset, options.trim)
+    else:
+        jobs = find_jobs(options.videos, options.dataset)
     jobs = shard_for_rank(jobs, options.videos, os.environ)
     remove_abandoned(options.dataset / "jpg")
     todo = [job for job in jobs if options.delete_source or not has_store(job.folder)]
     counts = convert_all(todo, options)
     counts["done_before"] += len(jobs) - len(todo)
-    counts["without_source" if options.trim else "not_videos"] = num_other
+    counts["without_source"] = num_missing
     return counts
 
 
@@ -150,26 +153,13 @@ def make_parser() -> OneLineParser:
     add("--short-side", type=short_side, default=294, help="maximum, in pixels (default: 294)")
     add("--quality", type=quality, default=3, help="JPEG quality, 2 (best) to 31 (default: 3)")
     add("--workers", type=positive, default=cpus_per_rank(), help="videos at a time (default: one per CPU)")
-    add(
-        "--trim",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="LABELS.csv",
-        help="label file: cut one store per row from <youtube_id>.<any>; may be given several times",
-    )
-    add(
-        "--damaged",
-        choices=("keep", "refuse"),
-        default="keep",
-        help="keep the frames before the first damage, or refuse the video (default: keep)",
-    )
+    text = "label file: cut one store per row from <youtube_id>.<any>; may be given several times"
+    add("--trim", type=Path, action="append", metavar="LABELS.csv", help=text)
+    text = "keep the frames before the first damage, or refuse the video (default: keep)"
+    add("--damaged", choices=("keep", "refuse"), default="keep", help=text)
     add("--time-limit", type=seconds, default=1800, help="seconds per video (default: 1800)")
-    add(
-        "--delete-source",
-        action="store_true",
-        help="delete each video after reading its stores back; damaged videos are kept",
-    )
+    text = "delete each video after reading its stores back; damaged videos are kept"
+    add("--delete-source", action="store_true", help=text)
     return parser
 
 
@@ -177,14 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(argv)
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
-    try:
-        with interrupted_by_signals():
-            counts = convert(options)
-    except KeyboardInterrupt:
-        logger.error("interrupted; the same command resumes")
-        return 130
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    with parser.one_line_errors(), interrupted_by_signals():
+        counts = convert(options)
     summary = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
     print(summary or "converted 0")
     if counts["failed"] and UNDER_TORCHRUN in os.environ:

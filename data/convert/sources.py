@@ -15,36 +15,32 @@ logger = logging.getLogger(__name__)
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # torchrun, srun
 
 
-class NoVideosError(ValueError):
-    """A folder without anything to convert."""
+def find_jobs(videos: Path, dataset: Path) -> list[Job]:
+    """Return a job for each video `videos/<class>/<id>.<any>`.
 
-
-def find_jobs(videos: Path, dataset: Path) -> tuple[list[Job], int]:
-    """Return a job for each video `videos/<class>/<id>.<any>`, and the number of other files.
-
-    Raises ValueError where two files have the same store, NoVideosError where there are none.
+    Raises ValueError where two files have the same store, and where there are none.
     """
     jobs: dict[Path, Job] = {}
-    files = [path for path in _list_files(videos) if path.parent != videos]
-    found = [path for path in files if _may_be_video(path)]
-    for path in found:
+    for path in _list_videos(videos):
+        if path.parent == videos:
+            continue
         folder = dataset / "jpg" / path.parent.name / path.stem
         if folder in jobs:
             raise ValueError(f"{path} and {jobs[folder].video.name} have the same frame store, {folder}")
         jobs[folder] = Job(path, folder)
     if not jobs:
-        raise NoVideosError(f"{videos}: no videos <class>/<id>.<any> in it")
-    return list(jobs.values()), len(files) - len(found)
+        raise ValueError(f"{videos}: no videos <class>/<id>.<any> in it")
+    return list(jobs.values())
 
 
 def find_trims(videos: Path, dataset: Path, labels: Sequence[Path]) -> tuple[list[Job], int]:
     """Return a job for each row of label files whose source exists, and the number of rows whose source does not.
 
     A source is `videos/<class>/<youtube_id>.<any>` or `videos/<youtube_id>.<any>`. Raises ValueError where a source
-    exists twice, NoVideosError where none exists.
+    exists twice, and where none exists.
     """
     sources: dict[tuple[str, str], Path] = {}
-    for path in filter(_may_be_video, _list_files(videos)):
+    for path in _list_videos(videos):
         key = path.parent.relative_to(videos).as_posix(), path.stem
         if key in sources:
             raise ValueError(f"{path} and {sources[key].name} are both the source {path.stem}")
@@ -59,29 +55,23 @@ def find_trims(videos: Path, dataset: Path, labels: Sequence[Path]) -> tuple[lis
         folder = dataset / "jpg" / row.folder
         jobs[folder] = Job(video, folder, row.seconds)
     if not jobs:
-        raise NoVideosError(
-            f"{videos}: has none of the {missing} sources, such as {row.label}/{row.source}.mp4"
-        )
+        raise ValueError(f"{videos}: has none of the {missing} sources, such as {row.label}/{row.source}.mp4")
     return list(jobs.values()), missing
 
 
-def _list_files(videos: Path) -> list[Path]:
-    """Return the files `videos/<name>` and `videos/<class>/<name>`, sorted."""
+def _list_videos(videos: Path) -> list[Path]:
+    """Return the files `videos/<name>` and `videos/<class>/<name>` that may be videos, sorted."""
     entries = _visible(videos)
     inside = [path for folder in entries if folder.is_dir() for path in _visible(folder)]
-    return [path for path in [*entries, *inside] if path.is_file()]
+    files = [path for path in [*entries, *inside] if path.is_file()]
+    return [path for path in files if path.suffix.lower() not in NON_VIDEO_SUFFIXES]
 
 
 def _visible(folder: Path) -> list[Path]:
     """Return the entries of a folder without hidden ones, sorted. Raises OSError where it cannot be read."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: not a folder with videos <class>/<id>.<any>")
-    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    return [path for path in paths if path.name != "lost+found"]  # readable by root alone
-
-
-def _may_be_video(path: Path) -> bool:
-    return path.suffix.lower() not in NON_VIDEO_SUFFIXES
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
 
 
 def shard_for_rank(jobs: Sequence[Job], videos: Path, environment: Mapping[str, str]) -> list[Job]:
@@ -89,15 +79,13 @@ def shard_for_rank(jobs: Sequence[Job], videos: Path, environment: Mapping[str, 
 
     The rank of a job is a hash of its source's path, so the shards do not change when sources are deleted.
     """
-    launcher = next((names for names in LAUNCHERS if all(name in environment for name in names)), None)
-    if launcher is None:
-        return list(jobs)
-    rank, size = (int(environment[name]) for name in launcher)
-    if not 0 <= rank < size:
-        raise ValueError(f"{launcher[0]} {rank}: must be 0 to {launcher[1]} - 1, {size - 1}")
-    if size > 1:
-        logger.info("rank %d of %d (%s, %s)", rank, size, *launcher)
-    return [job for job in jobs if _stable_hash(job.video.relative_to(videos)) % size == rank]
+    for names in LAUNCHERS:
+        if all(name in environment for name in names):
+            rank, size = (int(environment[name]) for name in names)
+            if size > 1:
+                logger.info("rank %d of %d (%s, %s)", rank, size, *names)
+            return [job for job in jobs if _stable_hash(job.video.relative_to(videos)) % size == rank]
+    return list(jobs)
 
 
 def _stable_hash(path: Path) -> int:

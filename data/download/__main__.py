@@ -12,8 +12,7 @@ import importlib.util
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -37,76 +36,60 @@ RETRIED = {"nothing": (), "failed": ("failed",), "gone": ("gone",), "all": ("fai
 MAX_FAILURES_IN_A_ROW = 25  # by then the cause is not the videos
 
 
-class Downloader:
-    """Downloads rows of label files; counts, records and logs the results."""
+def download_all(rows: Sequence[Annotation], options: argparse.Namespace) -> Counter[str]:
+    """Download the videos of rows that are not skipped, and record the results; return their number by status.
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.manifest = Manifest(options.videos / MANIFEST, COLUMNS)
-        self.counts = Counter(dict.fromkeys(STATUSES, 0))
-        self.gone: dict[str, str] = {}  # video ID -> reason
-        self.failures_in_a_row = 0
+    Stops after MAX_FAILURES_IN_A_ROW.
+    """
+    manifest = Manifest(options.videos / MANIFEST, COLUMNS)
+    todo, before = select(rows, options, manifest.read())
+    counts = Counter(dict.fromkeys(STATUSES, 0))
+    failures_in_a_row = 0
 
-    def run(self, rows: Sequence[Annotation]) -> None:
-        """Download the videos of rows that are not skipped; stop after MAX_FAILURES_IN_A_ROW."""
-        todo = self._not_done(rows)
-        with (
-            tqdm(total=len(todo), unit="video", disable=None) as bar,
-            closing(run_jobs(self._fetch, self._not_gone(todo), workers=self.options.workers)) as results,
-        ):
-            for row, future in results:
-                self._record(row, *_outcome(future))
-                bar.set_postfix({name: self.counts[name] for name in STATUSES}, refresh=False)
-                bar.update(sum(self.counts[name] for name in STATUSES) - bar.n)
-                if self.failures_in_a_row == MAX_FAILURES_IN_A_ROW:
-                    logger.error("stopped: %d failures in a row", MAX_FAILURES_IN_A_ROW)
-                    break
+    def work(row: Annotation) -> tuple[str, str]:
+        url = options.url.replace("{id}", quote(row.source, safe=""))
+        try:
+            fetch(url, options.videos / row.folder, row.seconds, options)
+        except GoneError as error:
+            return "gone", str(error)
+        except (FetchError, JobTimeoutError) as error:
+            return "failed", str(error)
+        return "done", ""
 
-    def _fetch(self, row: Annotation) -> None:
-        url = self.options.url.replace("{id}", quote(row.source, safe=""))
-        fetch(url, self.options.videos / row.folder, row.seconds, self.options)
-
-    def _not_done(self, rows: Sequence[Annotation]) -> list[Annotation]:
-        """Return the rows to download, and count the others as `<status>_before`."""
-        videos, recorded = self.options.videos, self.manifest.read()
-        files = (path for path in videos.glob("*/*") if not path.name.startswith("."))
-        present = {path.relative_to(videos).with_suffix("").as_posix() for path in files}
-        todo = []
-        for row in rows:
-            status = "done" if row.folder in present else recorded.get(row.folder, {}).get("status", "")
-            if not status or status in RETRIED[self.options.retry]:
-                todo.append(row)
-            else:
-                self.counts[f"{status}_before"] += 1
-        return todo
-
-    def _not_gone(self, rows: Sequence[Annotation]) -> Iterator[Annotation]:
-        """Yield rows, but record other seconds of a video that is gone without requesting them."""
-        for row in rows:
-            if row.source in self.gone:
-                self._record(row, "gone", self.gone[row.source])
-            else:
-                yield row
-
-    def _record(self, row: Annotation, status: str, reason: str) -> None:
-        self.counts[status] += 1
-        self.manifest.append(row.folder, status, reason)
-        if status == "gone":
-            self.gone[row.source] = reason
-        elif status == "failed":
+    with (
+        tqdm(total=len(todo), unit="video", disable=None) as bar,
+        closing(run_jobs(work, todo, workers=options.workers)) as results,
+    ):
+        for row, (status, reason) in results:
+            counts[status] += 1
+            manifest.append(row.folder, status, reason)
+            bar.set_postfix(counts, refresh=False)
+            bar.update()
+            if status != "failed":
+                failures_in_a_row = 0
+                continue
             logger.error("%s: %s", row.folder, reason)
-        self.failures_in_a_row = self.failures_in_a_row + 1 if status == "failed" else 0
+            failures_in_a_row += 1
+            if failures_in_a_row == MAX_FAILURES_IN_A_ROW:
+                logger.error("stopped: %d failures in a row", MAX_FAILURES_IN_A_ROW)
+                break
+    return counts + before
 
 
-def _outcome(future: Future[None]) -> tuple[str, str]:
-    """Return the status and reason of a download."""
-    try:
-        future.result()
-    except GoneError as error:
-        return "gone", str(error)
-    except (FetchError, JobTimeoutError) as error:
-        return "failed", str(error)
-    return "done", ""
+def select(
+    rows: Sequence[Annotation], options: argparse.Namespace, recorded: Mapping[str, Mapping[str, str]]
+) -> tuple[list[Annotation], Counter[str]]:
+    """Return the rows to download, and the number of the others by `<status>_before`."""
+    files = (path for path in options.videos.glob("*/*") if not path.name.startswith("."))
+    present = {path.relative_to(options.videos).with_suffix("").as_posix() for path in files}
+    todo, before = [], Counter[str]()
+    for row in rows:
+        status = "done" if row.folder in present else recorded.get(row.folder, {}).get("status", "")
+        if not status or status in RETRIED[options.retry]:
+            todo.append(row)
+        else:
+            before[f"{status}_before"] += 1
+    return todo, before
 
 
 def make_parser() -> OneLineParser:
@@ -135,23 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if "{id}" not in options.url:
         parser.error(f"--url {options.url}: must contain {{id}}")
-    if options.cookies is not None and not options.cookies.is_file():
-        parser.error(f"--cookies {options.cookies}: no such file")
     if importlib.util.find_spec("yt_dlp") is None:
         parser.error("needs yt-dlp: pip install yt-dlp")
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
-    try:
-        with interrupted_by_signals():
-            downloader = Downloader(options)
-            rows = read_annotations(options.labels)
-            remove_abandoned(options.videos)
-            downloader.run(rows)
-    except KeyboardInterrupt:
-        logger.error("interrupted; the same command resumes")
-        return 130
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    counts = downloader.counts
+    with parser.one_line_errors(), interrupted_by_signals():
+        rows = read_annotations(options.labels)
+        remove_abandoned(options.videos)
+        counts = download_all(rows, options)
     print(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count))
     return 1 if counts["failed"] or counts["failed_before"] else 0
 

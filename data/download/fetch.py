@@ -1,8 +1,6 @@
 """Download one video, or a part of one, with yt-dlp."""
 
 import argparse
-import errno
-import os
 import re
 import shutil
 import subprocess
@@ -41,8 +39,8 @@ class FetchError(Exception):
 def fetch(url: str, path: Path, seconds: tuple[float, float] | None, options: argparse.Namespace) -> None:
     """Download a video, or its `seconds` (start, end), to `path` with the extension of its format added.
 
-    The file is written beside its path and renamed once it is complete. Raises GoneError, FetchError, JobTimeoutError
-    after `options.time_limit`, and OSError where the disk is full.
+    The file is written beside its path and renamed once it is complete. Raises GoneError, FetchError, and
+    JobTimeoutError after `options.time_limit`.
     """
     with staging_folder(path.parent) as staging:
         command = [sys.executable, "-m", "yt_dlp", *_yt_dlp_args(seconds, options)]
@@ -55,8 +53,6 @@ def fetch(url: str, path: Path, seconds: tuple[float, float] | None, options: ar
             raise FetchError(f"yt-dlp wrote {len(videos)} files")
         if CUT_OFF.search(messages):
             raise FetchError(_first_line(messages))
-        if not _has_frames(videos[0]):
-            raise FetchError("no frames in the requested seconds" if seconds else "no frames")
         flush_to_disk(videos[0])
         videos[0].replace(path.with_name(path.name + videos[0].suffix))
 
@@ -64,14 +60,8 @@ def fetch(url: str, path: Path, seconds: tuple[float, float] | None, options: ar
 def _yt_dlp_args(seconds: tuple[float, float] | None, options: argparse.Namespace) -> list[str]:
     """Return options of yt-dlp that select a video without audio where there is one, and only the wanted seconds."""
     args = ["--ignore-config", "--no-playlist", "--no-progress", "--no-warnings", "--color", "never"]
-    args += [
-        "--format",
-        "bv*/b",
-        "--format-sort",
-        f"res:{options.height},vcodec:h264,ext",
-        "--fixup",
-        "never",
-    ]
+    args += ["--format", "bv*/b", "--format-sort", f"res:{options.height},vcodec:h264,ext"]
+    args += ["--fixup", "never"]
     args += ["--retries", str(options.retries), "--extractor-retries", str(options.retries)]
     args += ["--sleep-interval", str(options.sleep_interval)]
     args += ["--max-sleep-interval", str(2 * options.sleep_interval)]
@@ -89,29 +79,20 @@ def _yt_dlp_args(seconds: tuple[float, float] | None, options: argparse.Namespac
 def _run(command: list[str], folder: Path, time_limit: float) -> str:
     """Run yt-dlp in a folder; return its messages and those of ffmpeg."""
     with tempfile.TemporaryFile() as errors:
-        with child_process(
-            command, timeout=time_limit, cwd=folder, stdout=subprocess.DEVNULL, stderr=errors
-        ) as process:
-            if process.wait() < 0:
-                raise FetchError(f"yt-dlp was killed by signal {-process.returncode}")
+        options = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": errors}
+        with child_process(command, timeout=time_limit, **options) as process:
+            process.wait()
         errors.seek(0)
         messages = errors.read().decode(errors="replace")
-    if "No space left on device" in messages:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.parent))
     if process.returncode != 0:
         is_gone = GONE.search(messages) and not TEMPORARY.search(messages)
-        raise (GoneError if is_gone else FetchError)(_first_line(messages))
+        raise (GoneError if is_gone else FetchError)(
+            _first_line(messages) or f"exit code {process.returncode}"
+        )
     return messages
-
-
-def _has_frames(video: Path) -> bool:
-    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-protocol_whitelist", "file"]
-    command += ["-i", f"file:{video}", "-map", "0:v:0", "-frames:v", "1", "-f", "framecrc", "-"]
-    lines = subprocess.run(command, capture_output=True, check=False).stdout.splitlines()
-    return any(not line.startswith(b"#") for line in lines)
 
 
 def _first_line(messages: str) -> str:
     """Return the first line without the ffmpeg component and without yt-dlp's request to report it."""
-    line = (messages.strip().splitlines() or ["no message"])[0].removeprefix("ERROR: ")
+    line = messages.strip().partition("\n")[0].removeprefix("ERROR: ")
     return re.sub(r"^(\[[^]]* @ 0x[0-9a-f]+\] )+|; please report this issue on .*", "", line)

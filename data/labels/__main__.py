@@ -27,8 +27,7 @@ from data.label_files import (
     write_classes,
     write_label_csv,
 )
-from data.labels.checks import check_classes, resolve_conflicts
-from data.labels.official import FORMATS, Format
+from data.labels.official import FORMATS, Format, check_classes, resolve_conflicts
 from data.labels.splits import link_videos, split_by_list, split_folders
 
 logger = logging.getLogger(__name__)
@@ -39,13 +38,11 @@ def convert_official(fmt: Format, args: argparse.Namespace) -> None:
     spec = fmt.spec
     checked = []
     for variant in args.variants:
-        name = f"{spec.name} {spec.variant_flag} {variant}" if variant else spec.name
-        expected, untrained = spec.num_classes[variant], fmt.untrained_classes
         lists = fmt.read(args.official, variant)
-        classes = check_classes(lists, name, expected, args.num_classes, untrained_classes=untrained)
+        classes = check_classes(lists, fmt, variant, args.num_classes)
         splits, dropped = resolve_conflicts(lists.splits, leave_out=args.leave_out_conflicts)
         for reason, count in dropped.items():
-            logger.warning("%s: dropped %d %s", name, count, reason)
+            logger.warning("%s: dropped %d %s", f"{spec.name} {variant}".strip(), count, reason)
         paths = AnnotationSet(spec, variant, args.labels).paths()
         refuse_to_replace(paths, splits, overwrite=args.overwrite)
         index = class_index_path(paths["train"])
@@ -97,11 +94,7 @@ def write_splits(splits: Splits, paths: Mapping[str, Path], classes: Sequence[st
 
 def make_parser() -> OneLineParser:
     """Return the parser of the command line."""
-    parser = OneLineParser(
-        prog="python -m data.labels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = OneLineParser(prog="python -m data.labels", description=(__doc__ or "").split("\n\n")[1])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, fmt in FORMATS.items():
         add = commands.add_parser(name, help=f"label files of {name}, from its official lists").add_argument
@@ -134,15 +127,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
-    try:
+    with parser.one_line_errors():
         if args.command == "link":
             return link_flat(args)
         if args.command == "folders":
             split_custom(args)
         else:
             convert_official(FORMATS[args.command], args)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Readers of the annotation lists that each dataset's site distributes.
+"""Readers of the annotation lists that each dataset's site distributes, and checks of what they read.
 
 | dataset | files | line |
 |---|---|---|
@@ -18,15 +18,19 @@ ValueError with file and line for a file of another format.
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.datasets import DIVING48, HACS, HMDB51, KINETICS, MIT, UCF101, DatasetSpec
-from data.label_files import Annotation, Splits, order_classes, read_csv, read_lines
+from data.label_files import Annotation, Splits, check_annotation, order_classes, read_csv, read_lines
 
 logger = logging.getLogger(__name__)
 
+# a video of several splits stays in the first of these: evaluation data is kept whole
+SPLITS = ("test", "val", "train")
 MINI_KINETICS = "200"  # a subset of Kinetics-400
 HACS_SUBSETS = {"training": "train", "validation": "val", "testing": "test"}
 
@@ -139,6 +143,57 @@ FORMATS = {
     # V2 corrected the labels, not the vocabulary
     "diving48": Format(DIVING48, read_diving48, untrained_classes=True),
 }
+
+
+def check_classes(lists: OfficialLists, fmt: Format, variant: str, num_classes: int | None) -> list[str]:
+    """Return the class names: all of a dataset, or of a subset `num_classes` with training videos.
+
+    Raise ValueError with file and line for a row of another class, and ValueError for another number of classes or,
+    unless `fmt.untrained_classes`, for a class without training videos.
+    """
+    trained = {row.label for row in lists.splits["train"]}
+    classes = [label for label in lists.classes if num_classes is None or label in trained]
+    known = set(classes)
+    for row in chain(*lists.splits.values()):
+        if row.label not in known:
+            raise ValueError(f"{row.location}: class {row.label!r} is not one of the {len(known)} classes")
+    expected = num_classes or fmt.spec.num_classes[variant]
+    if len(classes) != expected or (len(trained) < expected and not fmt.untrained_classes):
+        name = f"{fmt.spec.name} {variant}".strip()
+        raise ValueError(
+            f"{name}: has training videos of {len(trained)} classes, expected {expected}; "
+            f"--num-classes {len(trained)} accepts a subset"
+        )
+    return classes
+
+
+def resolve_conflicts(splits: Splits, *, leave_out: bool) -> tuple[Splits, Counter[str]]:
+    """Return the splits with each video in one of them and each clip once, and the number of dropped rows by reason.
+
+    Raise ValueError with both locations for a duplicate row and a video of several splits, unless `leave_out` drops
+    them. Of clips in the same whole seconds, whose frames would be in the same folder, the first is kept.
+    """
+    dropped = Counter[str]()
+    videos: dict[str, tuple[str, Annotation]] = {}
+    clips: dict[str, Annotation] = {}
+    kept: Splits = {split: [] for split in splits}
+    for split in (name for name in SPLITS if name in splits):
+        for row in map(check_annotation, splits[split]):
+            video_split, video = videos.setdefault(row.source, (split, row))
+            clip = clips.setdefault(row.folder, row)
+            other = clip if video_split == split else video
+            if other is row:
+                kept[split].append(row)
+            elif video_split == split and other != row:
+                dropped[f"{split} rows in the same seconds as another one"] += 1
+            elif leave_out:
+                same = f"whose video is in {video_split}" if video_split != split else "that are duplicates"
+                dropped[f"{split} rows {same}"] += 1
+            else:
+                raise ValueError(
+                    f"{row.location}: {row.source} is also in {other.location}; --leave-out-conflicts drops this row"
+                )
+    return kept, dropped
 
 
 def _class_name(label: str) -> str:

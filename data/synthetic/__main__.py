@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from data.common.cli import OneLineParser, not_negative, number, positive
 from data.common.cpus import available_cpus
 from data.synthetic.shapes import MOTION_CLASSES, render_video, write_video
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def write_numbered_video(path: Path, seed: int, n_frames: int, height: int) -> None:
@@ -35,8 +33,7 @@ def draw_sheet(path: Path, seed: int, n_frames: int, height: int) -> None:
         shown = frames[np.linspace(0, n_frames - 1, 6).round().astype(int)]
         rows.append(np.concatenate(list(shown), axis=1))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), np.concatenate(rows)):
-        raise OSError(f"{path}: could not be written")
+    Image.fromarray(np.concatenate(rows)[:, :, ::-1]).save(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,19 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--seed", type=not_negative, default=1, metavar="N", help="random seed (default: 1)")
     add("--sheet", type=Path, help="also draw six frames of each class to this image")
     options = parser.parse_args(argv)
-    if options.sheet and options.sheet.suffix.lower() not in IMAGE_SUFFIXES:
-        parser.error(f"--sheet {options.sheet}: must end with one of {', '.join(IMAGE_SUFFIXES)}")
     names = [f"{index:05d}.mp4" for index in range(options.videos_per_class)]
     paths = [options.videos / name / file_name for name in MOTION_CLASSES for file_name in names]
     missing = [path for path in paths if not path.exists()]
     settings = {"seed": options.seed, "n_frames": options.frames, "height": options.height}
-    try:
+    with parser.one_line_errors():
         with ThreadPoolExecutor(available_cpus()) as pool:
             list(pool.map(functools.partial(write_numbered_video, **settings), missing))
         if options.sheet:
             draw_sheet(options.sheet, **settings)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
     num_existing = len(paths) - len(missing)
     kept = f", {num_existing} of them existed and were kept" if num_existing else ""
     print(f"{options.videos}: {len(paths)} videos of {len(MOTION_CLASSES)} classes{kept}")

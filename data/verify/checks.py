@@ -8,6 +8,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,14 +33,15 @@ class StoreReport(NamedTuple):
 
     `status`: "found", "missing" or "corrupt". `frames`: number of valid rows. `issues`: errors. `repairable`: what
     `repair_store` can write, "index" and "n_frames", without which a store is valid, but slow to read. `fixed`: what it
-    has written.
+    has written. `short`: 1 for a found store with fewer frames than a clip.
     """
 
     status: str
-    frames: int
-    issues: list[str]
-    repairable: list[str]
-    fixed: list[str]
+    short: int = 0
+    frames: int = 0
+    issues: Sequence[str] = ()
+    repairable: Sequence[str] = ()
+    fixed: Sequence[str] = ()
 
 
 class _Row(NamedTuple):
@@ -55,7 +57,7 @@ def check_store(folder: Path, *, random_frames: int = 3, full: bool = False) -> 
     """
     try:
         if not (folder / DATABASE).is_file():
-            return StoreReport("missing", 0, [f"missing (no {DATABASE})"], [], [])
+            return StoreReport("missing", issues=[f"missing (no {DATABASE})"])
         count = ""
         if (folder / COUNT).is_file():
             count = (folder / COUNT).read_text(errors="replace").strip()[:40]
@@ -65,13 +67,14 @@ def check_store(folder: Path, *, random_frames: int = 3, full: bool = False) -> 
             issues += [*_check_numbers(rows), *_check_jpegs(connection, chosen)]
             has_index = _has_index(connection)
     except (FrameStoreError, OSError) as error:
-        return StoreReport("corrupt", 0, [f"unreadable ({error})"], [], [])
+        return StoreReport("corrupt", issues=[f"unreadable ({error})"])
     repairable = []
     if not issues:
         repairable = ["index"] * (not has_index) + ["n_frames"] * (count != str(len(rows)))
     if count not in ("", str(len(rows))):
         issues.append(f"wrong n_frames ({count}, but the database has {len(rows)} frames)")
-    return StoreReport("corrupt" if issues else "found", len(rows), issues, repairable, [])
+    status = "corrupt" if issues else "found"
+    return StoreReport(status, frames=len(rows), issues=issues, repairable=repairable)
 
 
 def _read_rows(connection: sqlite3.Connection) -> tuple[list[_Row], list[str]]:
@@ -149,41 +152,23 @@ def _add_index(path: Path) -> None:
             shutil.copyfile(path, temporary)
             with closing(sqlite3.connect(temporary)) as connection, connection:
                 connection.execute("CREATE UNIQUE INDEX Images_key ON Images (ObjId)")
-                rows = connection.execute("SELECT rowid, ObjId FROM Images")
-                if all(row_id == frame_number(name) for row_id, name in rows):
-                    connection.execute(f"PRAGMA user_version = {ROW_ID_IS_FRAME}")
             shutil.copymode(path, temporary)
     except sqlite3.Error as error:
         raise OSError(f"{path}: index not added, {error}") from error
 
 
-class CheckResult(NamedTuple):
-    """A row of the `--csv` file: a StoreReport, with `short` 1 for a valid store with fewer frames than a clip."""
-
-    label: str
-    id: str
-    status: str
-    short: int
-    frames: int
-    issues: list[str]
-    repairable: list[str]
-    fixed: list[str]
-
-
 def verify_store(
     row: Annotation, *, root: Path, random_frames: int, full: bool, fix: bool, clip_length: int
-) -> CheckResult:
+) -> StoreReport:
     """Check the store of a row; with `fix`, repair it after all of its frames were decoded."""
     report = check_store(root / row.folder, random_frames=random_frames, full=full)
     if fix and report.repairable:
         report = repair_store(root / row.folder)
-    status, frames, issues, repairable, fixed = report
-    short = int(status == "found" and frames < clip_length)
-    return CheckResult(row.label, row.video_id, status, short, frames, issues, repairable, fixed)
+    return report._replace(short=int(report.status == "found" and report.frames < clip_length))
 
 
-def verify_stores(rows: Sequence[Annotation], *, workers: int, **options: Any) -> Iterator[CheckResult]:
-    """Yield the result of each row in order, from worker processes unless `workers` is 1."""
+def verify_stores(rows: Sequence[Annotation], *, workers: int, **options: Any) -> Iterator[StoreReport]:
+    """Yield the report of each row in order, from worker processes unless `workers` is 1."""
     verify = functools.partial(verify_store, **options)
     if workers == 1:
         yield from map(verify, rows)
@@ -191,4 +176,7 @@ def verify_stores(rows: Sequence[Annotation], *, workers: int, **options: Any) -
     context = multiprocessing.get_context("forkserver")
     ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore_ctrl_c) as pool:
-        yield from pool.map(verify, rows, chunksize=4)
+        try:
+            yield from pool.map(verify, rows, chunksize=4)
+        except BrokenProcessPool:
+            raise OSError("a worker process was killed, perhaps out of memory; use fewer --workers") from None

@@ -83,13 +83,6 @@ def test_duplicate_rows_are_one_frame(tmp_path: Path) -> None:
     assert indices_of(FrameStore(folder).read([0, 1, 2])) == [0, 1, 2]
 
 
-def test_frames_of_two_videos_in_one_store_are_an_error(tmp_path: Path) -> None:
-    folder = write_foreign_store(tmp_path / "a", painted_jpegs(3))
-    execute(folder, "UPDATE Images SET ObjId = 'b/frame_00002' WHERE ObjId = 'a/frame_00003'")
-    with pytest.raises(FrameStoreError, match="'[ab]/frame_00002' and '[ab]/frame_00002' are both frame 2"):
-        FrameStore(folder).read([0])
-
-
 @pytest.mark.parametrize("name", ["v.2.%d", "v/frame_%d.jpg", "v/frame_9999%d"])
 def test_frame_numbers_are_found_in_other_names(tmp_path: Path, name: str) -> None:
     """Digits behind a dot are not a file extension, and numbers past 99999 are sorted as numbers."""
@@ -159,10 +152,6 @@ def cut_off(path: Path) -> None:
         (
             lambda folder: execute(folder, "UPDATE Images SET frames = substr(frames, 1, 300)"),
             "frame 0 does not decode",
-        ),
-        (
-            lambda folder: execute(folder, "UPDATE Images SET ObjId = 'v/frame_7' WHERE rowid = 2"),
-            "row 2 has ObjId 'v/frame_7'",
         ),
         (
             lambda folder: (folder / "n_frames").write_text("many"),

@@ -63,10 +63,6 @@ def test_written_label_file_is_read_back(tmp_path: Path, times: tuple[str, ...])
         (f"{TIMED}\nrun,a,9,5\n", "x.csv, line 2: times '9' to '5' must be seconds, 0 <= start <= end"),
         (f"{TIMED}\nrun,a,nan,5\n", "x.csv, line 2: times 'nan' to '5'"),
         ('label,id\na,x\na,"y\na,z\n', "x.csv: not a CSV in UTF-8, unexpected end of data"),
-        (
-            'label,id\na,"x\nb,y\nc,z"\n',
-            "x.csv, line 4: 'x\\nb,y\\nc,z' has a control character; is a quote left",
-        ),
     ],
 )
 def test_invalid_label_file_is_an_error_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -90,7 +86,7 @@ def test_clips_in_the_same_whole_seconds_are_read_once(
         Annotation("b", "x", "1.9", "3.1"),
         Annotation("c", "y"),
     ]
-    assert "dropped 2 rows whose times are in the same whole seconds as another row" in caplog.text
+    assert "dropped 2 rows in the same whole seconds as another one" in caplog.text
     empty = write(tmp_path / "empty.csv", f"{TIMED}\na,x,2.5,2.5\n")
     with pytest.raises(ValueError, match=r"empty.csv, line 2: x_000002_000002 has no time between"):
         read_annotations([empty])
@@ -115,7 +111,6 @@ def test_classes_are_numbered_by_first_appearance_and_keep_their_numbers(tmp_pat
         '{"a": "0"}',
         '{"a": true}',
         '{"a": 0.9}',
-        "[" * 100_000,
     ],
 )
 def test_invalid_class_index_is_named(tmp_path: Path, text: str) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from data.batch_sampler import BatchShape, ClipSpec, TrainBatchSampler, ValBatchSampler
-from data.video_iterator import Batch, TrainDataset, ValDataset, make_loader
+from data.clip_loader import ClipLoader
+from data.video_iterator import Batch, TrainDataset, ValDataset
 from data.video_list import VideoIndex
 from tests.synthetic_frames import make_stores, read_frame
 
@@ -57,7 +58,7 @@ def indices_and_labels(clip: torch.Tensor) -> tuple[list[int], set[int]]:
 
 
 def load(clips: TrainDataset | ValDataset, specs: Iterable[ClipSpec], workers: int = 0) -> Batch:
-    (batch,) = make_loader(clips, [list(specs)], workers=workers)
+    (batch,) = ClipLoader(clips, [list(specs)], workers=workers)
     return batch
 
 
@@ -78,7 +79,7 @@ def test_epochs_do_not_depend_on_the_number_of_workers(videos: VideoIndex, worke
     for num_workers in (0, workers):
         sampler = TrainBatchSampler(18, seed=5)
         clips = train_dataset(videos, augment="fused", flip=True)
-        loader = make_loader(clips, sampler, workers=num_workers)
+        loader = ClipLoader(clips, sampler, workers=num_workers)
         for epoch in (1, 2):  # one loader for all shapes of all epochs
             sampler.set_epoch(epoch, shapes)
             epochs.append(list(loader))
@@ -102,7 +103,7 @@ def test_fewer_frames_cover_the_same_time(videos: VideoIndex) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_validation_reads_the_center_clip(videos: VideoIndex, workers: int) -> None:
     clips = ValDataset(videos, interval=3, short_side=50)
-    batches = list(make_loader(clips, ValBatchSampler(18, BatchShape(4, 5, 50)), workers=workers))
+    batches = list(ClipLoader(clips, ValBatchSampler(18, BatchShape(4, 5, 50)), workers=workers))
     assert [index for batch in batches for index in batch.indices.tolist()] == list(range(18))
     for batch in batches:
         for clip, label in zip(batch.clips, batch.labels.tolist(), strict=True):

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from data.batch_sampler import BatchShape, TrainBatchSampler
-from data.browse.contact_sheet import ShownClip, describe, describe_augmentation, describe_frames
+from data.browse.contact_sheet import ShownClip, describe, describe_frames
 from data.datasets import CUSTOM
 from data.synthetic.shapes import write_shapes_dataset
 from data.video_iterator import TrainDataset
 from data.video_list import load_dataset
-from data.video_transforms import AUGMENTATIONS
 from tests.commands import main_of
 from tests.synthetic_frames import indices_of, make_stores
 
@@ -77,13 +76,7 @@ def test_description_is_what_was_done(tmp_path: Path) -> None:
         assert np.array_equal(clip.frames, bare.frames) == (len(clip.params.augmentations) == 0)
 
 
-def test_every_augmentation_has_a_description() -> None:
-    generator = np.random.default_rng(0)
-    for augmentation in AUGMENTATIONS:
-        text = describe_augmentation(augmentation.name, augmentation.sample_params(generator))
-        assert len(text) < 50, text
-    assert describe_augmentation("rotation", (-7.3902,)) == "rotation -7.4\u00b0"
-    assert describe_augmentation("of_the_user", (1.23456, 2)) == "of the user 1.23, 2"
+def test_description_of_frames() -> None:
     assert describe_frames([4, 6, 8]) == "4 to 8, interval 2"
     assert (describe_frames([3]), describe_frames([1, 2, 0, 1])) == ("3", "1, 2, 0, 1")
 
@@ -92,23 +85,23 @@ def test_command_draws_a_sheet_and_a_video(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, video = tmp_path / "new" / "clips.png", tmp_path / "clips.mp4"
-    arguments = [str(shapes), *SMALL, "--classes", "right", "up", "--tile", "48", "-o", str(image)]
-    assert main([*arguments, "--video", str(video), "--fps", "5"]) == 0
+    arguments = [str(shapes), *SMALL, "--clip-size", "128", "--classes", "right", "up", "-o", str(image)]
+    assert main([*arguments, "--video", str(video)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{image}: 4 clips of 2 classes",
-        f"{video}: the same clips, 5 frames per second",
+        f"{video}: the same clips, 10 frames per second",
     ]
     sheet = cv2.imread(str(image))
     shown = collect(*arguments)
     assert [clip.label for clip in shown] == ["right", "right", "up", "up"]
-    rows, columns = np.where((sheet[:-48, :-48] == shown[0].frames[0, 0, 0]).all(axis=2))
+    rows, columns = np.where((sheet[:-128, :-128] == shown[0].frames[0, 0, 0]).all(axis=2))
     corners = zip(rows, columns, strict=True)
-    assert any(np.array_equal(sheet[y : y + 48, x : x + 48], shown[0].frames[0]) for y, x in corners)
+    assert any(np.array_equal(sheet[y : y + 128, x : x + 128], shown[0].frames[0]) for y, x in corners)
     capture = cv2.VideoCapture(str(video))
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 32  # four frames, repeated for six seconds
-    assert capture.get(cv2.CAP_PROP_FPS) == 5
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 60  # four frames, repeated for six seconds
+    assert capture.get(cv2.CAP_PROP_FPS) == 10
     frame = capture.read()[1]
-    assert np.abs(frame[20:68, :48].astype(int) - shown[0].frames[0]).mean() < 12
+    assert np.abs(frame[20:148, :128].astype(int) - shown[0].frames[0]).mean() < 12
 
 
 def test_flags_of_training(shapes: Path) -> None:
@@ -124,25 +117,21 @@ def test_corrupt_video_is_replaced_as_in_training(tmp_path: Path) -> None:
     assert [clip.video_id for clip in collect(tmp_path, *SMALL)] == ["v1", "v1"]
 
 
-def test_label_files_of_several_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_stores(tmp_path, {"a": ["v0", "v1"], "b": ["v2"]}, n_frames=6)
-    for prefix, row in (("", "a,v0\n"), ("ucf101_split1_", "a,v1\n"), ("ucf101_split2_", "b,v2\n")):
+def test_variant(tmp_path: Path) -> None:
+    make_stores(tmp_path, {"a": ["v1"], "b": ["v2"]}, n_frames=6)
+    for prefix, row in (("ucf101_split1_", "a,v1\n"), ("ucf101_split2_", "b,v2\n")):
         write_labels(tmp_path, row, row, prefix)
-    with pytest.raises(SystemExit):
-        main([str(tmp_path), *SMALL])
-    assert "holds label files of custom, ucf101; choose with --set" in capsys.readouterr().err
-    for chosen, video in ((["custom"], "v0"), (["ucf101"], "v1"), (["ucf101", "--variant", "2"], "v2")):
-        assert [clip.video_id for clip in collect(tmp_path, *SMALL, "--set", *chosen)] == [video]
+    for options, video in (([], "v1"), (["--variant", "2"], "v2")):
+        assert [clip.video_id for clip in collect(tmp_path, *SMALL, *options)] == [video]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["{root}", "--classes", "sideways"], "--classes sideways: not one of the 8 classes"),
-        (["{root}", "--set", "kinetics"], "no label files kinetics found; label files found: custom"),
-        (["{root}/jpg"], "no label files found; label files found: none"),
+        (["{root}", "--variant", "2"], "no label files 2 found"),
         (["{root}", "--shape", "4"], "argument --shape: '' is not a whole number of at least 1"),
-        (["{root}", "-o", "clips.gif"], "--output clips.gif: must end with one of .png"),
+        (["{root}", "-o", "{root}/clips.foo"], "unknown file extension: .foo"),
     ],
 )
 def test_wrong_arguments(

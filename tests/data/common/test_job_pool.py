@@ -23,11 +23,11 @@ def work(job: str) -> str:
     return job.upper()
 
 
-def test_each_job_is_yielded_with_its_result_or_error() -> None:
-    futures = dict(run_jobs(work, ["a", "raise", "b", "c"], workers=2))
-    assert {job: futures[job].result() for job in "abc"} == {"a": "A", "b": "B", "c": "C"}
+def test_each_job_is_yielded_with_its_result_and_an_error_is_raised() -> None:
+    assert dict(run_jobs(work, ["a", "b", "c"], workers=2)) == {"a": "A", "b": "B", "c": "C"}
     with pytest.raises(ValueError, match="no such thing"):
-        futures["raise"].result()
+        list(run_jobs(work, ["sleep 1000.6", "raise"], workers=2))
+    assert not is_running("sleep 1000.6")
 
 
 def test_jobs_are_taken_when_a_worker_is_free() -> None:
@@ -52,7 +52,7 @@ def test_time_limit_kills_a_child_and_its_children() -> None:
 def test_leaving_the_iteration_kills_running_children() -> None:
     sleeps = ["sleep 1000.2", "sleep 1000.3"]
     with closing(run_jobs(work, [*sleeps, "a"], workers=3)) as results:
-        assert next(results)[1].result() == "A"
+        assert next(results) == ("a", "A")
         for sleep in sleeps:
             wait_for(lambda sleep=sleep: is_running(sleep))
     assert not any(is_running(sleep) for sleep in sleeps)

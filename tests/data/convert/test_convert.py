@@ -87,7 +87,7 @@ def test_manifest_has_the_result_of_each_video(
     (tmp_path / "videos/a, b/z.mp4").write_bytes(b"not a video" * 100)
     (tmp_path / "videos/a, b/notes.txt").touch()
     assert convert(tmp_path) == 1
-    assert capsys.readouterr().out == "converted 1, failed 2, not videos 1\n"
+    assert capsys.readouterr().out == "converted 1, failed 2\n"
     assert f"{tmp_path}/videos/a, b/z.mp4: moov atom not found" in caplog.text
     copy_to(two_seconds, tmp_path / "videos/a, b/y.mp4", tmp_path / "videos/a, b/z.mp4")
     assert convert(tmp_path) == 0
@@ -228,7 +228,6 @@ def test_label_files_cut_stores_from_their_sources(
         store = FrameStore(tmp_path / "set/jpg" / name)
         assert indices_of(store.read(range(store.n_frames))) == list(range(first, first + 25))
     assert [path.name for path in tmp_path.glob("videos/**/*.*")] == []
-    assert convert(tmp_path, "--trim", train, "--delete-source") == 0  # nothing left to do
 
 
 def test_seconds_in_open_groups_of_pictures_are_not_damaged(
@@ -260,46 +259,35 @@ def test_source_is_kept_until_all_its_rows_have_stores(
 def test_source_is_deleted_after_its_store_was_read_back(
     tmp_path: Path, two_seconds: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Sources of existing stores too, unless the store is corrupt, short, damaged or of another size."""
-    copy_to(two_seconds, *(tmp_path / f"videos/a/{name}.mp4" for name in ("good", "corrupt", "damaged")))
+    """Sources of existing stores too, unless the store is corrupt, damaged or not in the manifest."""
+    names = ("good", "corrupt", "damaged", "foreign")
+    copy_to(two_seconds, *(tmp_path / f"videos/a/{name}.mp4" for name in names))
     data = bytearray(two_seconds.read_bytes())
     middle = data.index(b"mdat") + 1500
     data[middle : middle + 200] = b"\xff" * 200
     (tmp_path / "videos/a/damaged.mp4").write_bytes(data)
     assert convert(tmp_path) == 0
-    assert convert(tmp_path, "--short-side", 40, "--delete-source") == 0
-    assert (
-        "holds frames of 60x60, not 40x40; was it converted with another --short-side than 40?" in caplog.text
-    )
+    rows = (tmp_path / "set/converted.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "set/converted.csv").write_text("".join(row for row in rows if "foreign" not in row))
     database = tmp_path / "set/jpg/a/corrupt/frames.db"
     jpeg = FrameStore(database.parent).fetch([40]).jpegs[40]
     database.write_bytes(database.read_bytes().replace(jpeg, bytes(len(jpeg))))
     copy_to(two_seconds, tmp_path / "videos/a/new.mp4")
-    assert convert(tmp_path, "--delete-source") == 0
-    assert sorted(path.stem for path in (tmp_path / "videos/a").iterdir()) == ["corrupt", "damaged"]
+    assert convert(tmp_path, "--delete-source") == 1
+    left = sorted(path.stem for path in (tmp_path / "videos/a").iterdir())
+    assert left == ["corrupt", "damaged", "foreign"]
     assert capsys.readouterr().out.splitlines() == [
-        "converted 3, damaged 1",
-        "sources kept 3",
-        "converted 1, sources deleted 2, sources kept 2, done before 1",
+        "converted 4, damaged 1",
+        "converted 1, failed 1, sources deleted 2, sources kept 2, done before 1",
     ]
-    assert "corrupt.mp4: not deleted" in caplog.text
+    assert "foreign.mp4: not deleted, its store is not listed as converted in converted.csv" in caplog.text
+    assert "frame 40 does not decode" in caplog.text
 
 
-def test_deleted_sources_are_no_error_but_a_wrong_folder_is(
-    tmp_path: Path, two_seconds: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy_to(two_seconds, tmp_path / "videos/a/x.mp4")
-    assert convert(tmp_path, "--delete-source") == 0
-    assert convert(tmp_path, "--delete-source") == 0
-    assert capsys.readouterr().out.splitlines() == ["converted 1, sources deleted 1", "converted 0"]
-    for arguments in (
-        ["videos", "set"],
-        ["vidoes", "set", "--delete-source"],
-        ["videos", "new", "--delete-source"],
-    ):
-        with pytest.raises(SystemExit) as stopped:
-            main([str(tmp_path / arguments[0]), str(tmp_path / arguments[1]), *arguments[2:]])
-        assert stopped.value.code == 2
+def test_wrong_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path / "vidoes"), str(tmp_path / "set")])
+    assert stopped.value.code == 2
 
 
 def test_real_videos(tmp_path: Path, real_videos: Path, caplog: pytest.LogCaptureFixture) -> None:

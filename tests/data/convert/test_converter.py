@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import simplejpeg
 
-from data.convert.converter import ConversionError, Job, check_store, convert_video
+from data.convert.converter import ConversionError, Job, convert_video, read_back
 from data.frame_store import FrameStore
 from tests.data.helpers import make_video, run_ffmpeg, transcode
 from tests.synthetic_frames import indices_of
@@ -118,15 +117,6 @@ def test_largest_of_several_streams_is_used(tmp_path: Path, ten_frames: Path) ->
     assert convert_video(Job(tmp_path / "v.mkv", tmp_path / "store"), **SETTINGS).frames == 10
 
 
-def test_audio_with_cover_art_is_refused(tmp_path: Path, ten_frames: Path) -> None:
-    sound = ["-f", "lavfi", "-i", "sine=d=0.2", "-i", ten_frames, "-map", "0", "-map", "1", "-frames:v", "1"]
-    run_ffmpeg(*sound, "-c:v", "mjpeg", "-disposition:v:0", "attached_pic", tmp_path / "v.m4a")
-    with pytest.raises(ConversionError, match=r"v.m4a: holds audio and cover art, no video"):
-        convert_video(Job(tmp_path / "v.m4a", tmp_path / "store"), **SETTINGS)
-    transcode(ten_frames, tmp_path / "one.mp4", "-frames:v", "1")
-    assert convert_video(Job(tmp_path / "one.mp4", tmp_path / "store"), **SETTINGS).frames == 1
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -226,17 +216,14 @@ def test_seconds_after_the_end_are_refused(tmp_path: Path, ten_frames: Path) -> 
         convert_video(Job(ten_frames, tmp_path / "store", (7, 9.5)), **SETTINGS)
 
 
-def test_store_is_checked_against_its_video(tmp_path: Path, ten_frames: Path) -> None:
+def test_store_is_read_back(tmp_path: Path, ten_frames: Path) -> None:
     store = tmp_path / "store"
     convert_video(Job(ten_frames, store), **SETTINGS)
-    check_store(Job(ten_frames, store), **SETTINGS)
+    read_back(store, 10)
     with pytest.raises(ConversionError, match="holds 10 frames, not 5"):
-        check_store(Job(ten_frames, store, (0, 0.2)), **SETTINGS)
-    with pytest.raises(ConversionError, match="holds frames of 60x60, not 40x40"):
-        check_store(Job(ten_frames, store), short_side=40, quality=3)
+        read_back(store, 5)
     data = (store / "frames.db").read_bytes()
     jpeg = FrameStore(store).fetch([7]).jpegs[7]
-    assert simplejpeg.is_jpeg(jpeg)
-    (store / "frames.db").write_bytes(data.replace(jpeg[:20], b"\0" * 20))
-    with pytest.raises(ConversionError, match="does not decode|frame 7"):
-        check_store(Job(ten_frames, store), **SETTINGS)
+    (store / "frames.db").write_bytes(data.replace(jpeg, bytes(len(jpeg))))
+    with pytest.raises(ConversionError, match="frame 7 does not decode"):
+        read_back(store, 10)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.convert.sources import NoVideosError, find_jobs, find_trims, shard_for_rank
+from data.convert.sources import find_jobs, find_trims, shard_for_rank
 from tests.data.unprivileged import as_nobody, forbidden, public_folder
 
 
@@ -18,17 +18,15 @@ def touch(*paths: Path) -> None:
 def test_ranks_share_the_videos_whatever_others_have_deleted(tmp_path: Path, names: tuple[str, str]) -> None:
     touch(*(tmp_path / f"a/{i}.mp4" for i in range(8)))
     environments = [{names[0]: rank, names[1]: "2"} for rank in "01"]
-    jobs, _ = find_jobs(tmp_path, tmp_path / "set")
+    jobs = find_jobs(tmp_path, tmp_path / "set")
     first = shard_for_rank(jobs, tmp_path, environments[0])
     for job in first:
         job.video.unlink()
-    jobs, _ = find_jobs(tmp_path, tmp_path / "set")
+    jobs = find_jobs(tmp_path, tmp_path / "set")
     second = shard_for_rank(jobs, tmp_path, environments[1])
     assert 0 < len(first) < 8
     assert sorted(job.video.stem for job in first + second) == list("01234567")
     assert shard_for_rank(jobs, tmp_path, {}) == jobs
-    with pytest.raises(ValueError, match=f"{names[0]} 2: must be 0 to {names[1]} - 1, 1"):
-        shard_for_rank(jobs, tmp_path, {names[0]: "2", names[1]: "2"})
 
 
 def test_unreadable_folder_is_an_error() -> None:
@@ -39,9 +37,6 @@ def test_unreadable_folder_is_an_error() -> None:
             find_jobs(root, root / "set")
         with forbidden(root / "b"), as_nobody(), pytest.raises(PermissionError):
             find_trims(root, root / "set", [])
-        (root / "b").rename(root / "lost+found")  # root's, at the top of many file systems
-        with forbidden(root / "lost+found"), as_nobody():
-            assert [job.video.name for job in find_jobs(root, root / "set")[0]] == ["x.mp4"]
 
 
 def test_two_files_for_one_store_are_an_error(tmp_path: Path) -> None:
@@ -55,7 +50,7 @@ def test_two_files_for_one_store_are_an_error(tmp_path: Path) -> None:
 
 def test_folder_without_videos_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path / "a/x.m3u8", tmp_path / "y.mp4")
-    with pytest.raises(NoVideosError, match="no videos <class>/<id>"):
+    with pytest.raises(ValueError, match="no videos <class>/<id>"):
         find_jobs(tmp_path, tmp_path / "set")
     with pytest.raises(ValueError, match="vidoes: not a folder with videos"):
         find_jobs(tmp_path / "vidoes", tmp_path / "set")

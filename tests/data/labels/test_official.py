@@ -264,7 +264,7 @@ INVALID = [
      "trainlist01.txt, line 1: v1 is also in {folder}/testlist01.txt, line 1; --leave-out-conflicts"),
     ("ucf101", UCF | {"classInd.txt": "1 A\n3 B\n"}, "classInd.txt: classes must be numbered 1, 2, ..., each"),
     ("ucf101", UCF | {"trainlist01.txt": "A/...avi 1\nB/v2.avi 2\n"}, "trainlist01.txt, line 1: '..' is outside"),
-    ("ucf101", UCF | {"trainlist01.txt": "A/v1.avi\n"}, "ucf101 split 1: has training videos of 1 classes, expected 2"),
+    ("ucf101", UCF | {"trainlist01.txt": "A/v1.avi\n"}, "ucf101 1: has training videos of 1 classes, expected 2"),
     ("kinetics", {}, "no *700*train*.csv or *700*/train*.csv or train*.csv in it or its subfolders"),
     ("kinetics", KINETICS_FILES | {"val.csv": K + "a,z,x,4,val\n"}, "val.csv, line 2: times 'x' to '4' must be"),
     ("kinetics", KINETICS_FILES | {"val.csv": K + "a,z\n"}, "val.csv, line 2: needs youtube_id, time_start, time_end"),
