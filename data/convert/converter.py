@@ -1,11 +1,13 @@
 """Convert one video file to a frame store, and read a frame store back."""
 
+import re
+import subprocess
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from data.ffmpeg import JpegStream, StoredVideo, ffmpeg_command, is_seekable, read_header
+from data.ffmpeg import JpegStream, StoredVideo, ffmpeg_binary, ffmpeg_command, is_seekable, read_header
 from data.frame_store import FrameStoreError, write_frame_store
 
 # ffmpeg's exit codes where -xerror stopped it at damage: 1 before version 7, then AVERROR_INVALIDDATA
@@ -82,6 +84,8 @@ def _check_end(job: Job, stream: JpegStream) -> str:
             raise ValueError(message or "no frame could be decoded")
         reason = f", {message}" if message else ""
         raise ValueError("no frame could be decoded between {:g} and {:g} s".format(*job.seconds) + reason)
+    if stream.count == 1 and _has_only_cover_art(job.video):
+        raise ValueError("holds audio and cover art, no video")
     if stream.exit_code == 0 and message and _decodes_from_start(job, stream):
         return ""
     if stream.exit_code not in (0, *STOPPED_AT_DAMAGE):
@@ -102,3 +106,17 @@ def _decodes_from_start(job: Job, seeking: JpegStream) -> bool:
     for _ in stream:
         pass
     return stream.count == seeking.count and not stream.error
+
+
+def _has_only_cover_art(video: Path) -> bool:
+    command = [
+        ffmpeg_binary(),
+        "-nostdin",
+        "-hide_banner",
+        "-protocol_whitelist",
+        "file",
+        "-i",
+        f"file:{video}",
+    ]
+    streams = subprocess.run(command, capture_output=True, check=False).stderr.splitlines()
+    return all(b"(attached pic)" in line for line in streams if re.search(rb"Stream #\S+ Video: ", line))

@@ -18,7 +18,7 @@ LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # torchr
 def find_jobs(videos: Path, dataset: Path) -> list[Job]:
     """Return a job for each video `videos/<class>/<id>.<any>`.
 
-    Raises ValueError where two files have the same store, and where there are none.
+    Raises ValueError where two files have the same store, and where there are none and nothing was converted before.
     """
     jobs: dict[Path, Job] = {}
     for path in _list_videos(videos):
@@ -28,7 +28,7 @@ def find_jobs(videos: Path, dataset: Path) -> list[Job]:
         if folder in jobs:
             raise ValueError(f"{path} and {jobs[folder].video.name} have the same frame store, {folder}")
         jobs[folder] = Job(path, folder)
-    if not jobs:
+    if not jobs and not (dataset / "jpg").is_dir():  # else all may have been converted and deleted
         raise ValueError(f"{videos}: no videos <class>/<id>.<any> in it")
     return list(jobs.values())
 
@@ -54,7 +54,7 @@ def find_trims(videos: Path, dataset: Path, labels: Sequence[Path]) -> tuple[lis
             continue
         folder = dataset / "jpg" / row.folder
         jobs[folder] = Job(video, folder, row.seconds)
-    if not jobs:
+    if not jobs and not (dataset / "jpg").is_dir():
         raise ValueError(f"{videos}: has none of the {missing} sources, such as {row.label}/{row.source}.mp4")
     return list(jobs.values()), missing
 

@@ -227,3 +227,10 @@ def test_store_is_read_back(tmp_path: Path, ten_frames: Path) -> None:
     (store / "frames.db").write_bytes(data.replace(jpeg, bytes(len(jpeg))))
     with pytest.raises(ConversionError, match="frame 7 does not decode"):
         read_back(store, 10)
+
+
+def test_audio_with_cover_art_is_refused(tmp_path: Path, ten_frames: Path) -> None:
+    audio = ["-f", "lavfi", "-i", "sine=d=0.2", "-i", ten_frames, "-map", "0", "-map", "1", "-frames:v", "1"]
+    run_ffmpeg(*audio, "-c:v", "mjpeg", "-disposition:v:0", "attached_pic", tmp_path / "song.m4a")
+    with pytest.raises(ConversionError, match="song.m4a: holds audio and cover art, no video"):
+        convert_video(Job(tmp_path / "song.m4a", tmp_path / "store"), **SETTINGS)

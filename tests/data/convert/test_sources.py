@@ -54,3 +54,9 @@ def test_folder_without_videos_is_an_error(tmp_path: Path) -> None:
         find_jobs(tmp_path, tmp_path / "set")
     with pytest.raises(ValueError, match="vidoes: not a folder with videos"):
         find_jobs(tmp_path / "vidoes", tmp_path / "set")
+
+
+def test_videos_may_all_be_converted_and_deleted(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "set/jpg").mkdir(parents=True)
+    assert find_jobs(tmp_path / "videos", tmp_path / "set") == []
