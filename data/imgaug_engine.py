@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 
-from data import augmentation
+from data import fused_engine
 
 
 def _restore_numpy_names() -> None:
@@ -73,7 +73,7 @@ def perspective(*offsets: float) -> Augmenter:
     """Warp by a given matrix: imgaug's PerspectiveTransform samples its own, and resamples twice."""
 
     def warp(images: Sequence[np.ndarray], *_: object) -> list[np.ndarray]:
-        matrices = [augmentation.perspective(*offsets, clip_size=len(image)) for image in images]
+        matrices = [fused_engine.perspective(*offsets, clip_size=len(image)) for image in images]
         return [
             cv2.warpPerspective(image, matrix, image.shape[1::-1])
             for image, matrix in zip(images, matrices, strict=True)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.augmentation import scale_short_side
 from data.batch_sampler import BatchShape, ClipSpec
 from data.clip_loader import ClipLoader, choose_prefetch_factor
 from data.frame_store import FrameStore
+from data.fused_engine import scale_short_side
 from data.video_iterator import ValDataset
 from data.video_list import VideoIndex
 from data.video_sampler import uniform_clips

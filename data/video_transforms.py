@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from data import augmentation as fused
-from data import imgaug_engine
-from data.augmentation import CropBox, resize, scale_short_side
+from data import fused_engine, imgaug_engine
 from data.frame_store import EncodedFrames
+from data.fused_engine import CropBox, resize, scale_short_side
 from data.imgaug_engine import Augmenter, augment_frames, iaa
 
 CLIP_PROBABILITY = 0.8  # of augmenting a clip at all
@@ -33,7 +32,7 @@ class Augmentation:
     name: str
     sample_params: Callable[[np.random.Generator], Params]
     augmenter: Callable[..., Augmenter]
-    pixel_op: Callable[..., fused.PixelOp | None] = fused.identity
+    pixel_op: Callable[..., fused_engine.PixelOp | None] = fused_engine.identity
     warp: Callable[..., np.ndarray] | None = None
 
 
@@ -54,22 +53,33 @@ AUGMENTATIONS = (
         "add",
         lambda g: tuple(g.integers(-5, 15, size=3, endpoint=True)),
         imgaug_engine.brightness,
-        fused.brightness,
+        fused_engine.brightness,
     ),
-    Augmentation("noise", lambda g: (76.5, int(g.integers(2**31))), imgaug_engine.noise, fused.noise),
-    Augmentation("color", lambda g: (g.uniform(1.2, 1.6),), imgaug_engine.saturation, fused.saturation),
+    Augmentation("noise", lambda g: (76.5, int(g.integers(2**31))), imgaug_engine.noise, fused_engine.noise),
+    Augmentation(
+        "color", lambda g: (g.uniform(1.2, 1.6),), imgaug_engine.saturation, fused_engine.saturation
+    ),
     Augmentation(
         "motion_blur",
         lambda g: (_choose((3, 5, 7), g), g.uniform(0, 360), g.uniform(-1, 1)),
         imgaug_engine.motion_blur,
-        fused.motion_blur,
+        fused_engine.motion_blur,
     ),
     Augmentation(
-        "hue_saturation", lambda g: (int(g.integers(-16, 16, endpoint=True)),), imgaug_engine.hue, fused.hue
+        "hue_saturation",
+        lambda g: (int(g.integers(-16, 16, endpoint=True)),),
+        imgaug_engine.hue,
+        fused_engine.hue,
     ),
-    Augmentation("contrast", lambda g: (g.uniform(0.85, 1.115),), imgaug_engine.contrast, fused.contrast),
-    Augmentation("perspective", _perspective_params, imgaug_engine.perspective, warp=fused.perspective),
-    Augmentation("rotation", lambda g: (g.uniform(-10, 10),), imgaug_engine.rotation, warp=fused.rotation),
+    Augmentation(
+        "contrast", lambda g: (g.uniform(0.85, 1.115),), imgaug_engine.contrast, fused_engine.contrast
+    ),
+    Augmentation(
+        "perspective", _perspective_params, imgaug_engine.perspective, warp=fused_engine.perspective
+    ),
+    Augmentation(
+        "rotation", lambda g: (g.uniform(-10, 10),), imgaug_engine.rotation, warp=fused_engine.rotation
+    ),
 )
 
 SampledAugmentations = Sequence[tuple[Augmentation, Params]]
@@ -146,7 +156,7 @@ def training_clip(
         one.pixel_op(*values, size=size, shrink=clip_size / size) for one, values in params.augmentations
     )
     out = np.empty((len(frames), size, size, 3), np.uint8)
-    fused.fused_transform(
+    fused_engine.fused_transform(
         frames.decode_each(halved),
         out,
         crop_box=crop_box,

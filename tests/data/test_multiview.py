@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data.augmentation import scale_short_side
 from data.batch_sampler import ClipSpec
 from data.frame_store import FrameStore, write_frame_store
+from data.fused_engine import scale_short_side
 from data.multiview import Crop, MultiViewDataset, spatial_crops, view_loader
 from data.video_iterator import ValDataset
 from data.video_list import VideoIndex

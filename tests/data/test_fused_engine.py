@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data import augmentation as fused
-from data.augmentation import CropBox, resize, scale_short_side
+from data import fused_engine as fused
 from data.benchmark import reader
 from data.frame_store import EncodedFrames, write_frame_store
+from data.fused_engine import CropBox, resize, scale_short_side
 from data.video_transforms import (
     AUGMENTATIONS,
     Augmentation,
