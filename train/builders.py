@@ -1,13 +1,10 @@
 """Factories for the parts of a run, from its options; train/run.py puts them together."""
 
-import logging
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from humanfriendly.terminal import terminal_supports_colors
 from torch import nn
 
 from data.batch_sampler import BatchShape, RankShard, TrainBatchSampler, ValBatchSampler
@@ -15,18 +12,7 @@ from data.clip_loader import ClipLoader, choose_prefetch_factor, shared_memory_b
 from data.video_iterator import TrainDataset, ValDataset
 from data.video_list import DatasetSplits
 from network import create_network
-from train.callbacks import (
-    AccuracyMonitor,
-    Callback,
-    CorruptSampleLogger,
-    CSVLogger,
-    GateMonitor,
-    Monitor,
-    ProgressLogger,
-    ShapeMonitor,
-    SpeedMonitor,
-    TensorBoardLogger,
-)
+from train.callbacks import Callback, CorruptSampleLogger, CSVLogger, ProgressLogger, TensorBoardLogger
 from train.dry_run import ClipFlops
 from train.engine import Trainer
 from train.lr_schedule import LRSchedule
@@ -38,9 +24,7 @@ from train.parallel.batch_norm import convert_sub_batchnorm, convert_sync_batchn
 from train.parallel.data_parallel import DataParallel
 from train.parallel.devices import check_compiler, configure_backends
 from train.parallel.distributed import BufferSyncedModel, DDPModel, DistContext
-from train.state import TrainState, init_state, load_state
-
-logger = logging.getLogger(__name__)
+from train.state import TrainState, init_state
 
 
 class Loaders(NamedTuple):
@@ -105,11 +89,6 @@ def make_network(options: Options, num_classes: int, dist: DistContext) -> nn.Mo
         convert_sync_batchnorm(network, dist)
     if options.sub_bn_size is not None:
         convert_sub_batchnorm(network, options.sub_bn_size)
-        group_norms = sum(isinstance(module, nn.GroupNorm) for module in network.modules())
-        if group_norms:
-            logger.warning(
-                "--sub-bn-size: no effect on the %d GroupNorm layers of %s", group_norms, options.network
-            )
     if options.activation_checkpointing:
         apply_activation_checkpointing(network)
     if options.channels_last:
@@ -147,13 +126,7 @@ def make_state(
     checkpoint: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """Return the state of a checkpoint, or a new one, with pretrained weights if `options` name them."""
-    network = make_network(options, num_classes, dist)
-    scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
-    if checkpoint is None:
-        if options.freeze_batchnorm and options.pretrained_3d is None:
-            logger.warning("--freeze-batchnorm: without --pretrained-3d, BatchNorm layers do not normalize")
-        return init_state(options, network, scaler, device)
-    state = load_state(options, network, scaler, device, checkpoint)
+    state = init_state(options, make_network(options, num_classes, dist), device, checkpoint)
     if not dist.is_main_process:
         state.sums.zero_()  # the main process holds those of all ranks
     return state
@@ -204,28 +177,16 @@ def _wrap(network: nn.Module, options: Options) -> nn.Module:
 
 
 def make_callbacks(
-    options: Options,
-    folder: Path,
-    first_epoch: int,
-    gate_names: Sequence[str],
-    device: torch.device,
-    dist: DistContext,
+    options: Options, folder: Path, state: TrainState, device: torch.device, dist: DistContext
 ) -> list[Callback]:
     """Return the callbacks. Only the main process writes files, but all ranks sum up what is logged."""
-    monitors: list[Monitor] = [
-        AccuracyMonitor(device, dist),
-        SpeedMonitor(colored=terminal_supports_colors(sys.stderr)),
-        ShapeMonitor(),
-    ]
-    if options.gates:
-        monitors.append(GateMonitor(gate_names, device, dist))
-    progress = ProgressLogger(monitors, options.log_interval, options.end_epoch)
+    progress = ProgressLogger(options.log_interval, options.end_epoch, state.gate_names, device, dist)
     if not dist.is_main_process:
         return [progress]
     callbacks = [
         CorruptSampleLogger(folder / "bad_samples.csv"),
         progress,
-        CSVLogger(folder, first_epoch, gate_names),
+        CSVLogger(folder, state.epochs_done + 1, state.gate_names),
     ]
     if options.tensorboard:
         callbacks.append(TensorBoardLogger(folder))

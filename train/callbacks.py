@@ -1,13 +1,14 @@
-"""Observers of a run: monitors summarize steps for the log, callbacks write steps and epochs to files."""
+"""Observers of a run: callbacks log steps and epochs and write them to files."""
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
-from humanfriendly.terminal import ansi_wrap
+from humanfriendly.terminal import ansi_wrap, terminal_supports_colors
 from tqdm import tqdm
 
 from data.batch_sampler import BatchShape
@@ -53,30 +54,7 @@ class Callback:
     def close(self) -> None: ...
 
 
-class Monitor(Protocol):
-    """Accumulates over an interval of steps; `describe` returns a summary and resets. All ranks call it together."""
-
-    def on_step(self, report: StepReport) -> None: ...
-    def describe(self) -> str: ...
-
-
-class AccuracyMonitor(Monitor):
-    """Loss, top-1 and top-5 over the clips of all ranks."""
-
-    def __init__(self, device: torch.device, dist: DistContext) -> None:
-        self.sums = zero_metric_sums(device)
-        self.dist = dist
-
-    def on_step(self, report: StepReport) -> None:
-        self.sums += report.sums
-
-    def describe(self) -> str:
-        metrics = compute_metrics(self.dist.all_reduce(self.sums))
-        self.sums = torch.zeros_like(self.sums)
-        return f"loss {metrics.loss:.4f}  top-1 {metrics.top1:.3f}  top-5 {metrics.top5:.3f}"
-
-
-class SpeedMonitor(Monitor):
+class SpeedMonitor:
     """Throughput in clips/s of data loading (r), forward (f) and backward pass with the update (b).
 
     Passes count once the device has completed them, without waiting for it. If `colored`, a rate is red below the
@@ -98,6 +76,7 @@ class SpeedMonitor(Monitor):
         self.data_time += report.data_time
 
     def describe(self) -> str:
+        """Return a summary of the steps since the last call."""
         rates = " ".join(self._format(name, rate) for name, rate in self.rates().items())
         self._reset()
         return f"Speed ({rates}) clip/sec"
@@ -119,23 +98,13 @@ class SpeedMonitor(Monitor):
         return f"{symbol}=" + (ansi_wrap(f"{rate:.2e}", color=color) if self.colored else f"{rate:.2e}")
 
 
-class ShapeMonitor(Monitor):
-    """Batch shape and learning rate of the last step."""
-
-    def on_step(self, report: StepReport) -> None:
-        self.shape, self.lr = report.shape, report.lr
-
-    def describe(self) -> str:
-        return f"batch {self.shape}  lr {self.lr:.3g}"
-
-
 def gate_stages(gate_names: Sequence[str]) -> list[str]:
     """Return the stage of each gate: layer1.0, layer1.1, layer2.0 -> layer1, layer1, layer2."""
     return [name.split(".")[0] for name in gate_names]
 
 
-class GateMonitor(Monitor):
-    """Fraction of open gates, or mean value of soft gates, per stage of the network."""
+class GateMonitor:
+    """Fraction of open gates, or mean value of soft gates, per stage of the network, over the clips of all ranks."""
 
     def __init__(self, gate_names: Sequence[str], device: torch.device, dist: DistContext) -> None:
         self.stages = gate_stages(gate_names)
@@ -145,11 +114,8 @@ class GateMonitor(Monitor):
     def on_step(self, report: StepReport) -> None:
         self.sums += torch.cat([report.sums[:1], report.gate_sums])
 
-    def describe(self) -> str:
-        return "gates " + " ".join(f"{stage} {mean:.2f}" for stage, mean in self.means().items())
-
     def means(self) -> dict[str, float]:
-        """Return the mean by stage since the last call; empty without steps."""
+        """Return the mean by stage since the last call; empty without steps. All ranks call it together."""
         clips, *gate_sums = self.dist.all_reduce(self.sums).tolist()
         self.sums = torch.zeros_like(self.sums)
         by_stage: dict[str, list[float]] = {}
@@ -159,12 +125,25 @@ class GateMonitor(Monitor):
 
 
 class ProgressLogger(Callback):
-    """Logs a line every `interval` steps and two per epoch; shows a progress bar on a terminal."""
+    """Logs a line every `interval` steps and two per epoch; shows a progress bar on a terminal.
 
-    def __init__(self, monitors: Sequence[Monitor], interval: int, end_epoch: int) -> None:
-        self.monitors = monitors
+    All ranks have one, as loss, accuracy and gates are those of the clips of all ranks since the last line.
+    """
+
+    def __init__(
+        self,
+        interval: int,
+        end_epoch: int,
+        gate_names: Sequence[str],
+        device: torch.device,
+        dist: DistContext,
+    ) -> None:
         self.interval = interval
         self.end_epoch = end_epoch
+        self.dist = dist
+        self.sums = zero_metric_sums(device)
+        self.speed = SpeedMonitor(colored=terminal_supports_colors(sys.stderr))
+        self.gates = GateMonitor(gate_names, device, dist)
         self.bar: tqdm | None = None
 
     def on_step(self, report: StepReport) -> None:
@@ -172,29 +151,34 @@ class ProgressLogger(Callback):
             hidden = None if logger.isEnabledFor(logging.INFO) else True  # None: only on a terminal
             self.bar = tqdm(total=report.num_steps, initial=report.step, leave=False, disable=hidden)
         self.bar.update()
-        for monitor in self.monitors:
-            monitor.on_step(report)
+        self.sums += report.sums
+        self.speed.on_step(report)
+        self.gates.on_step(report)
         done = report.step + 1
         if done % self.interval == 0 or done == report.num_steps:
-            summary = "  ".join(monitor.describe() for monitor in self.monitors)
-            progress = (report.epoch, self.end_epoch, done, report.num_steps)
-            logger.info("epoch %d/%d step %d/%d  %s", *progress, summary)
+            metrics = compute_metrics(self.dist.all_reduce(self.sums))
+            self.sums = torch.zeros_like(self.sums)
+            line = f"epoch {report.epoch}/{self.end_epoch} step {done}/{report.num_steps}  {_format(metrics)}"
+            line += f"  {self.speed.describe()}  batch {report.shape}  lr {report.lr:.3g}"
+            if means := self.gates.means():
+                line += "  gates " + " ".join(f"{stage} {mean:.2f}" for stage, mean in means.items())
+            logger.info("%s", line)
 
     def on_epoch(self, report: EpochReport) -> None:
         self.close()
-        data_time = f", data time {report.data_time / report.train_seconds:.1%}"
-        self._log(report.epoch, "train", report.train, f"{report.train_seconds:.1f} s{data_time}")
-        self._log(report.epoch, "val", report.val, f"{report.val_seconds:.1f} s")
-
-    def _log(self, epoch: int, split: str, metrics: Metrics, time: str) -> None:
-        message = "epoch %d/%d %s  loss %.4f  top-1 %.3f  top-5 %.3f  (%s)"
-        values = (metrics.loss, metrics.top1, metrics.top5)
-        logger.info(message, epoch, self.end_epoch, split, *values, time)
+        epoch = f"epoch {report.epoch}/{self.end_epoch}"
+        time = f"{report.train_seconds:.1f} s, data time {report.data_time / report.train_seconds:.1%}"
+        logger.info("%s train  %s  (%s)", epoch, _format(report.train), time)
+        logger.info("%s val  %s  (%.1f s)", epoch, _format(report.val), report.val_seconds)
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def _format(metrics: Metrics) -> str:
+    return f"loss {metrics.loss:.4f}  top-1 {metrics.top1:.3f}  top-5 {metrics.top5:.3f}"
 
 
 class CSVLogger(Callback):

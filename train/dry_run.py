@@ -1,15 +1,15 @@
-"""What a run will do: the steps of an epoch, and a summary of the multigrid schedule with its compute."""
+"""What a run will do: a summary of the multigrid schedule with its compute."""
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from data.batch_sampler import BatchShape
 from network.flops import count_flops
 from train.lr_schedule import LRSchedule
-from train.multigrid import MultigridSchedule, Phases, Step
+from train.multigrid import MultigridSchedule, Phases
 from train.options import Options, network_kwargs
 
 MIN_SIZE = 16  # pixels; smaller feature maps vanish within a network
@@ -19,12 +19,7 @@ ClipFlops = Callable[[int, int], int]  # (length, size) -> FLOPs of one clip's f
 
 def make_clip_flops(options: Options, num_classes: int) -> ClipFlops:
     """Return a function that counts the FLOPs of the network of a run."""
-    kwargs = network_kwargs(options)
-
-    def clip_flops(length: int, size: int) -> int:
-        return count_flops(options.network, num_classes, length, size, **kwargs)
-
-    return clip_flops
+    return functools.partial(count_flops, options.network, num_classes, **network_kwargs(options))
 
 
 def check_sizes(shapes: Iterable[BatchShape]) -> None:
@@ -34,19 +29,6 @@ def check_sizes(shapes: Iterable[BatchShape]) -> None:
         raise ValueError(
             f"clips of {smallest} pixels are too small, need at least {MIN_SIZE}: raise --clip-size or leave cycles out"
         )
-
-
-def describe_steps(steps: Sequence[Step], epoch: int, lr_schedule: LRSchedule) -> list[dict[str, Any]]:
-    """Return the steps of an epoch, counted from 1, as plain values."""
-    return [
-        {
-            "epoch": epoch,
-            "step": number + 1,
-            **step.shape._asdict(),
-            "lr": lr_schedule.at(epoch, number, len(steps), step.phase),
-        }
-        for number, step in enumerate(steps)
-    ]
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -132,13 +132,17 @@ class Trainer:
     def _update(self, batch: Batch, num_clips: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Train on this rank's shard, maybe empty, of a batch of `num_clips` clips. Returns metric and gate sums."""
         self.timer.start(num_clips)
+        network = self.network
         mixed = self.mixup.mix(*self._to_device(batch), epoch, step)
         self.optimizer.zero_grad(set_to_none=True)
         sums, gates = zero_metric_sums(self.device), []
-        micro_batches = list(mixed.micro_batches(self._micro_batch_size(len(mixed.labels))))
-        for number, micro_batch in enumerate(micro_batches, start=1):
-            with self._no_sync_unless(number == len(micro_batches)):
-                logits, gate_values = self._forward(self.network, micro_batch.clips)
+        num_micro_batches = num_replicas(len(mixed.labels), self.accumulate)
+        micro_batches = list(mixed.micro_batches(max(1, -(-len(mixed.labels) // num_micro_batches))))
+        for micro_batch in micro_batches:
+            # ranks exchange their gradients with the last micro-batch
+            is_last = micro_batch is micro_batches[-1]
+            with nullcontext() if is_last or not isinstance(network, DDPModel) else network.no_sync():
+                logits, gate_values = self._forward(network, micro_batch.clips)
                 loss = self.mixup.loss(logits, micro_batch)  # a sum over clips; 0 on an idle rank
                 self.timer.forward_done()
                 self.scaler.scale(loss * (self.world_size / num_clips)).backward()
@@ -153,13 +157,6 @@ class Trainer:
         self.scaler.update()
         self.timer.backward_done()
         return sums, torch.cat(gates).sum(dim=0)
-
-    def _micro_batch_size(self, num_clips: int) -> int:
-        return max(1, -(-num_clips // num_replicas(num_clips, self.accumulate)))
-
-    def _no_sync_unless(self, last: bool) -> AbstractContextManager[None]:
-        """Return a context in which DDP accumulates gradients; ranks exchange them with the last micro-batch."""
-        return self.network.no_sync() if isinstance(self.network, DDPModel) and not last else nullcontext()
 
     def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the network's input `(B, 3, T, H, W)` and the labels `(B,)`."""

@@ -1,6 +1,7 @@
 """Every option of a run once: name, type, default, help. Flags, `--help` and checkpoints follow from the fields."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,15 @@ from train.optimizer import OPTIMIZERS
 
 SRTG_POSITIONS = ("start", "top", "mid", "end", "skip", "final")
 PRECISIONS = ("fp32", "fp16", "bf16")
-GROUPS = ("data", "clips", "network", "schedule", "optimization", "hardware", "output")  # of --help
+GROUPS = {  # of --help, by their first option
+    "dataset": "data",
+    "clip_length": "clips",
+    "network": "network",
+    "batch_size": "schedule",
+    "optimizer": "optimization",
+    "gpus": "hardware",
+    "resume_epoch": "output",
+}
 
 
 def _gates(text: str) -> bool | str:
@@ -38,8 +47,8 @@ fraction_below_one = number(float, "a number from 0 to below 1", lambda value: 0
 two_or_more = number(int, "a whole number of at least 2", lambda value: value >= 2)
 
 
-def _option(group: str, default: Any, parse: Parser, text: str, *, many: bool = False) -> Any:
-    return field(default=default, metadata={"group": group, "parse": parse, "help": text, "many": many})
+def _option(default: Any, parse: Parser, text: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "help": text})
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ class Options:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, which JSON and `weights_only` checkpoints can hold."""
-        return {name: _to_plain(value) for name, value in dataclasses.asdict(self).items()}
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Options":
@@ -161,23 +170,14 @@ class Options:
 
         Raises ValueError for unknown names.
         """
-        options = {option.name: option for option in dataclasses.fields(cls)}
-        unknown = sorted(values.keys() - options.keys())
-        if unknown:
+        parsers = {option.name: option.metadata["parse"] for option in dataclasses.fields(cls)}
+        if unknown := sorted(values.keys() - parsers.keys()):
             raise ValueError(f"unknown options: {', '.join(unknown)}")
-        return cls(**{name: _from_plain(options[name], value) for name, value in values.items()})
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _from_plain(option: dataclasses.Field, value: Any) -> Any:
-    if value is not None and option.metadata["parse"] is Path:
-        return Path(value)
-    return tuple(value) if option.metadata["many"] else value
+        restored: dict[str, Any] = {}
+        for name, value in values.items():
+            is_path = parsers[name] is Path and value is not None
+            restored[name] = Path(value) if is_path else tuple(value) if isinstance(value, list) else value
+        return cls(**restored)
 
 
 def resolve(spec: DatasetSpec, options: Options, gpus: int) -> Options:

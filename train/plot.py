@@ -43,9 +43,9 @@ def read_rows(folder: Path, split: str) -> list[Row]:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(file, strict=True)
             try:
+                rows += map(_parse_row, reader)
                 if missing := {"Epoch", *METRICS}.difference(reader.fieldnames or ()):
                     raise ValueError(f"no column {', '.join(sorted(missing))}")
-                rows += map(_parse_row, reader)
             except (csv.Error, KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {reader.line_num}: invalid row: {error!r}") from None
     if not rows:

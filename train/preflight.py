@@ -9,6 +9,8 @@ from data.batch_sampler import BatchShape, ClipSpec
 from data.video_iterator import TrainDataset, ValDataset
 from data.video_list import DatasetSplits
 from train.engine import corrupt_validation_error
+from train.optimizer import OPTIMIZER_SLOTS
+from train.options import Options
 from train.parallel.distributed import DistContext
 
 NUM_TRIES = 3  # training videos; a single corrupt one is replaced while training
@@ -39,10 +41,11 @@ def check_first_clips(
         raise corrupt_validation_error(val_corrupt[0])
 
 
-def check_disk(folder: Path, network: nn.Module, *, optimizer_slots: int, ema: bool) -> None:
+def check_disk(folder: Path, network: nn.Module, options: Options) -> None:
     """Raise ValueError if two checkpoints, a new one beside the old one, do not fit on the disk."""
     # weights and buffers, twice with an EMA, and the optimizer state
-    tensors = [*network.state_dict().values()] * (1 + ema) + [*network.parameters()] * optimizer_slots
+    tensors = [*network.state_dict().values()] * (2 if options.ema_decay else 1)
+    tensors += [*network.parameters()] * OPTIMIZER_SLOTS[options.optimizer]
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free

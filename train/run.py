@@ -23,17 +23,11 @@ from train.callbacks import Callback, EpochReport, GateMonitor, SpeedMonitor
 from train.checkpointing.checkpoint import archive_newer, error_context
 from train.checkpointing.manager import CheckpointManager
 from train.csv_log import truncate_results
-from train.dry_run import (
-    PhaseSummary,
-    check_sizes,
-    describe_steps,
-    format_summary,
-    make_clip_flops,
-    summarize_schedule,
-)
+from train.dry_run import PhaseSummary, check_sizes, format_summary, make_clip_flops, summarize_schedule
 from train.engine import CorruptSamplesError, StepReport, TrainingError
 from train.metrics import compute_metrics
-from train.optimizer import OPTIMIZER_SLOTS, is_fine_tuning
+from train.multigrid import Step
+from train.optimizer import is_fine_tuning
 from train.options import Options, resolve
 from train.parallel.devices import choose_device, oom_as
 from train.parallel.distributed import DistContext
@@ -74,14 +68,16 @@ class Run:
         check_sizes(shapes)
         self.folder = run_folder(spec, options)
         # read by the main process only, as other machines may not have the file
-        start = dist.broadcast_object(
-            find_resume_point(self.folder, options, spec, self.dataset) if dist.is_main_process else None
+        path, checkpoint = dist.broadcast_object(
+            find_resume_point(self.folder, options, spec, self.dataset)
+            if dist.is_main_process
+            else (None, None)
         )
         oom = f"{self.device}: out of memory while creating the network; is another process using the GPU?"
-        with error_context(start.path) if start else nullcontext(), oom_as(OSError, oom):
-            self.state = make_state(options, num_classes, self.device, dist, start and start.checkpoint)
+        with error_context(path) if path else nullcontext(), oom_as(OSError, oom):
+            self.state = make_state(options, num_classes, self.device, dist, checkpoint)
         # a resumed run fine-tunes as it began
-        fine_tune = is_fine_tuning(start.checkpoint["optimizer"]) if start else options.fine_tune
+        fine_tune = is_fine_tuning(checkpoint["optimizer"]) if checkpoint else options.fine_tune
         channel_order = self.state.normalization.channel_order
         self.options = options = replace(options, channel_order=channel_order, fine_tune=fine_tune)
         with oom_as(OSError, oom):
@@ -97,7 +93,7 @@ class Run:
                 "classes": list(self.dataset.classes),
                 "dataset": {"name": spec.name, **self.dataset.summary()},
             },
-            last_checkpoint=start.path if start else None,
+            last_checkpoint=path,
         )
         self.loaders = make_loaders(options, self.dataset, self.base, shapes, dist)
         self.callbacks: list[Callback] = []
@@ -113,63 +109,65 @@ class Run:
         return {
             "options": self.options.to_dict(),
             "dataset": self.dataset.summary(),
-            "steps": describe_steps(steps, epoch, self.trainer.lr_schedule)[self.state.step :],
-            "relative_flops": self._relative_flops(self._schedule_summary()),
+            "steps": [
+                {"epoch": epoch, "step": n + 1, **steps[n].shape._asdict(), "lr": self._lr(epoch, n, steps)}
+                for n in range(self.state.step, len(steps))
+            ],
+            "relative_flops": self._summarize_schedule()[1],
             "shared_memory_bytes": self.loaders.shared_memory,
         }
 
-    def _schedule_summary(self) -> list[PhaseSummary]:
-        return summarize_schedule(self.schedule, self.trainer.lr_schedule, self.clip_flops)
+    def _lr(self, epoch: int, n: int, steps: Sequence[Step]) -> float:
+        return self.trainer.lr_schedule.at(epoch, n, len(steps), steps[n].phase)
 
-    def _relative_flops(self, summaries: Sequence[PhaseSummary]) -> float:
-        """Return the FLOPs of the run relative to one without cycles."""
+    def _summarize_schedule(self) -> tuple[list[PhaseSummary], float]:
+        """Return the phases of the run, and its FLOPs relative to a run without cycles."""
+        summaries = summarize_schedule(self.schedule, self.trainer.lr_schedule, self.clip_flops)
         clips = len(self.dataset.train) * self.options.end_epoch
         base_flops = clips * self.clip_flops(self.base.length, self.base.size)
-        return sum(summary.flops for summary in summaries) / base_flops
+        return summaries, sum(summary.flops for summary in summaries) / base_flops
 
     def train(self, log_file: LogFile) -> int:
         """Train the remaining epochs. Returns the exit code: 0, or 128 + n after signal n."""
         if not self.is_complete:
-            self._preflight()
+            check_first_clips(
+                self.loaders.train_dataset, self.loaders.val_dataset, self.base, self.options.skip_bad_samples
+            )
         if not self.dist.is_main_process:
             return self._train()
+        if not self.is_complete:
+            check_disk(self.folder, self.state.network, self.options)
         self.folder.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(self.folder), self.checkpoints.disk_full_guard(), logging_redirect_tqdm():
             log_file.open(self.options.log_file or self.folder / "train.log")
+            remove_leftovers(self.folder)
+            if not self.is_complete:
+                epochs_done = self.state.epochs_done
+                archive_newer(self.folder, self.options.network, epochs_done, self.state.step)
+                truncate_results(self.folder, epochs_done + 1)
+                write_run_json(self.folder, self.options, self.checkpoints.metadata["dataset"])
             return self._train()
 
-    def _preflight(self) -> None:
-        options = self.options
-        check_first_clips(
-            self.loaders.train_dataset, self.loaders.val_dataset, self.base, options.skip_bad_samples
-        )
-        if self.dist.is_main_process:
-            slots, ema = OPTIMIZER_SLOTS[options.optimizer], bool(options.ema_decay)
-            check_disk(self.folder, self.state.network, optimizer_slots=slots, ema=ema)
-
     def _train(self) -> int:
-        options, first = self.options, self.state.epochs_done + 1
-        if self.dist.is_main_process:
-            self._clean_folder()
+        epochs_done = self.state.epochs_done
         self.checkpoints.restore_best()
         if self.is_complete:
-            logger.info("%s: the run is complete, %d epochs are done", self.folder, self.state.epochs_done)
+            logger.info("%s: the run is complete, %d epochs are done", self.folder, epochs_done)
             return 0
         if self.dist.is_main_process:
             self._log_summary()
-        gate_names = self.state.gate_names
-        self.callbacks = make_callbacks(options, self.folder, first, gate_names, self.device, self.dist)
+        self.callbacks = make_callbacks(self.options, self.folder, self.state, self.device, self.dist)
         with SignalHandler() as signals:
             try:
-                for epoch in range(first, options.end_epoch + 1):
+                for epoch in range(epochs_done + 1, self.options.end_epoch + 1):
                     self._run_epoch(epoch, signals)
             except StoppedError as stopped:
-                self.checkpoints.save_last()
+                self.checkpoints.save("last")
                 logger.warning("stopped in epoch %d; --resume-epoch auto resumes", self.state.epochs_done + 1)
                 return 128 + stopped.signum
             except (CorruptSamplesError, LoaderError) as error:
                 if self.dist.world_size == 1:  # saving is collective, and only some ranks failed
-                    self.checkpoints.save_last()
+                    self.checkpoints.save("last")
                 raise TrainingError(f"{error}; {self.checkpoints.resume_hint()}") from error
             finally:
                 self.loaders.train.close()
@@ -177,15 +175,6 @@ class Run:
                 for callback in self.callbacks:
                     callback.close()
         return 0
-
-    def _clean_folder(self) -> None:
-        """Remove partial files of a killed run; before training, also whatever is newer than the resume point."""
-        remove_leftovers(self.folder)
-        if not self.is_complete:
-            epochs_done = self.state.epochs_done
-            archive_newer(self.folder, self.options.network, epochs_done, self.state.step)
-            truncate_results(self.folder, epochs_done + 1)
-            write_run_json(self.folder, self.options, self.checkpoints.metadata["dataset"])
 
     def _log_summary(self) -> None:
         options, dataset = self.options, self.dataset
@@ -201,8 +190,8 @@ class Run:
             "%d steps in %d epochs, up to %.0f MB of shared memory", steps, options.end_epoch, megabytes
         )
         if options.long_cycles or options.short_cycles:
-            summaries = self._schedule_summary()
-            logger.info("FLOPs relative to a run without cycles: %.3f", self._relative_flops(summaries))
+            summaries, relative_flops = self._summarize_schedule()
+            logger.info("FLOPs relative to a run without cycles: %.3f", relative_flops)
             for line in format_summary(summaries, self.schedule.phases):
                 logger.info("%s", line)
         shard, batch = self.loaders.batch_sampler.shard, self.base.batch
@@ -216,12 +205,11 @@ class Run:
     def _run_epoch(self, epoch: int, signals: SignalHandler) -> None:
         started = time.monotonic()
         state, trainer, dist = self.state, self.trainer, self.dist
-        data_time, speed = 0.0, SpeedMonitor()
+        speed = SpeedMonitor()
         gates = GateMonitor(state.gate_names, self.device, dist)
         steps = self.schedule.epoch(epoch)
         self.loaders.batch_sampler.set_epoch(epoch, [step.shape for step in steps], first_step=state.step)
         for report in trainer.train_epoch(epoch, steps, self.loaders.train, first_step=state.step):
-            data_time += report.data_time
             speed.on_step(report)
             gates.on_step(report)
             should_save, num_corrupt, *received = dist.sum_counts(
@@ -231,26 +219,24 @@ class Run:
             corrupt = dist.all_gather(report.corrupt) if num_corrupt else []
             self._after_step(report._replace(corrupt=corrupt))
             if should_save:
-                self.checkpoints.save_last()
+                self.checkpoints.save("last")
             signals.raise_if_requested(received)
         trainer.check_finite()
         val_started = time.monotonic()
         val_sums, val_corrupt = trainer.evaluate(
             self._until_stopped(self.loaders.val, signals), self.options.skip_bad_samples
         )
-        (num_skipped,) = dist.sum_counts(len(val_corrupt))
-        if num_skipped:
-            val_corrupt = dist.all_gather(val_corrupt)
-            logger.warning("validation skipped %d of %d videos", num_skipped, len(self.dataset.val))
-        last = len(steps) - 1
+        val_corrupt = dist.all_gather(val_corrupt)
+        if val_corrupt:
+            logger.warning("validation skipped %d of %d videos", len(val_corrupt), len(self.dataset.val))
         epoch_report = EpochReport(
             epoch=epoch,
-            lr=trainer.lr_schedule.at(epoch, last, last + 1, steps[last].phase),
+            lr=self._lr(epoch, len(steps) - 1, steps),
             train=compute_metrics(dist.all_reduce(state.sums)),
             val=compute_metrics(dist.all_reduce(val_sums)),
             train_seconds=val_started - started,
             val_seconds=time.monotonic() - val_started,
-            data_time=data_time,
+            data_time=speed.data_time,
             batches=Counter(step.shape for step in steps),
             throughput=speed.rates(),
             gates=gates.means(),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,17 +48,10 @@ def run_folder(spec: DatasetSpec, options: Options) -> Path:
     return root / f"{options.network}_gates_{options.gates}{task}"
 
 
-class ResumePoint(NamedTuple):
-    """A checkpoint to resume from."""
-
-    path: Path
-    checkpoint: Content
-
-
 def find_resume_point(
     folder: Path, options: Options, spec: DatasetSpec, dataset: DatasetSplits
-) -> ResumePoint | None:
-    """Return the checkpoint to resume from, None to start at epoch 1.
+) -> tuple[Path, Content] | tuple[None, None]:
+    """Return the path and content of the checkpoint to resume from, None to start at epoch 1.
 
     Raises FileNotFoundError for a missing checkpoint, and ValueError for one of another network, epoch, split or set of
     classes, and for a fresh start into a folder with results: nothing is overwritten by mistake.
@@ -68,21 +61,23 @@ def find_resume_point(
             raise ValueError(
                 f"{path}: output directory is not empty; --resume-epoch auto resumes, --task-name starts another run"
             )
-        return None
-    if options.resume_epoch == "auto":
-        found = find_latest(folder, options.network)
-        if found is None and any(folder.glob(f"{options.network}_*.pth")):
-            raise ValueError(f"{folder}: none of its checkpoints can be read; --task-name starts another run")
-        if found is None:
-            logger.info("%s: no checkpoint, starting at epoch 1", folder)
-            return None
-        path, checkpoint = found
-    else:
+        return None, None
+    if options.resume_epoch != "auto":
         path, checkpoint = _load_epoch(folder, options, int(options.resume_epoch) - 1)
+    elif found := find_latest(folder, options.network):
+        path, checkpoint = found
+    elif any(folder.glob(f"{options.network}_*.pth")):
+        raise ValueError(f"{folder}: none of its checkpoints can be read; --task-name starts another run")
+    else:
+        logger.info("%s: no checkpoint, starting at epoch 1", folder)
+        return None, None
     with error_context(path):
-        _check_matches(path, checkpoint, options, spec, dataset)
+        for mismatch in _mismatches(checkpoint, options, spec, dataset):
+            raise ValueError(f"{path}: {mismatch}")
+        if checkpoint["dataset"]["fingerprint"] != dataset.fingerprint():
+            logger.warning("%s: the dataset changed since", path)
     logger.info("%s: resuming from epoch %d, step %d", path, checkpoint["epoch"] + 1, checkpoint["step"] + 1)
-    return ResumePoint(path, checkpoint)
+    return path, checkpoint
 
 
 def _load_epoch(folder: Path, options: Options, epoch: int) -> tuple[Path, Content]:
@@ -90,12 +85,9 @@ def _load_epoch(folder: Path, options: Options, epoch: int) -> tuple[Path, Conte
 
     If fine-tuning, the folder's own comes first, as `--pretrained-3d` names the weights that the run started from.
     """
-    own = checkpoint_path(folder, options.network, epoch)
-    path = options.pretrained_3d
-    if path is None or (options.fine_tune and own.is_file()):
-        path = own
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: checkpoint not found, --resume-epoch {epoch + 1} resumes from it")
+    path = checkpoint_path(folder, options.network, epoch)
+    if options.pretrained_3d and not (options.fine_tune and path.is_file()):
+        path = options.pretrained_3d
     checkpoint = load_checkpoint(path)
     if (checkpoint["epoch"], checkpoint["step"]) != (epoch, 0):
         raise ValueError(
@@ -105,36 +97,30 @@ def _load_epoch(folder: Path, options: Options, epoch: int) -> tuple[Path, Conte
     return path, checkpoint
 
 
-def _check_matches(
-    path: Path, checkpoint: Content, options: Options, spec: DatasetSpec, dataset: DatasetSplits
-) -> None:
-    names = list(SAME_NETWORK)
+def _mismatches(
+    checkpoint: Content, options: Options, spec: DatasetSpec, dataset: DatasetSplits
+) -> Iterator[str]:
+    """Yield what a checkpoint and the run that would resume from it do not share."""
+    names = SAME_NETWORK
     if checkpoint["step"]:
-        names += SAME_BATCHES
+        names = SAME_NETWORK + SAME_BATCHES
         if options.long_cycle_period == "lr-stage":
             names += SAME_LR_STAGES
-    current, defaults = options.to_dict(), Options().to_dict()
+    current = options.to_dict()
     for name in names:
-        saved = checkpoint["options"].get(name, defaults[name])
-        if saved != current[name]:
+        if (saved := checkpoint["options"][name]) != current[name]:
             flag = (name == "variant" and spec.variant_flag) or name.replace("_", "-")
-            raise ValueError(
-                f"{path}: saved with --{flag} {sanitize(saved)}, not {current[name]}; --task-name starts another run"
-            )
+            yield f"saved with --{flag} {sanitize(saved)}, not {current[name]}; --task-name starts another run"
     if options.fine_tune and not is_fine_tuning(checkpoint["optimizer"]):
-        raise ValueError(f"{path}: saved by a run without --fine-tune, leave it out")
+        yield "saved by a run without --fine-tune, leave it out"
     saved = checkpoint["normalization"]["channel_order"]
     if options.channel_order not in (None, saved):
-        raise ValueError(f"{path}: saved with --channel-order {saved}, not {options.channel_order}")
-    if list(checkpoint["classes"]) != list(dataset.classes):
-        raise ValueError(
-            f"{path}: saved for {len(checkpoint['classes'])} classes, which differ from the "
-            f"{len(dataset.classes)} of this dataset"
-        )
-    if checkpoint["dataset"]["fingerprint"] != dataset.fingerprint():
-        if checkpoint["step"]:
-            raise ValueError(f"{path}: the dataset changed since, cannot resume within an epoch")
-        logger.warning("%s: the dataset changed since", path)
+        yield f"saved with --channel-order {saved}, not {options.channel_order}"
+    old, new = checkpoint["classes"], dataset.classes
+    if list(old) != list(new):
+        yield f"saved for {len(old)} classes, which differ from the {len(new)} of this dataset"
+    if checkpoint["step"] and checkpoint["dataset"]["fingerprint"] != dataset.fingerprint():
+        yield "the dataset changed since, cannot resume within an epoch"
 
 
 @contextmanager
@@ -154,27 +140,25 @@ class LogFile(MemoryHandler):
 
     def __init__(self) -> None:
         super().__init__(capacity=100_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-        self.file: logging.FileHandler | None = None
 
     def open(self, path: Path) -> None:
         """Append all records so far to a file, and from now on each at once."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = logging.FileHandler(path, encoding="utf-8")
-        self.file.setFormatter(_PlainFormatter(LOG_FORMAT))
-        self.setTarget(self.file)
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(_PlainFormatter(LOG_FORMAT))
+        self.setTarget(file)
         self.flushLevel = logging.NOTSET
         self.flush()
 
     def write_error(self, error: Exception) -> None:
         """Append the error that ends the run, unless it ends before `open`."""
-        if self.file is not None:
-            self.handle(logger.makeRecord(__name__, logging.ERROR, "", 0, "%s", (error,), None))
+        self.handle(logger.makeRecord(__name__, logging.ERROR, "", 0, "%s", (error,), None))
 
     def close(self) -> None:
-        super().close()
-        if self.file is not None:
+        if self.target:
             with contextlib.suppress(OSError):  # of a full disk
-                self.file.close()
+                self.target.close()
+        super().close()
 
 
 class _PlainFormatter(logging.Formatter):

@@ -60,20 +60,56 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "normalization": self.normalization.to_dict(),
             "generators": {"cpu": torch.get_rng_state()},
-            "metrics": {
-                "sums": sums.tolist(),
-                "bad_samples": self.bad_samples,
-                "best_top1": self.best_top1,
-            },
+            "metrics": {"sums": sums.tolist(), "bad_samples": self.bad_samples, "best_top1": self.best_top1},
         }
+
+    def load_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load a checkpoint, also the global generator. Raises ValueError if its weights do not fit the network."""
+        trained = checkpoint["trained"] or {"state_dict": checkpoint["state_dict"], "ema_steps": 0}
+        try:
+            self.network.load_state_dict(trained["state_dict"])
+        except RuntimeError as error:
+            raise ValueError(f"its weights do not fit the network: {error}") from None
+        self.ema.restore(checkpoint["state_dict"], trained["ema_steps"])
+        restore_optimizer(self.optimizer, checkpoint["optimizer"])
+        if checkpoint["scaler"]:  # empty unless the run was in fp16
+            self.scaler.load_state_dict(checkpoint["scaler"])
+        torch.set_rng_state(checkpoint["generators"]["cpu"])
+        metrics = checkpoint["metrics"]
+        self.sums += torch.tensor(metrics["sums"], dtype=torch.float64, device=self.sums.device)
+        self.epochs_done, self.step = checkpoint["epoch"], checkpoint["step"]
+        self.bad_samples, self.best_top1 = metrics["bad_samples"], metrics["best_top1"]
 
 
 def init_state(
-    options: Options, network: nn.Module, scaler: torch.amp.GradScaler, device: torch.device
+    options: Options, network: nn.Module, device: torch.device, checkpoint: Mapping[str, Any] | None = None
 ) -> TrainState:
-    """Return the state before the first step, on `device`, with pretrained weights if `options` name them.
+    """Return the state of a checkpoint, or a new one, with pretrained weights if `options` name them."""
+    if checkpoint is None:
+        loaded, normalization = _load_pretrained(options, network)
+        roles = param_roles(network, loaded, options.fine_tune)
+    else:
+        normalization = ClipNormalizer.from_dict(checkpoint["normalization"])
+        roles = saved_param_roles(checkpoint["optimizer"])
+    network.to(device)
+    optimizer = make_optimizer(network, roles, options.fine_tune_factor, options.optimizer)
+    state = TrainState(
+        network=network,
+        ema=ModelEma(network, optimizer, options.ema_decay),
+        optimizer=optimizer,
+        scaler=torch.amp.GradScaler(device.type, enabled=options.precision == "fp16"),
+        normalization=normalization,
+        sums=zero_metric_sums(device),
+    )
+    if checkpoint is not None:
+        state.load_state_dict(checkpoint)
+    return state
 
-    Clips are normalized as for those weights, in `options.channel_order` if that is not None.
+
+def _load_pretrained(options: Options, network: nn.Module) -> tuple[Sequence[str], ClipNormalizer]:
+    """Return the names of the loaded tensors, if any, and the normalization of their network's input.
+
+    `options.channel_order` replaces its channel order if that is not None.
     """
     loaded: Sequence[str] = []
     normalization = ClipNormalizer()
@@ -84,43 +120,6 @@ def init_state(
         if report.normalization is not None:
             with error_context(options.pretrained_3d):
                 normalization = ClipNormalizer.from_dict(report.normalization)
-    normalization = replace(normalization, channel_order=options.channel_order or normalization.channel_order)
-    network.to(device)
-    roles = param_roles(network, loaded, options.fine_tune)
-    optimizer = make_optimizer(network, roles, options.fine_tune_factor, options.optimizer)
-    ema = ModelEma(network, optimizer, options.ema_decay)
-    return TrainState(network, ema, optimizer, scaler, normalization, sums=zero_metric_sums(device))
-
-
-def load_state(
-    options: Options,
-    network: nn.Module,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
-    checkpoint: Mapping[str, Any],
-) -> TrainState:
-    """Return the state of a checkpoint, on `device`. Raises ValueError if its weights do not fit the network."""
-    trained = checkpoint.get("trained")  # the weights behind the EMA
-    try:
-        network.load_state_dict((trained or checkpoint)["state_dict"])
-    except RuntimeError as error:
-        raise ValueError(f"its weights do not fit the network: {error}") from None
-    network.to(device)
-    roles = saved_param_roles(checkpoint["optimizer"])
-    optimizer = make_optimizer(network, roles, options.fine_tune_factor, options.optimizer)
-    restore_optimizer(optimizer, checkpoint["optimizer"])
-    ema = ModelEma(network, optimizer, options.ema_decay)
-    if trained:
-        ema.restore(checkpoint["state_dict"], trained["ema_steps"])
-    if checkpoint["scaler"]:  # empty unless the run was in fp16
-        scaler.load_state_dict(checkpoint["scaler"])
-    torch.set_rng_state(checkpoint["generators"]["cpu"])
-    metrics = checkpoint["metrics"]
-    return TrainState(
-        *(network, ema, optimizer, scaler, ClipNormalizer.from_dict(checkpoint["normalization"])),
-        sums=torch.tensor(metrics["sums"], dtype=torch.float64, device=device),
-        epochs_done=checkpoint["epoch"],
-        step=checkpoint["step"],
-        bad_samples=metrics["bad_samples"],
-        best_top1=metrics["best_top1"],
-    )
+    elif options.freeze_batchnorm:
+        logger.warning("--freeze-batchnorm: without --pretrained-3d, BatchNorm layers do not normalize")
+    return loaded, replace(normalization, channel_order=options.channel_order or normalization.channel_order)

@@ -1,27 +1,29 @@
-"""What README and docs tell people to type."""
+"""The pages of the documentation, and the commands in their code blocks."""
 
 import re
+from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-KNOWN = ("python ", "make ", "torchrun ", "tensorboard ", "mount ", "srun ")  # how a line of a command begins
+from tests.commands import REPOSITORY
+
+README = REPOSITORY / "README.md"
+PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
+FIRST_WORDS = re.compile(  # of lines that are commands; other lines of code blocks are output or configuration
+    r"(python3?|pip|make|torchrun|srun|sbatch|tensorboard|mount|git|bash|sh|source|export|cd|mkdir|ln|sudo|curl|wget|tar)\s|\./"
+)
 
 
-def code_lines(text: str) -> list[str]:
-    """The lines of a page's code blocks, those that go on in the next one joined."""
+@cache
+def code_lines(page: Path, section: str = "") -> list[str]:
+    """Return the lines of the code blocks of a page, or of one of its sections, with continued lines joined."""
+    text = page.read_text("utf-8")
+    if section:
+        text = re.split(r"^## ", text.partition(f"\n## {section}\n")[2], flags=re.MULTILINE)[0]
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 
 
-LINES = list(dict.fromkeys(line for page in PAGES for line in code_lines(page.read_text("utf-8"))))
-COMMANDS = [line for line in LINES if line.startswith(KNOWN) and "error:" not in line]
-
-
-def commands_of(page: str, section: str = "") -> list[str]:
-    """The commands of a page, as `docs/annotations_and_checks.md`, or of one of its sections, that are Python's."""
-    text = (ROOT / page).read_text("utf-8")
-    if section:
-        text = re.split(r"^## ", text.partition(f"\n## {section}\n")[2], flags=re.MULTILINE)[0]
-    return [line for line in code_lines(text) if line.startswith("python ")]
+def commands(page: Path, section: str = "") -> list[str]:
+    """Return the commands of a page, without those in the job script, which is run as a whole, and in output."""
+    lines = [line for line in code_lines(page, section) if FIRST_WORDS.match(line) and "error:" not in line]
+    return [line for line in lines if "$SLURM" not in line]

@@ -1,4 +1,4 @@
-"""What happens to machines, as faults that are done to a run and taken back: each is a function that holds it up."""
+"""Faults of machines, injected into a run: each function injects one, and returns whether it could be done."""
 
 import fcntl
 import os
@@ -7,207 +7,134 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fault_injection.processes import SHARED_MEMORY, Training
+from tests.fault_injection.process import TrainingProcess
 
-DEADLY = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)
+# SIGTERM and SIGINT also reach workers: batch systems send them to every process of a job
+WORKER_SIGNALS = (
+    signal.SIGKILL,
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGABRT,
+    signal.SIGTERM,
+    signal.SIGINT,
+)
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
 @dataclass
-class Scene:
-    """Where a fault happens. `owns_shared_memory`: whether /dev/shm is nobody else's."""
+class Target:
+    """A run and its dataset."""
 
-    training: Training
+    training: TrainingProcess
     dataset: Path
-    results: Path
-    randomness: random.Random
-    owns_shared_memory: bool
+    rng: random.Random
 
-    def stores(self) -> list[Path]:
-        return sorted(self.dataset.glob("jpg/*/*"))
+    def random_store(self) -> Path:
+        return self.rng.choice(sorted(self.dataset.glob("jpg/*/*")))
 
-    def store(self) -> Path:
-        return self.randomness.choice(self.stores())
-
-    def worker(self) -> int | None:
+    def random_worker(self) -> int | None:
         workers = self.training.workers()
-        return self.randomness.choice(workers) if workers else None
+        return self.rng.choice(workers) if workers else None
 
-    def pause(self, longest: float = 0.6) -> None:
-        time.sleep(self.randomness.uniform(0.02, longest))
+    def sleep(self, longest: float = 0.6) -> None:
+        time.sleep(self.rng.uniform(0.02, longest))
+
+    def send_last(self, number: int, pid: int | None) -> bool:
+        """Send a signal and wait for the end of the run."""
+        self.training.send(number, pid)
+        self.training.wait_until(lambda: False)
+        return True
 
 
-Fault = Callable[[Scene], bool]  # whether it could be done
+Fault = Callable[[Target], bool]
 
 
-def worker_killed(scene: Scene) -> bool:
-    worker = scene.worker()
+def worker_killed(target: Target) -> bool:
+    worker = target.random_worker()
     if worker is not None:
-        scene.training.send(scene.randomness.choice(DEADLY), worker)
+        target.training.send(target.rng.choice(WORKER_SIGNALS), worker)
     return worker is not None
 
 
-def worker_asked_to_stop(scene: Scene) -> bool:
-    """As batch systems do, which send a signal to every process."""
-    worker = scene.worker()
-    if worker is not None:
-        scene.training.send(scene.randomness.choice((signal.SIGTERM, signal.SIGINT)), worker)
-    return worker is not None
-
-
-def worker_stopped_and_continued(scene: Scene) -> bool:
-    worker = scene.worker()
-    return worker is not None and _stopped(scene, worker)
-
-
-def reader_stopped_and_continued(scene: Scene) -> bool:
-    return _stopped(scene, scene.training.pid)
-
-
-def run_stopped_and_continued(scene: Scene) -> bool:
-    return _stopped(scene, None)
-
-
-def _stopped(scene: Scene, process: int | None) -> bool:
-    scene.training.send(signal.SIGSTOP, process)
-    scene.pause()
-    scene.training.send(signal.SIGCONT, process)
+def process_paused(target: Target) -> bool:
+    """SIGSTOP, then SIGCONT, for a worker, the training process or all of them."""
+    pid = target.rng.choice((target.random_worker(), target.training.pid, None))
+    target.training.send(signal.SIGSTOP, pid)
+    target.sleep()
+    target.training.send(signal.SIGCONT, pid)
     return True
 
 
-def disk_stalls(scene: Scene) -> bool:
-    """Whoever opens the store waits, as for a network disk: somebody has a lease of the file."""
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # how the kernel tells the holder that somebody waits
-    with (scene.store() / "frames.db").open("r+b") as file:
+def disk_stalled(target: Target) -> bool:
+    """Opening a store takes long, as on a network disk: a lease makes whoever opens it wait."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to the holder of the lease
+    with (target.random_store() / "frames.db").open("r+b") as file:
         try:
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        except OSError:  # it is being read, or this file system has no leases
+        except OSError:  # the file is being read, or its file system has no leases
             return False
-        scene.pause(1.5)
+        target.sleep(1.5)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return True
 
 
-def store_replaced_by_its_copy(scene: Scene) -> bool:
-    store = scene.store()
-    copy = store / "copy"
-    shutil.copyfile(store / "frames.db", copy)
-    copy.replace(store / "frames.db")
-    return True
-
-
-def disk_full(scene: Scene) -> bool:
-    """At any byte of any file that is written meanwhile."""
-    limit = int(scene.randomness.choice((0, 10, 1000, 10**5, 10**7)) * scene.randomness.uniform(0, 2.5))
+def disk_full(target: Target) -> bool:
+    """For a second no file can grow beyond a random size: writing fails at any byte. The run may end."""
+    limit = int(
+        target.rng.choice((1000, 10**4, 10**6)) * target.rng.uniform(0.1, 2.5)
+    )  # semaphores need less
     try:
-        resource.prlimit(scene.training.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-        scene.pause(1.0)
-        resource.prlimit(scene.training.pid, resource.RLIMIT_FSIZE, UNLIMITED)
+        resource.prlimit(target.training.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        target.sleep(1.0)
+        resource.prlimit(target.training.pid, resource.RLIMIT_FSIZE, UNLIMITED)
     except ProcessLookupError:
         return False
     return True
 
 
-def shared_memory_full(scene: Scene) -> bool:
-    if not scene.owns_shared_memory:
-        return False
-    with shared_memory_filled(scene.randomness.randrange(200_000)):
-        scene.pause(1.0)
-    return True
+def run_stopped(target: Target) -> bool:
+    pid = target.rng.choice((None, target.training.pid))
+    return target.send_last(target.rng.choice((signal.SIGTERM, signal.SIGINT)), pid)
 
 
-@contextmanager
-def shared_memory_filled(free: int) -> Iterator[None]:
-    """Within, there are about so many bytes of it."""
-    filler = SHARED_MEMORY / "filler"
-    try:
-        with filler.open("wb") as file:
-            left = shutil.disk_usage(SHARED_MEMORY).free - free
-            os.posix_fallocate(file.fileno(), 0, max(left, 1))
-        yield
-    except OSError:  # somebody took the rest at the same moment
-        yield
-    finally:
-        filler.unlink(missing_ok=True)
+def run_killed(target: Target) -> bool:
+    """Either all its processes or the one that trains, the largest, as when memory runs out."""
+    return target.send_last(signal.SIGKILL, target.rng.choice((None, target.training.pid)))
 
 
-def file_times_jump(scene: Scene) -> bool:
-    """As where the clock was wrong when they were written."""
-    for path in (*scene.results.rglob("*"), *scene.dataset.rglob("n_frames")):
-        if path.exists():
-            moment = time.time() + scene.randomness.uniform(-3e8, 3e8)
-            os.utime(path, (moment, moment))
-    return True
-
-
-# after these, a run ends as if nothing had been; the weight says how often
-HARMLESS: dict[Fault, int] = {
-    worker_killed: 6,
-    worker_asked_to_stop: 2,
-    worker_stopped_and_continued: 2,
-    reader_stopped_and_continued: 2,
-    run_stopped_and_continued: 2,
-    disk_stalls: 4,
-    store_replaced_by_its_copy: 3,
-    disk_full: 4,
-    shared_memory_full: 4,
-    file_times_jump: 1,
-}
-
-
-def _ended(scene: Scene, number: int, process: int | None) -> bool:
-    scene.training.send(number, process)
-    scene.training.wait_until(lambda: False)  # until it has ended
-    return True
-
-
-def run_asked_to_stop(scene: Scene) -> bool:
-    process = scene.randomness.choice((None, scene.training.pid))
-    return _ended(scene, scene.randomness.choice((signal.SIGTERM, signal.SIGINT)), process)
-
-
-def run_killed(scene: Scene) -> bool:
-    return _ended(scene, signal.SIGKILL, None)
-
-
-def reader_killed(scene: Scene) -> bool:
-    """The process that trains, which is the largest and so the first that is killed where memory runs out."""
-    return _ended(scene, signal.SIGKILL, scene.training.pid)
-
-
-ENDING: dict[Fault, int] = {run_asked_to_stop: 2, run_killed: 1, reader_killed: 1}
-
-
-def store_damaged(scene: Scene) -> bool:
-    """For a while: cut off, overwritten, empty, gone, or a folder instead."""
-    path = scene.store() / scene.randomness.choice(("frames.db", "frames.db", "n_frames"))
-    kept = path.with_name("kept")
-    shutil.copyfile(path, kept)
+def store_damaged(target: Target) -> bool:
+    """For a moment a file of a store is truncated, overwritten, empty, missing or a folder."""
+    path = target.random_store() / target.rng.choice(("frames.db", "frames.db", "n_frames"))
+    original = path.with_name("original")
+    shutil.copyfile(path, original)
     size = path.stat().st_size
-    match scene.randomness.choice(("cut", "overwritten", "empty", "gone", "folder")):
-        case "cut":
-            os.truncate(path, scene.randomness.randrange(size))
+    match target.rng.choice(("truncated", "overwritten", "empty", "missing", "folder")):
+        case "truncated":
+            os.truncate(path, target.rng.randrange(size))
         case "overwritten":
             with path.open("r+b") as file:
-                file.seek(scene.randomness.randrange(size))
-                file.write(scene.randomness.randbytes(min(size, 4096)))
+                file.seek(target.rng.randrange(size))
+                file.write(target.rng.randbytes(min(size, 4096)))
         case "empty":
             os.truncate(path, 0)
-        case "gone":
+        case "missing":
             path.unlink()
         case "folder":
             path.unlink()
             path.mkdir()
-    scene.pause()
+    target.sleep()
     if path.is_dir():
         path.rmdir()
-    kept.replace(path)
+    original.replace(path)
     return True
 
 
-DAMAGING: dict[Fault, int] = {store_damaged: 12, worker_killed: 1, disk_stalls: 1}
+# fault -> relative frequency. These change nothing in the results of a run, once it has been resumed to its end.
+HARMLESS: dict[Fault, float] = {worker_killed: 4, process_paused: 3, disk_stalled: 2}
+ENDING: dict[Fault, float] = {disk_full: 0.5, run_stopped: 0.25, run_killed: 0.25}
+# while these last, samples are corrupt, so that the weights are others
+DAMAGING: dict[Fault, float] = {store_damaged: 12, worker_killed: 1, disk_stalled: 1}

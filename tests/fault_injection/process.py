@@ -1,4 +1,4 @@
-"""A training process in a session of its own, what it says, and what it leaves behind."""
+"""A training process in a session of its own: its log, its exit code, and what it leaves behind."""
 
 import os
 import re
@@ -8,66 +8,67 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
-SHARED_MEMORY = Path("/dev/shm")
-SILENCE = 240.0  # seconds in which a run that is not held up does a step, also on a machine that is busy
-COMMAND = ["-m", "train"]
-GOING = 20.0  # seconds in which nothing is left of a run that has ended
+from tests.commands import REPOSITORY
+
+SILENCE = 240.0  # seconds after which a run without a log line hangs, also on a busy machine
+CLEANUP = 20.0  # seconds after which nothing of an ended run may be left
+COMMAND = ["-m", "tests.tiny_network", "train"]
+FAKE_CLOCK = Path(__file__).parent / "fake_clock"
 
 
 class BrokenPromiseError(AssertionError):
-    """A run did what docs/reliability.md says that none does."""
+    """A run did what docs/fault_tolerance.md says no run does."""
 
 
-class Training:
-    """`python -m train` with a clock that jumps, in a session of its own. `lines`: what it has said so far."""
+class TrainingProcess:
+    """`python -m train` with a wall clock that jumps. `lines` is its log so far, `steps` the number of logged steps."""
 
-    def __init__(self, words: list[str], temporary: Path) -> None:
+    def __init__(self, args: Sequence[str], temporary: Path) -> None:
         temporary.mkdir()
-        hooks = os.pathsep.join([str(Path(__file__).parent / "clock"), str(REPOSITORY)])
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary), "PYTHONPATH": hooks}
+        path = os.pathsep.join([str(FAKE_CLOCK), str(REPOSITORY)])
         self.temporary = temporary
         self.process = subprocess.Popen(
-            [sys.executable, *COMMAND, *words],
+            [sys.executable, *COMMAND, *args],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary), "PYTHONPATH": path},
             start_new_session=True,
         )
         self.lines: list[str] = []
         self.steps = 0
-        self.sent: set[int] = set()
-        self.heard = time.monotonic()
-        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self.signals: set[int] = set()
+        self.last_line = time.monotonic()
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def _listen(self) -> None:
-        with self.process.stderr as said:
-            for line in said:
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as log:
+            for line in log:
                 self.lines.append(line.rstrip("\n"))
                 self.steps += re.search(r" epoch \d+/\d+ step \d+/", line) is not None
-                self.heard = time.monotonic()
+                self.last_line = time.monotonic()
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
     def is_running(self) -> bool:
-        """False once it has ended. BrokenPromiseError where it has long done nothing."""
+        """Return whether it has not ended. Raises BrokenPromiseError if it hangs."""
         if self.process.poll() is not None:
             return False
-        if time.monotonic() - self.heard > SILENCE:
+        if time.monotonic() - self.last_line > SILENCE:
             self.kill()
-            raise BrokenPromiseError(f"silent for {SILENCE:.0f} s: {self.said()}")
+            raise BrokenPromiseError(f"no log line for {SILENCE:.0f} s: {self.log_tail()}")
         return True
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = SILENCE) -> bool:
-        """Whether it holds before the end of the process and of so many seconds."""
+        """Return whether `condition` held before the process ended and the time was up."""
         deadline = time.monotonic() + seconds
         while self.is_running() and time.monotonic() < deadline:
             if condition():
@@ -75,76 +76,74 @@ class Training:
             time.sleep(0.02)
         return False
 
+    def wait(self) -> int:
+        """Wait until it ends, and return `exit_code()`."""
+        try:
+            self.wait_until(lambda: False, seconds=3600)
+        finally:
+            self.kill()
+        return self.exit_code()
+
     def workers(self) -> list[int]:
+        """Return the process ids of its dataloader workers."""
         with suppress(OSError):
             children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
             return [int(child) for child in children.split()]
         return []
 
-    def send(self, number: int, process: int | None = None) -> None:
-        """A signal to one process, or to all."""
-        self.sent.add(number)
+    def send(self, number: int, pid: int | None = None) -> None:
+        """Send a signal to one process, or to all of the session."""
+        self.signals.add(number)
         with suppress(ProcessLookupError):
-            if process is None:
-                os.killpg(self.pid, number)
-            else:
-                os.kill(process, number)
+            os.killpg(self.pid, number) if pid is None else os.kill(pid, number)
 
     def kill(self) -> None:
-        """End it with all that it has started, if it runs; what one leaves that has ended is looked for later."""
+        """Kill it with all processes of its session, if it has not ended by itself."""
         if self.process.poll() is None:
             self.send(signal.SIGKILL)
             self.process.wait()
 
-    def status(self) -> int:
-        """How it ended. BrokenPromiseError for a traceback, or an error that is not one line."""
-        self._reader.join(timeout=GOING)
-        status = self.process.wait()
+    def exit_code(self) -> int:
+        """Return the exit code. Raises BrokenPromiseError for a traceback, or an error that is not one line."""
+        self._reader.join(timeout=CLEANUP)
+        code = self.process.wait()
         if any("Traceback" in line or "Exception ignored" in line for line in self.lines):
-            raise BrokenPromiseError(f"a traceback: {self.said()}")
+            raise BrokenPromiseError(f"traceback: {self.log_tail()}")
         errors = [line for line in self.lines if line.startswith("python -m train: error: ")]
-        if status in (1, 2) and len(errors) != 1:
-            raise BrokenPromiseError(f"status {status} with {len(errors)} errors: {self.said()}")
-        # asked to stop it says so, or it was ending already and had no handler any more
-        stopped = {number: (128 + number, -number) for number in (signal.SIGTERM, signal.SIGINT)}
-        allowed = {0, 1, 2, -signal.SIGKILL}.union(*(stopped.get(number, ()) for number in self.sent))
-        if status not in allowed:
-            raise BrokenPromiseError(f"status {status}: {self.said()}")
-        return status
+        if code in (1, 2) and len(errors) != 1:
+            raise BrokenPromiseError(f"exit code {code} with {len(errors)} errors: {self.log_tail()}")
+        # a signal ends the run with 128 + n; before and after it has a handler, with -n
+        allowed = {0, 1, 2, -signal.SIGKILL}
+        for number in self.signals & {signal.SIGTERM, signal.SIGINT}:
+            allowed |= {128 + number, -number}
+        if code not in allowed:
+            raise BrokenPromiseError(f"exit code {code}: {self.log_tail()}")
+        return code
 
-    def said(self) -> str:
+    def log_tail(self) -> str:
         return "\n".join(["", *self.lines[-40:]])
 
-    def check_nothing_is_left(self, owns_shared_memory: bool) -> None:
-        """No process of its session, no temporary file and, where others, who may be killed too, have no part in it, no
-        named segment of shared memory.
-        """
-        deadline = time.monotonic() + GOING
-        while left := [*_processes_of(self.pid), *(_dead_segments() if owns_shared_memory else [])]:
+    def check_cleanup(self) -> None:
+        """Raise BrokenPromiseError if processes, or temporary files of a run that was not killed, are left."""
+        deadline = time.monotonic() + CLEANUP
+        while left := _processes_of(self.pid):
             if time.monotonic() > deadline:
-                raise BrokenPromiseError(f"left behind: {left}{self.said()}")
+                raise BrokenPromiseError(f"left behind: {left}{self.log_tail()}")
             time.sleep(0.1)
         # torch keeps what it compiled under the user's name, for the next process
         files = [path for path in self.temporary.iterdir() if not path.name.startswith("torchinductor_")]
         if files and self.process.returncode != -signal.SIGKILL:
-            raise BrokenPromiseError(f"left behind: {files}{self.said()}")
+            raise BrokenPromiseError(f"left behind: {files}{self.log_tail()}")
         shutil.rmtree(self.temporary)
 
 
 def _processes_of(session: int) -> list[str]:
-    """Processes of a session that have not ended."""
+    """Return the processes of a session that have not ended."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            name, state, _, _, in_session = re.match(
-                r"\d+ \((.*)\) (\S) (\d+) (\d+) (\d+)", path.read_text(), re.DOTALL
-            ).groups()
-            if int(in_session) == session and state not in "ZX":
-                found.append(f"process {path.parent.name} ({name})")
+            match = re.match(r"\d+ \((.*)\) (\S) \d+ \d+ (\d+)", path.read_text(), re.DOTALL)
+            assert match is not None
+            if int(match[3]) == session and match[2] not in "ZX":
+                found.append(f"process {path.parent.name} ({match[1]})")
     return found
-
-
-def _dead_segments() -> list[str]:
-    """Segments of torch's whose process is gone; those of others that run keep their name for microseconds only."""
-    named = [(path, re.match(r"torch_(\d+)_", path.name)) for path in SHARED_MEMORY.glob("torch_*")]
-    return [str(path) for path, match in named if match and not Path(f"/proc/{match[1]}").exists()]

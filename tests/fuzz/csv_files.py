@@ -1,218 +1,135 @@
-"""Label files, dictionaries and results from strangers."""
+"""Untrusted label files, class indexes (`dictionary.json`) and CSV files of results."""
 
 import json
-import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 
-from data.datasets import CUSTOM
-from data.video_list import load_dataset
-from tests.fuzz.mutation import WORDS, mutated
-from tests.fuzz.verdict import Input
-from train.plot import read_rows
+from tests.fuzz.dataset import BROWSE, CLASSES, IDS, TRAIN_ON_SET, VERIFY, as_csv, rows, write_dataset
+from tests.fuzz.mutation import WORDS, mutate
+from tests.fuzz.verdict import FuzzInput
 
-CLASSES = ("a", "c d", "日本")
-IDS = ("x", "é 'q'")
+FIELDS = [word for word in WORDS if "\0" not in word and len(word) < 1000]
+LABELS = ("train.csv", "val.csv")
+FILES = (*LABELS, "dictionary.json")
 TIMES = ["", "3", "3.5", "-1", "nan", "inf", "1e300", "9" * 400, "0x3", "３", "4 ", "1e18"]
-NUMBERS = [
-    "0",
-    "1",
-    "0.0",
-    "0.9",
-    "true",
-    "null",
-    '"0"',
-    "-1",
-    "1e999",
-    "NaN",
-    "9" * 5000,
-    "[]",
-    "{}",
-    "1e2",
-    "4",
-]
+JSON_NUMBERS = ["0", "1", "0.9", "true", "null", '"0"', "-1", "1e999", "NaN", "9" * 5000, "[]", "{}", "4"]
+# climbs out of `set/jpg` to folders that exist and hold a store
+CLIMBS = ["..", ".", "../..", "../../x", "a/../..", "./..", "/", "//", "a/../../../x", "x/.", "../jpg/a/x"]
 
 
-def _write_dataset(root: Path) -> None:
-    """Stores that are looked for only, a training and a validation file, and the dictionary."""
-    for name in CLASSES:
-        for video in IDS:
-            folder = root / "jpg" / name / video
-            folder.mkdir(parents=True)
-            (folder / "frames.db").touch()
-    (root / "labels").mkdir()
-    for split in ("train", "val"):
-        (root / "labels" / f"{split}.csv").write_text(_table(_rows()), "utf-8", newline="")
-    numbers = {name: number for number, name in enumerate(CLASSES)}
-    (root / "labels" / "dictionary.json").write_text(json.dumps(numbers), "utf-8")
+def _read_set(rng: random.Random, must_fail: bool = False) -> FuzzInput:
+    """A command that reads the label files, with whatever share of videos missing."""
+    train = [*TRAIN_ON_SET, "--dry-run", "--max-missing", "1"]
+    command = train if must_fail else rng.choice([train, train, VERIFY, BROWSE])
+    videos = [*(f"{name}/" for name in CLASSES), *(f"/{video}: " for video in IDS)]  # findings of data.verify
+    return FuzzInput(command, ["set/labels", "set/jpg", "set: ", "the training set has", *videos], must_fail)
 
 
-def _rows() -> list[list[str]]:
-    return [["label", "id", "time_start", "time_end", "split"]] + [
-        [name, video, "", "", "train"] for name in CLASSES for video in IDS
-    ]
+def mutated_bytes(folder: Path, rng: random.Random) -> FuzzInput:
+    write_dataset(folder / "set")
+    path = folder / "set/labels" / rng.choice(FILES)
+    path.write_bytes(mutate(path.read_bytes(), rng))
+    return _read_set(rng)
 
 
-def _table(rows: list[list[str]], end: str = "\n") -> str:
-    return "".join(",".join('"' + field.replace('"', '""') + '"' for field in row) + end for row in rows)
+def unexpected_fields(folder: Path, rng: random.Random) -> FuzzInput:
+    """Fields that do not belong there, in files that are otherwise valid."""
+    write_dataset(folder / "set")
+    table = rows()
+    row = table[rng.randrange(1, len(table))]
+    match rng.choice(["label", "id", "id", "time", "header", "short", "long"]):
+        case "label":
+            row[0] = rng.choice(FIELDS)
+        case "id":
+            row[1] = rng.choice(FIELDS)
+        case "time":
+            row[2:4] = rng.choices(TIMES, k=2)
+        case "header":
+            table[0][rng.randrange(5)] = rng.choice([*FIELDS, "label", "id", "youtube_id", "Label"])
+        case "short":
+            del row[rng.randrange(5) :]
+        case "long":
+            row += rng.choices(FIELDS, k=3)
+    if rng.random() < 0.3:
+        (folder / "set/labels/dictionary.json").unlink()
+    text = as_csv(table, rng.choice(["\n", "\r\n", "\r"]))
+    (folder / "set/labels" / rng.choice(LABELS)).write_text(text, "utf-8", newline="")
+    return _read_set(rng)
 
 
-def _open(root: Path, rows: int | None) -> Callable[[], None]:
-    """As a run does, with whatever share of videos missing; `rows`: how many videos the training file has."""
-
-    def use() -> None:
-        dataset = load_dataset(root, CUSTOM, variant="", labels=None, num_classes=None, max_missing=1.0)
-        for videos in (dataset.train, dataset.val):
-            for index in range(len(videos)):
-                folder = videos.folder(index)
-                assert folder.resolve().is_relative_to(root.resolve() / "jpg"), folder
-                assert (
-                    dataset.classes[videos.labels[index]]
-                    == os.fsdecode(folder.relative_to(root / "jpg")).split("/")[0]
-                )
-            assert ((videos.labels >= 0) & (videos.labels < len(dataset.classes))).all()
-        if rows is not None:
-            assert len(dataset.train) + dataset.train.missing.total() == rows
-        dataset.fingerprint()
-
-    return use
+def paths_outside(folder: Path, rng: random.Random) -> FuzzInput:
+    write_dataset(folder / "set")
+    for path in (folder, folder / "x", folder / "set", folder / "set/jpg"):
+        path.mkdir(exist_ok=True)
+        (path / "frames.db").touch()
+    table = rows()
+    table[rng.randrange(1, len(table))][rng.randrange(2)] = rng.choice([*CLIMBS, f"{folder}/x"])
+    (folder / "set/labels" / rng.choice(LABELS)).write_text(as_csv(table), "utf-8")
+    (folder / "set/labels/dictionary.json").unlink()
+    return _read_set(rng, must_fail=True)
 
 
-def _input(root: Path, kind: str, rows: int | None = None, must_refuse: bool = False) -> Input:
-    return Input(kind, (f"{root}/labels",), _open(root, rows), must_refuse)
+def open_quote(folder: Path, rng: random.Random) -> FuzzInput:
+    """A quote that is not closed: the rest of the file would be one field, and its videos lost."""
+    write_dataset(folder / "set")
+    lines = [",".join(row) for row in rows()]
+    row = rng.randrange(1, len(lines))
+    lines[row] = lines[row].replace(",", ',"', 1)
+    (folder / "set/labels/train.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    return _read_set(rng, must_fail=True)
 
 
-def changed_bytes(place: Path, generator: random.Random) -> Input:
-    _write_dataset(place)
-    path = place / "labels" / generator.choice(["train.csv", "val.csv", "dictionary.json"])
-    path.write_bytes(mutated(path.read_bytes(), generator))
-    return _input(place, f"{path.suffix[1:]}, bytes changed")
+def other_encoding(folder: Path, rng: random.Random) -> FuzzInput:
+    write_dataset(folder / "set")
+    path = folder / "set/labels" / rng.choice(FILES)
+    encoding = rng.choice(["utf-8-sig", "utf-16", "utf-32", "gb18030", "shift-jis", "utf-7"])
+    path.write_bytes(path.read_text("utf-8").encode(encoding, errors="replace"))
+    return _read_set(rng)
 
 
-def hostile_rows(place: Path, generator: random.Random) -> Input:
-    """Fields that should not be there, in files that are else in order."""
-    _write_dataset(place)
-    rows = _rows()
-    field = generator.choice(["label", "id", "id", "time_start", "header", "short", "long"])
-    row = rows[generator.randrange(1, len(rows))]
-    if field in ("label", "id"):
-        row[0 if field == "label" else 1] = generator.choice(WORDS)
-    elif field == "time_start":
-        row[2:4] = generator.choices(TIMES, k=2)
-    elif field == "header":
-        rows[0][generator.randrange(5)] = generator.choice([*WORDS, "label", "id", "youtube_id", "Label"])
-    elif field == "short":
-        del row[generator.randrange(5) :]
-    else:
-        row += generator.choices(WORDS, k=3)
-    if generator.random() < 0.3:
-        (place / "labels" / "dictionary.json").unlink()
-    path = place / "labels" / generator.choice(["train.csv", "val.csv"])
-    path.write_text(_table(rows, generator.choice(["\n", "\r\n", "\r"])), "utf-8", newline="")
-    return _input(place, "csv, hostile rows")
-
-
-def a_million_rows(place: Path, generator: random.Random) -> Input:
-    """All but a few of videos that are not there."""
-    _write_dataset(place)
-    with (place / "labels" / "train.csv").open("a", encoding="utf-8") as file:
-        file.writelines(f"a,{number:07},,,train\n" for number in range(10**6))
-    return _input(place, "csv, a million rows", rows=len(_rows()) - 1 + 10**6)
-
-
-def climbing_names(place: Path, generator: random.Random) -> Input:
-    """Out of the data set, where there is something to find."""
-    root = place / "set"
-    _write_dataset(root)
-    for folder in (place, place / "x", root, root / "jpg"):
-        folder.mkdir(exist_ok=True)
-        (folder / "frames.db").touch()
-    climbs = [
-        "..",
-        ".",
-        "../..",
-        "../../x",
-        "a/../..",
-        "./..",
-        f"{place}/x",
-        "/",
-        "//",
-        "a/../../../x",
-        "x/.",
-        "../jpg/a/x",
-    ]
-    rows = _rows()
-    rows[generator.randrange(1, len(rows))][generator.randrange(2)] = generator.choice(climbs)
-    (root / "labels" / generator.choice(["train.csv", "val.csv"])).write_text(_table(rows), "utf-8")
-    (root / "labels" / "dictionary.json").unlink()
-    return _input(root, "csv, climbing names", must_refuse=True)
-
-
-def quote_left_open(place: Path, generator: random.Random) -> Input:
-    """The rest of the file, or what is before the next such row, is one field."""
-    _write_dataset(place)
-    rows = [",".join(row) for row in _rows()]
-    for _ in range(generator.choice([1, 2])):
-        row = generator.randrange(1, len(rows))
-        rows[row] = rows[row].replace(",", ',"', 1) if '"' not in rows[row] else rows[row]
-    (place / "labels" / "train.csv").write_text("\n".join(rows) + "\n", "utf-8")
-    return _input(place, "csv, a quote left open", must_refuse=True)
-
-
-def other_encoding(place: Path, generator: random.Random) -> Input:
-    _write_dataset(place)
-    path = place / "labels" / generator.choice(["train.csv", "val.csv", "dictionary.json"])
-    text = path.read_text("utf-8")
-    encoding = generator.choice(["utf-8-sig", "utf-16", "utf-32", "gb18030", "shift-jis", "utf-7"])
-    path.write_bytes(text.encode(encoding, errors="replace"))
-    return _input(place, "csv and json, other encodings")
-
-
-def no_label_file(place: Path, generator: random.Random) -> Input:
-    """Anything but a file by its name."""
-    _write_dataset(place)
-    path = place / "labels" / generator.choice(["train.csv", "val.csv", "dictionary.json"])
+def not_a_file(folder: Path, rng: random.Random) -> FuzzInput:
+    write_dataset(folder / "set")
+    path = folder / "set/labels" / rng.choice(FILES)
     path.unlink()
-    ways: list[Callable[[], object]] = [
-        *(
-            path.mkdir,
-            lambda: path.symlink_to(path),
-            lambda: os.mkfifo(path),
-            lambda: path.symlink_to("/dev/zero"),
-        ),
-        *(lambda: path.write_bytes(generator.randbytes(5000)), path.touch, lambda: path.write_text("\n\n\n")),
-        lambda: path.touch() or os.truncate(path, 2**40),
+    ways = [
+        path.mkdir,
+        lambda: path.symlink_to(path),
+        lambda: path.write_text("\n\n\n"),
+        path.touch,
+        lambda: None,
     ]
-    generator.choice(ways)()
-    return _input(place, "csv and json, not a file")
+    rng.choice(ways)()
+    return _read_set(rng)
 
 
-def hostile_dictionary(place: Path, generator: random.Random) -> Input:
-    """Numbers and names that make no classes."""
-    _write_dataset(place)
-    path = place / "labels" / "dictionary.json"
+def class_index(folder: Path, rng: random.Random) -> FuzzInput:
+    """A `dictionary.json` with other numbers, other names, or other JSON."""
+    write_dataset(folder / "set")
     numbers = [str(number) for number in range(len(CLASSES))]
     names = [json.dumps(name) for name in CLASSES]
-    for _ in range(generator.choice([1, 1, 2])):
-        if generator.random() < 0.7:
-            numbers[generator.randrange(len(CLASSES))] = generator.choice(NUMBERS)
+    for _ in range(rng.choice([1, 1, 2])):
+        if rng.random() < 0.7:
+            numbers[rng.randrange(len(CLASSES))] = rng.choice(JSON_NUMBERS)
         else:
-            names[generator.randrange(len(CLASSES))] = generator.choice(
-                [*map(json.dumps, WORDS), '"\\ud800"', "a", '"a"', "1"]
-            )
+            names[rng.randrange(len(CLASSES))] = rng.choice([*map(json.dumps, WORDS), '"\\ud800"', "a", "1"])
     text = "{" + ",".join(f"{name}:{number}" for name, number in zip(names, numbers, strict=True)) + "}"
-    deep = ["[" * 100_000, '{"a":' * 100_000, "[" * 500 + "]" * 500, '"a"', "0", "[]", "{}", "null"]
-    path.write_text(generator.choice([text] * 20 + deep), "utf-8")
-    return _input(place, "json, hostile numbers and names")
+    others = ["[" * 500 + "]" * 500, "[" * 500, '"a"', "0", "[]", "{}", "null"]
+    (folder / "set/labels/dictionary.json").write_text(rng.choice([text] * 20 + others), "utf-8")
+    return _read_set(rng)
 
 
-def results_to_plot(place: Path, generator: random.Random) -> Input:
-    path = place / "train_results_s0001.csv"
-    rows = [["Epoch", "Top1", "Top5", "Loss"]] + [[str(epoch), "0.5", "0.9", "1.25"] for epoch in range(1, 6)]
-    if generator.random() < 0.5:
-        rows[generator.randrange(len(rows))][generator.randrange(4)] = generator.choice(WORDS)
-        path.write_text(_table(rows), "utf-8", newline="")
+def results_to_plot(folder: Path, rng: random.Random) -> FuzzInput:
+    table = [
+        ["Epoch", "Top1", "Top5", "Loss"],
+        *([str(epoch), "0.5", "0.9", "1.25"] for epoch in range(1, 6)),
+    ]
+    paths = [folder / "results" / f"{split}_results_s0001.csv" for split in ("train", "val")]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_text(as_csv(table))
+    if rng.random() < 0.5:
+        table[rng.randrange(len(table))][rng.randrange(4)] = rng.choice(FIELDS)
+        rng.choice(paths).write_text(as_csv(table), "utf-8", newline="")
     else:
-        path.write_bytes(mutated(_table(rows).encode(), generator))
-    return Input("results to plot", (str(path), str(place)), lambda: read_rows(place, "train") and None)
+        rng.choice(paths).write_bytes(mutate(as_csv(table).encode(), rng))
+    return FuzzInput(["train.plot", "results", "-o", "curves.png"], ["results"])

@@ -1,7 +1,7 @@
-"""A process of its own for hostile input: little memory, a deadline, and eyes on what it does.
+"""A child process for untrusted inputs, with bounds on memory and time, that reports programs, connections and files.
 
-The child forks, works through numbered inputs and reports each. One that kills it, or that it does not come back
-from, is counted, and another child goes on after it.
+The child is forked, works through numbered inputs and reports each outcome. If an input kills it or takes too long,
+that is the outcome, and another child continues with the next input.
 """
 
 import contextlib
@@ -13,173 +13,116 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.verdict import Maker, Outcome, Verdict, judge
+from tests.fuzz.verdict import Generator, Outcome, Verdict, judge
 
-ADDRESSES = 8 * 10**9  # bytes that may be asked for, beyond those of the process when it starts
-MEMORY = 10**9  # of these, bytes that may be used
-DEADLINE = 120.0  # seconds that one input may take, on a machine that has other things to do
-PROGRAMS = {"ffmpeg", "fc"}  # fc-list, by which matplotlib finds fonts
-CACHES = ("TMPDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+MAX_ADDRESS_SPACE = 8 * 10**9  # bytes beyond those of the process when it starts
+TIMEOUT = 120.0  # seconds for one input, on a busy machine
+ALLOWED_PROGRAMS = ("ffmpeg", "fc-list")  # matplotlib finds fonts with the latter
+FORBIDDEN_EVENTS = {
+    *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"),
+    *("socket.connect", "socket.bind", "urllib.Request", "ftplib.connect", "ctypes.dlopen"),
+}
 
-Numbered = tuple[int, str, Maker]
+Numbered = tuple[int, Generator]
 
 
-def run_confined(inputs: Sequence[Numbered], folder: Path, seed: int) -> Iterator[tuple[int, Outcome]]:
-    """(number, outcome) of each, in order, made and used in `folder`. An input is a function of (seed, number)."""
+def run_in_sandbox(inputs: Sequence[Numbered], folder: Path, seed: int) -> Iterator[tuple[int, Outcome]]:
+    """Yield (number, outcome) of each input, in order. An input is a function of (seed, number)."""
     fork = multiprocessing.get_context("fork")  # torch is imported already
-    todo = list(inputs)
-    while todo:
+    pending = list(inputs)
+    while pending:
         receiver, sender = fork.Pipe(duplex=False)
-        child = fork.Process(target=_work, args=(todo, folder, seed, sender))
+        child = fork.Process(target=_work, args=(pending, folder, seed, sender))
         child.start()
         sender.close()
-        while todo:
-            if not receiver.poll(DEADLINE):
-                end = f"no end after {DEADLINE:.0f} s"
-            else:
+        alive = True
+        while pending and alive:
+            number, _ = pending.pop(0)
+            alive = receiver.poll(TIMEOUT)
+            outcome = Outcome(Verdict.UNCLEAR, f"no end after {TIMEOUT:.0f} s")
+            if alive:
                 try:
-                    yield todo[0][0], receiver.recv()
-                    todo = todo[1:]
-                    continue
+                    outcome = receiver.recv()
                 except EOFError:
-                    child.join(5)
-                    end = f"its process died with status {child.exitcode}: {_end_of(folder / 'output')}"
-            yield todo[0][0], Outcome(todo[0][1], Verdict.UNCLEAR, end)
-            todo = todo[1:]
-            break
-        with contextlib.suppress(ProcessLookupError):  # with the processes that it has started
+                    alive = False
+                    child.join()
+                    output = (folder / "output").read_text(errors="replace")[-600:]
+                    outcome = Outcome(
+                        Verdict.UNCLEAR, f"killed its process, exit code {child.exitcode}: {output}"
+                    )
+            yield number, outcome
+        with contextlib.suppress(ProcessLookupError):  # including the processes it started
             os.killpg(child.pid, signal.SIGKILL)
         child.join()
 
 
 def _work(inputs: Sequence[Numbered], folder: Path, seed: int, sender: Connection) -> None:
     os.setsid()
-    outside = folder / "outside"
     shutil.rmtree(folder, ignore_errors=True)
-    outside.mkdir(parents=True)
-    os.chdir(outside)
-    temporary = folder / "temporary"
-    temporary.mkdir()
-    os.environ.update(HOME=str(outside), **dict.fromkeys(CACHES, str(temporary)))
-    tempfile.tempdir = None
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
+    home, cache, place = (folder / name for name in ("outside", "cache", "input"))
+    for path in (home, cache):
+        path.mkdir(parents=True)
+    os.environ.update(HOME=str(home), TMPDIR=str(cache), MPLCONFIGDIR=str(cache), XDG_CACHE_HOME=str(cache))
+    logging.raiseExceptions = False  # log records after the command's streams are closed
     with (folder / "output").open("w") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_addresses()
-    watch = Watch(temporary)
-    for number, _, make in inputs:
-        place = folder / "input"
-        place.mkdir()
-        attempt = make(place, random.Random(f"{seed} {number}"))
-        with watch.on(place):
-            outcome = judge(attempt)
-        offence = watch.offence or _left_outside(outside)
-        if watch.memory > MEMORY:
-            offence = f"took {watch.memory / 1e9:.1f} GB of memory"
-        sender.send(outcome._replace(verdict=Verdict.UNCLEAR, detail=offence) if offence else outcome)
-        _remove(place)
-    sender.close()
-    os._exit(0)
-
-
-def _end_of(path: Path) -> str:
-    return path.read_text(errors="replace")[-600:] if path.exists() else ""
-
-
-def _limit_addresses() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + ADDRESSES
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + MAX_ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    watch = Watch()
+    for number, generate in inputs:
+        place.mkdir()
+        os.chdir(place)
+        fuzz_input = generate(place, random.Random(f"{seed} {number}"))
+        watch.start()
+        outcome = judge(fuzz_input)
+        violation = watch.stop() or _files_outside(folder)
+        sender.send(Outcome(Verdict.UNCLEAR, violation) if violation else outcome)
+        os.chdir(folder)
+        shutil.rmtree(place)
+    sender.close()
 
 
-def _left_outside(outside: Path) -> str:
-    left = sorted(path.name for path in outside.iterdir())
-    for path in outside.iterdir():
-        _remove(path)
-    return f"wrote outside of its folder: {left}" if left else ""
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _memory(name: str) -> int:
-    """Bytes that this process has now (VmRSS), or has had at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+def _files_outside(folder: Path) -> str:
+    """Return what was written beside the input's folder, and remove it; "" if nothing was."""
+    found = [path for path in folder.iterdir() if path.name not in ("outside", "cache", "input", "output")]
+    found += (folder / "outside").iterdir()
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return f"wrote outside of its folder: {sorted(path.name for path in found)}" if found else ""
 
 
 class Watch:
-    """Sees, by an audit hook, files written outside of a folder, programs that start, and connections; and memory."""
+    """An audit hook that notices programs and connections that an input starts."""
 
-    WRITES = {
-        "os.remove",
-        "os.rename",
-        "os.mkdir",
-        "os.rmdir",
-        "os.symlink",
-        "os.link",
-        "os.truncate",
-        "os.chmod",
-    }
-    STARTS = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"}
-    CONNECTS = {"socket.connect", "socket.bind", "urllib.Request", "ftplib.connect", "ctypes.dlopen"}
+    def __init__(self) -> None:
+        self.is_on = False
+        self.violation = ""
+        sys.addaudithook(self._audit)
 
-    def __init__(self, temporary: Path) -> None:
-        self.temporary = str(temporary)
-        self.place = ""
-        self.offence = ""
-        self.memory = 0
-        sys.addaudithook(self._see)
+    def start(self) -> None:
+        self.is_on, self.violation = True, ""
 
-    @contextmanager
-    def on(self, place: Path) -> Iterator[None]:
-        before = _memory("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-        self.place, self.offence = str(place), ""
-        try:
-            yield
-        finally:
-            self.place = ""
-            self.memory = _memory("VmHWM") - before
+    def stop(self) -> str:
+        """Return what was forbidden, "" if nothing was."""
+        self.is_on = False
+        return self.violation
 
-    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.place:
+    def _audit(self, event: str, args: tuple[Any, ...]) -> None:
+        if not self.is_on:
             return
-        if event == "open":
-            path, _, flags = arguments
-            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if writes and isinstance(path, str | bytes) and self._is_outside(path):
-                self.offence = f"opened {path!r} to write"
-        elif event in self.WRITES:
-            paths = [path for path in arguments if isinstance(path, str | bytes)]
-            if paths and self._is_outside(paths[-1], arguments[-1]):
-                self.offence = f"{event} {paths!r}"
-        elif event == "subprocess.Popen":
-            if Path(str(arguments[0])).name.split("-")[0] not in PROGRAMS:
-                self.offence = f"started {arguments[0]}"
-        elif event in self.STARTS | self.CONNECTS:
-            self.offence = f"{event} {str(arguments)[:100]}"
-
-    def _is_outside(self, path: str | bytes, folder: object = -1) -> bool:
-        """`folder` is the descriptor of the one that the path begins at, where it is not -1."""
-        path = os.fsdecode(path)
-        if path == os.devnull or "__pycache__" in path:  # imports that come late
-            return False
-        if isinstance(folder, int) and folder >= 0:
-            path = os.path.join(f"/proc/self/fd/{folder}", path)
-        return not os.path.realpath(path).startswith((self.place, self.temporary))
+        is_local = event.startswith("socket.") and isinstance(args[1], str)  # a pool's processes
+        if event == "subprocess.Popen" and not Path(str(args[0])).name.startswith(ALLOWED_PROGRAMS):
+            self.violation = f"started {args[0]}"
+        elif event in FORBIDDEN_EVENTS and not is_local:
+            self.violation = f"{event} {str(args)[:100]}"

@@ -10,13 +10,11 @@ import torch
 from data.batch_sampler import BatchShape
 from data.video_iterator import BadSample
 from train.callbacks import (
-    AccuracyMonitor,
     CorruptSampleLogger,
     CSVLogger,
     EpochReport,
     GateMonitor,
     ProgressLogger,
-    ShapeMonitor,
     SpeedMonitor,
 )
 from train.csv_log import truncate_results
@@ -87,32 +85,34 @@ def test_throughput_colors(symbol: str, rate: float, color: str) -> None:
     assert f"{symbol}={color}{rate:.2e}" in monitor.describe()
 
 
-def test_accuracy_is_over_the_clips_of_the_interval() -> None:
-    monitor = AccuracyMonitor(CPU, DistContext())
-    monitor.on_step(step_report(clips=10, correct=10))
-    monitor.on_step(step_report(clips=30, correct=0))
-    assert monitor.describe() == "loss 2.0000  top-1 0.250  top-5 1.000"
-    monitor.on_step(step_report(clips=10, correct=10))
-    assert "top-1 1.000" in monitor.describe()
-
-
 def test_gates_are_averaged_by_stage() -> None:
     monitor = GateMonitor(["layer1.0", "layer1.1", "layer2.0"], CPU, DistContext())
     monitor.on_step(step_report(clips=1, gate_sums=torch.tensor([1.0, 0.0, 0.2])))
     monitor.on_step(step_report(clips=3, gate_sums=torch.tensor([1.0, 0.0, 1.0])))
-    assert monitor.describe() == "gates layer1 0.25 layer2 0.30"
+    assert monitor.means() == pytest.approx({"layer1": 0.25, "layer2": 0.3})
+    assert monitor.means() == {}
 
 
 def test_progress_is_logged_each_interval_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    log = ProgressLogger([AccuracyMonitor(CPU, DistContext()), ShapeMonitor()], interval=3, end_epoch=9)
-    with caplog.at_level(logging.INFO):
-        for step in range(4):
-            log.on_step(step_report(step))
-        log.on_epoch(epoch_report(1)._replace(data_time=0.246))
-    lines = [record.message.split("  ")[0] for record in caplog.records]
-    assert lines == ["epoch 1/9 step 3/4", "epoch 1/9 step 4/4", "epoch 1/9 train", "epoch 1/9 val"]
-    assert "batch 10x16x112x112  lr 0.05" in caplog.text
-    assert "(12.3 s, data time 2.0%)" in caplog.text
+    caplog.set_level(logging.INFO)
+    log = ProgressLogger(2, 9, ["layer1.0"], CPU, DistContext())
+    steps = [
+        step_report(0, clips=10, correct=10, gate_sums=torch.ones(1)),
+        step_report(1, clips=30, correct=0, gate_sums=torch.ones(1)),
+        step_report(2, clips=10, correct=10, num_steps=3, gate_sums=torch.ones(1)),
+    ]
+    for report in steps:
+        log.on_step(report)
+    log.on_epoch(epoch_report(1)._replace(data_time=0.246))
+    lines = [record.message.split("  ") for record in caplog.records]
+    assert [line[0] for line in lines] == [
+        f"epoch 1/9 {name}" for name in ("step 2/4", "step 3/3", "train", "val")
+    ]
+    assert lines[0][1:4] == ["loss 2.0000", "top-1 0.250", "top-5 1.000"]
+    assert lines[0][4].startswith("Speed (r=")
+    assert lines[0][5:] == ["batch 30x16x112x112", "lr 0.05", "gates layer1 0.05"]
+    assert lines[1][2] == "top-1 1.000"
+    assert lines[2][1:] == ["loss 1.5000", "top-1 0.500", "top-5 0.900", "(12.3 s, data time 2.0%)"]
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 import pytest
 
 from data.batch_sampler import BatchShape
-from train.dry_run import format_summary, summarize_schedule
+from train.dry_run import summarize_schedule
 from train.lr_schedule import LRSchedule
 from train.multigrid import MultigridSchedule, cycle_shapes
 
@@ -25,14 +25,3 @@ def test_lrs_steps_and_flops_of_each_phase() -> None:
     assert [row.steps for row in rows] == [80] * 8 + [480]
     total = sum(row.flops for row in rows)
     assert [row.flops / total for row in rows] == pytest.approx([80 / 1120] * 8 + [480 / 1120], rel=0.01)
-
-
-def test_table_of_a_long_cycle_per_epoch() -> None:
-    lr_schedule = LRSchedule(0.8, "step", steps=(15,), gamma=0.1, end_epoch=30, warmup_epochs=0)
-    phases = cycle_shapes(BASE, long_cycles=True, short_cycles=True)
-    lines = format_summary(summarize_schedule(MultigridSchedule(640, phases), lr_schedule, volume), phases)
-    assert lines[0].split() == ["epochs", "steps", "lr", "compute", "batches"]
-    assert lines[1].startswith("     1-15 ")
-    assert lines[1].endswith("64x8x158x158, 128x8x112x112, 256x8x80x80")
-    assert lines[5].split()[:3] == ["16-30", lines[5].split()[1], "0.08"]
-    assert len(lines) == 9

@@ -1,7 +1,6 @@
 """Errors and warnings of a run: one line each, and what to do."""
 
 import csv
-import errno
 import multiprocessing
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from train.run_folder import exclusive_lock
         ("--network r3d_18 --gates True", "r3d_18 "),
         ("--num-classes 51", "train.csv: "),
         ("--labels /nowhere", "/nowhere"),
-        ("--resume-epoch 21", f"{NAME}_ep-0020.pth: checkpoint not found, --resume-epoch 21 resumes from it"),
+        ("--resume-epoch 21", f"{NAME}_ep-0020.pth: there is no such checkpoint"),
         ("--pretrained-3d /nowhere/w.pth", "/nowhere/w.pth: "),
         ("--dataset /nowhere", "/nowhere: "),
         ("--clip-size 18 --short-cycles", "clips of 12 pixels are too small, need at least 16"),
@@ -175,15 +174,3 @@ def test_two_runs_do_not_write_to_the_same_folder(
     other.kill()  # releases the lock
     other.join()
     assert train(stores, tmp_path, flags) == 0
-
-
-@pytest.mark.filterwarnings("ignore:flock not supported")
-def test_a_file_system_without_locks(stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as Lustre without `flock`: filelock falls back to the existence of the file."""
-
-    def unsupported(*_: object) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr("fcntl.flock", unsupported)
-    assert train(stores, tmp_path, "--end-epoch 1") == 0
-    assert train(stores, tmp_path, "--end-epoch 2 --resume-epoch auto") == 0

@@ -6,6 +6,7 @@ import pytest
 
 from network import create_network
 from tests.train.helpers import NAME, assert_fails, corrupt_store, folder, train
+from train.options import Options
 from train.preflight import check_disk
 
 
@@ -25,7 +26,7 @@ def test_the_disk_is_too_small(reference_run: Path, tmp_path: Path, monkeypatch:
     def check_with_free(free: float) -> None:
         usage = type("Usage", (), {"free": free})
         monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-        check_disk(tmp_path / "not there yet", network, optimizer_slots=1, ema=False)
+        check_disk(tmp_path / "not there yet", network, Options())
 
     check_with_free(2 * size)
     with pytest.raises(ValueError, match=r"not there yet: 0 MB are free, a checkpoint needs 0 MB twice"):

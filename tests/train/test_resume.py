@@ -226,16 +226,6 @@ def test_a_mismatched_checkpoint_is_refused(
     refused("saved for 3 classes, which differ from the 2", flags="3", dataset=two)
 
 
-def test_within_an_epoch_the_batches_must_not_change(
-    stores: Path, reference_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / f"{NAME}_gates_False").mkdir()
-    torch.save(load(reference_run, "ep-0001") | {"step": 1}, path_of(tmp_path, "last"))
-    flags = "--resume-epoch auto --short-cycles --batch-size 2"
-    message = "_last.pth: saved with --batch-size 4, not 2"
-    assert_fails(capsys, 2, message, run=lambda: train(stores, tmp_path, flags))
-
-
 def test_another_split_does_not_resume_the_run(
     own_stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

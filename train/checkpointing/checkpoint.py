@@ -1,8 +1,8 @@
 """Checkpoint files: save atomically, load safely, and find the latest."""
 
+import itertools
 import logging
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,12 +40,6 @@ def save_checkpoint(path: Path, content: Content) -> None:
             raise
 
 
-def copy_checkpoint(source: Path, path: Path) -> None:
-    """Copy a checkpoint atomically."""
-    with atomic_path(path) as temporary:
-        shutil.copyfile(source, temporary)
-
-
 def load_checkpoint(path: Path) -> Content:
     """Load a checkpoint onto the CPU. Raises FileNotFoundError, or ValueError if it is not a checkpoint of ours."""
     content = read_tensors_file(path)
@@ -73,35 +67,29 @@ def error_context(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: invalid checkpoint: {reason}") from error
 
 
-def load_readable(path: Path) -> Content | None:
-    """Load a checkpoint; return None if there is none, or, with a warning, if it cannot be read."""
-    try:
-        return load_checkpoint(path) if path.exists() else None
-    except ValueError as error:
-        logger.warning("checkpoint skipped: %s", error)
-        return None
+def load_readable(*paths: Path) -> Iterator[tuple[Path, Content]]:
+    """Yield the checkpoints among `paths`, with a warning for files that cannot be read."""
+    for path in paths:
+        try:
+            if path.exists():
+                yield path, load_checkpoint(path)
+        except ValueError as error:
+            logger.warning("checkpoint skipped: %s", error)
 
 
 def find_latest(folder: Path, network: str) -> tuple[Path, Content] | None:
     """Return the latest readable checkpoint by (epoch, step), and its path."""
-    found: list[tuple[Path, Content]] = []
-    for path in _epoch_checkpoints(folder, network):
-        if content := load_readable(path):
-            found.append((path, content))
-            break
-    for path in (checkpoint_path(folder, network, which) for which in ("last", "best")):
-        if content := load_readable(path):
-            found.append((path, content))
-    return max(found, key=lambda pair: _progress(pair[1]), default=None)
+    by_epoch = sorted(_epoch_checkpoints(folder, network).items(), reverse=True)
+    latest_epoch = itertools.islice(load_readable(*(path for _, path in by_epoch)), 1)
+    others = load_readable(*(checkpoint_path(folder, network, which) for which in ("last", "best")))
+    return max([*latest_epoch, *others], key=lambda pair: _progress(pair[1]), default=None)
 
 
 def archive_newer(folder: Path, network: str, epoch: int, step: int) -> None:
     """Rename checkpoints later than (epoch, step) to `<name>.old`, so that the next resume ignores them."""
-    newer = [path for path in _epoch_checkpoints(folder, network) if _epoch_in_name(path) > epoch]
-    for path in (checkpoint_path(folder, network, which) for which in ("last", "best")):
-        content = load_readable(path)
-        if content is not None and _progress(content) > (epoch, step):
-            newer.append(path)
+    newer = [path for number, path in _epoch_checkpoints(folder, network).items() if number > epoch]
+    others = load_readable(*(checkpoint_path(folder, network, which) for which in ("last", "best")))
+    newer += [path for path, content in others if _progress(content) > (epoch, step)]
     for path in newer:
         archived = path.replace(path.with_name(f"{path.name}.old"))
         logger.info("%s: newer than the resume point, renamed to %s", path, archived.name)
@@ -111,11 +99,9 @@ def _progress(content: Content) -> tuple[int, int]:
     return content["epoch"], content["step"]
 
 
-def _epoch_checkpoints(folder: Path, network: str) -> list[Path]:
-    """Return the checkpoints after epochs, the latest first."""
-    paths = [path for path in folder.glob(f"{network}_ep-*.pth") if re.search(r"_ep-\d+\.pth$", path.name)]
-    return sorted(paths, key=_epoch_in_name, reverse=True)
-
-
-def _epoch_in_name(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
+def _epoch_checkpoints(folder: Path, network: str) -> dict[int, Path]:
+    """Return epoch -> its own checkpoint."""
+    numbers = (
+        (re.search(r"_ep-(\d+)\.pth$", path.name), path) for path in folder.glob(f"{network}_ep-*.pth")
+    )
+    return {int(match[1]): path for match, path in numbers if match}

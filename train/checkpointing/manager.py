@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from train.checkpointing.checkpoint import checkpoint_path, copy_checkpoint, load_readable, save_checkpoint
+from data.common.atomic_io import atomic_path
+from train.checkpointing.checkpoint import checkpoint_path, load_readable, save_checkpoint
 from train.csv_log import validation_scores
 from train.engine import Trainer, TrainingError
 from train.options import Options
@@ -42,47 +43,37 @@ class CheckpointManager:
         minutes = self.options.save_minutes
         return self.dist.is_main_process and minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
 
-    def should_keep(self, epoch: int) -> bool:
-        """Return whether this epoch has a checkpoint of its own."""
-        return epoch % self.options.save_frequency == 0 or epoch == self.options.end_epoch
-
-    def save_last(self) -> None:
-        """Save the checkpoint within an epoch."""
-        self._save("last")
-
     def save_epoch(self, epoch: int, top1: float) -> None:
         """Save the checkpoints after an epoch. Killed between the two, `restore_best` completes them."""
         is_best = top1 > self.state.best_top1
         if is_best:
             self.state.best_top1 = top1
-        if self.should_keep(epoch):
-            self._save(epoch)
+        if epoch % self.options.save_frequency == 0 or epoch == self.options.end_epoch:
+            self.save(epoch)
         if is_best:
-            self._save("best")
+            self.save("best")
 
     def restore_best(self) -> None:
         """Copy the best epoch's checkpoint to the best one if that is worse or missing, as after resuming earlier."""
         top1 = -1.0
         if self.dist.is_main_process:
-            best = self._path("best")
-            if content := load_readable(best):
+            best, source = self._path("best"), None
+            for _, content in load_readable(best):
                 top1 = content["metrics"]["best_top1"]
-            better = {
-                epoch: score
-                for epoch, score in validation_scores(self.folder).items()
-                if score > top1 and self._path(epoch).exists()
-            }
-            if better:
-                epoch = max(better, key=better.__getitem__)  # the first of equal ones
-                top1 = better[epoch]
-                copy_checkpoint(self._path(epoch), best)
-                logger.info("%s: copied from epoch %d, the best that has a checkpoint", best, epoch)
+            for epoch, score in validation_scores(self.folder).items():
+                if score > top1 and self._path(epoch).exists():
+                    top1, source = score, self._path(epoch)
+            if source:
+                with atomic_path(best) as temporary:
+                    shutil.copyfile(source, temporary)
+                logger.info("%s: copied from %s, the best epoch that has a checkpoint", best, source.name)
         self.state.best_top1 = self.dist.broadcast_object(top1)
 
     def _path(self, which: int | str) -> Path:
         return checkpoint_path(self.folder, self.options.network, which)
 
-    def _save(self, which: int | str) -> None:
+    def save(self, which: int | str) -> None:
+        """Save the checkpoint after epoch `which`, the `last` one within an epoch, or the `best`."""
         self.trainer.check_finite()  # weights after a non-finite loss are useless
         sums = self.dist.all_reduce(self.state.sums)
         self.saved_at = time.monotonic()
