@@ -27,6 +27,7 @@ DATABASE = "frames.db"
 COUNT = "n_frames"
 ROW_ID_IS_FRAME = 1  # PRAGMA user_version of our stores; those of others have 0
 MAX_JPEG_BYTES = 2**25
+MAX_FRAMES = 2**31
 MAX_PIXELS = 2**25  # 8K
 MAX_ASPECT_RATIO = 32  # frames are scaled by their short side
 
@@ -81,8 +82,8 @@ class FrameStore:
         if count is None:
             with open_database(self.path) as connection:
                 count = connection.execute("SELECT COUNT(DISTINCT ObjId) FROM Images").fetchone()[0]
-        if count < 1:
-            raise FrameStoreError(f"{self.path}: has {count} frames")
+        if not 1 <= count <= MAX_FRAMES:
+            raise FrameStoreError(f"{self.path}: has {count} frames; allowed are 1 to {MAX_FRAMES}")
         self.n_frames: int = count
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
@@ -116,11 +117,13 @@ class FrameStore:
         row_ids = None if version == ROW_ID_IS_FRAME else self._scan_row_ids(connection)
         for index in indices:
             row_id = index + 1 if row_ids is None else row_ids.get(index)
-            query = "SELECT frames FROM Images WHERE rowid = ?"
-            row = connection.execute(query, (row_id,)).fetchone()
-            if row is None:
+            query = "SELECT ObjId, frames FROM Images WHERE rowid = ?"
+            name, jpeg = connection.execute(query, (row_id,)).fetchone() or (None, None)
+            if name is None:
                 raise FrameStoreError(f"{self.path}: frame {index} of {self.n_frames} is missing")
-            yield index, row[0]
+            if row_ids is None and frame_number(name) != row_id:  # else wrong frames would be silent
+                raise FrameStoreError(f"{self.path}: row {row_id} has ObjId {sanitize(name)!r}")
+            yield index, jpeg
 
     def _scan_row_ids(self, connection: sqlite3.Connection) -> dict[int, int]:
         """Return the row id of each frame index. Reads all names once, but no images.
@@ -129,11 +132,15 @@ class FrameStore:
         the number. Of duplicate rows of a frame the last counts.
         """
         row_ids: dict[int, int] = {}
+        videos = set()
         for row_id, name in connection.execute("SELECT rowid, ObjId FROM Images"):
             number = frame_number(name)
             if number is None:
                 raise FrameStoreError(f"{self.path}: ObjId {sanitize(name)!r} has no frame number")
+            videos.add(str(name).rpartition("/")[0])
             row_ids[number] = row_id
+        if len(videos) > 1:
+            raise FrameStoreError(f"{self.path}: has frames of {len(videos)} videos")
         if self._has_count:
             return {number - 1: row_id for number, row_id in row_ids.items()}
         return dict(enumerate(row_ids[number] for number in sorted(row_ids)))

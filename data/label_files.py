@@ -207,7 +207,7 @@ def read_classes(path: Path) -> list[str]:
     """Return the class names of a class index in the order of their numbers. Raise ValueError if it is invalid."""
     try:
         numbers = json.loads(path.read_text("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON, {error}") from error
     if not isinstance(numbers, dict) or any(type(number) is not int for number in numbers.values()):
         raise ValueError(f"{path}: not a JSON object of class names and numbers")

@@ -174,6 +174,23 @@ def with_size(height: int, width: int) -> bytes:
     return jpeg[:start] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + jpeg[start + 4 :]
 
 
+def test_rows_in_another_order_than_claimed_are_an_error(tmp_path: Path) -> None:
+    """A store of ours whose row ids are not the frame numbers gave other frames without a word."""
+    store = tmp_path / "video"
+    write_frame_store(store, painted_jpegs(3))
+    execute(store, "UPDATE Images SET ObjId = 'video/frame_00009' WHERE rowid = 2")
+    with pytest.raises(FrameStoreError, match="row 2 has ObjId 'video/frame_00009'"):
+        FrameStore(store).read([1])
+
+
+def test_rows_of_two_videos_are_an_error(tmp_path: Path) -> None:
+    """Frames of the second video were given for the first."""
+    store = write_foreign_store(tmp_path / "video", painted_jpegs(3))
+    execute(store, "INSERT INTO Images VALUES ('other/frame_00001', ?, 50)", (painted_jpegs(1)[0],))
+    with pytest.raises(FrameStoreError, match="has frames of 2 videos"):
+        FrameStore(store).read([0])
+
+
 def test_size_of_a_jpeg_is_bounded(tmp_path: Path) -> None:
     assert jpeg_size(with_size(4320, 7680)) == (4320, 7680)
     for height, width in ((65_000, 65_000), (1, 65_000), (8192, 8192)):
