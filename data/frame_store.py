@@ -118,9 +118,10 @@ class FrameStore:
         for index in indices:
             row_id = index + 1 if row_ids is None else row_ids.get(index)
             query = "SELECT ObjId, frames FROM Images WHERE rowid = ?"
-            name, jpeg = connection.execute(query, (row_id,)).fetchone() or (None, None)
-            if name is None:
+            row = connection.execute(query, (row_id,)).fetchone()
+            if row is None:
                 raise FrameStoreError(f"{self.path}: frame {index} of {self.n_frames} is missing")
+            name, jpeg = row
             if row_ids is None and frame_number(name) != row_id:  # else wrong frames would be silent
                 raise FrameStoreError(f"{self.path}: row {row_id} has ObjId {sanitize(name)!r}")
             yield index, jpeg

@@ -1,7 +1,7 @@
 """python -m tests.fault_injection [--faults 500] [--minutes M] [--seed S] | --leak-minutes M
 
 Inject faults of machines (killed workers, full and stalling disks, damaged files, signals, clocks) into training runs
-and check what docs/fault_tolerance.md promises; or train as the demo does and check that nothing grows. Exits with 1 if
+and check what docs/reliability.md promises; or train as the demo does and check that nothing grows. Exits with 1 if
 a promise was broken.
 """
 

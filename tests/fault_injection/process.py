@@ -21,7 +21,7 @@ FAKE_CLOCK = Path(__file__).parent / "fake_clock"
 
 
 class BrokenPromiseError(AssertionError):
-    """A run did what docs/fault_tolerance.md says no run does."""
+    """A run did what docs/reliability.md says no run does."""
 
 
 class TrainingProcess:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.fused_engine import scale_short_side
 from data.frame_store import FrameStore, write_frame_store
+from data.fused_engine import scale_short_side
 from data.video_sampler import uniform_clips
 from tests import commands
 from tests.commands import main_of
