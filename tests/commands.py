@@ -33,12 +33,13 @@ def main_of(command: str) -> Callable[[Sequence[str] | None], int]:
 
 
 def error_of(main: Callable[[Sequence[str] | None], int], *words: object) -> str:
-    """Run a command that must end with exit code 2; return its error, the last line on stderr."""
+    """Run a command that must end with exit code 2; return its error, the only line on stderr but for warnings."""
     errors = io.StringIO()
     with redirect_stderr(errors), pytest.raises(SystemExit) as end:
         main([*map(str, words)])
     assert end.value.code == 2
-    return errors.getvalue().splitlines()[-1]
+    (error,) = (line for line in errors.getvalue().splitlines() if not line.startswith("WARNING"))
+    return error
 
 
 def run_command(command: str, *args: str, cwd: Path | None = None) -> Completed:

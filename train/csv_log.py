@@ -9,6 +9,8 @@ from typing import Any
 from data.common.atomic_io import atomic_write
 from data.common.cli import sanitize
 
+METRICS = ("Top1", "Top5", "Loss")
+Row = dict[str, Any]
 RESULTS = "results_s[0-9]*.csv"  # after train_ or val_; one file per start, named after its first epoch
 
 
@@ -43,14 +45,24 @@ def _epoch_of(row: str, path: Path) -> int:
     return int(epoch)
 
 
-def validation_scores(folder: Path) -> dict[int, float]:
-    """Return epoch -> validation top-1 from all results files of a folder."""
-    scores: dict[int, float] = {}
-    for path in folder.glob(f"val_{RESULTS}"):
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                try:
-                    scores[int(row["Epoch"])] = float(row["Top1"])
-                except (KeyError, TypeError, ValueError):
-                    raise ValueError(f"{path}: {sanitize(row)} is not a row Epoch,Top1,Top5,Loss") from None
-    return dict(sorted(scores.items()))
+def read_rows(folder: Path, split: str) -> list[Row]:
+    """Return the rows of all `<split>_results_s*.csv` of a run by epoch: numbers, NaN for empty fields; text `Batches`.
+
+    Raise ValueError for an invalid row.
+    """
+    rows: list[Row] = []
+    for path in sorted(folder.glob(f"{split}_{RESULTS}")):
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.DictReader(file, strict=True)
+            try:
+                rows += map(_parse_row, reader)
+                if missing := {"Epoch", *METRICS}.difference(reader.fieldnames or ()):
+                    raise ValueError(f"no column {', '.join(sorted(missing))}")
+            except (csv.Error, KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {reader.line_num}: invalid row: {error!r}") from None
+    return sorted(rows, key=lambda row: row["Epoch"])
+
+
+def _parse_row(row: Mapping[str, str]) -> Row:
+    numbers = {name: float(text or "nan") for name, text in row.items() if name != "Batches"}
+    return {**numbers, "Epoch": int(row["Epoch"]), "Batches": row.get("Batches", "")}

@@ -5,57 +5,25 @@ Plot loss, top-1, top-5, learning rate, throughput, gate values and batch shapes
 learning rate of one run, also before its first epoch has ended.
 """
 
-import csv
 import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from data.batch_sampler import BatchShape
 from data.common.cli import OneLineParser
 from train.builders import make_lr_schedule, make_schedule
 from train.callbacks import GATES_COLUMN, THROUGHPUT_COLUMNS
-from train.csv_log import RESULTS
+from train.csv_log import RESULTS, Row, read_rows
 from train.dry_run import make_clip_flops
 from train.figures import History, Line, Panel, plot_curves, plot_schedule
 from train.lr_schedule import LRSchedule
 from train.multigrid import MultigridSchedule
 from train.options import Options
 
-METRICS = {"Loss": "loss", "Top1": "top-1", "Top5": "top-5"}
-Row = dict[str, Any]
-
-
-def read_rows(folder: Path, split: str) -> list[Row]:
-    """Return the rows of all `<split>_results_s*.csv` of a run by epoch, as numbers, NaN for empty fields.
-
-    `Batches` is the number of steps of each batch shape. Raise FileNotFoundError if there is no such file, ValueError
-    for an invalid row, and if there are no rows.
-    """
-    paths = sorted(folder.glob(f"{split}_{RESULTS}"))
-    if not paths:
-        raise FileNotFoundError(f"{folder}: no {split}_results_s*.csv")
-    rows: list[Row] = []
-    for path in paths:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.DictReader(file, strict=True)
-            try:
-                rows += map(_parse_row, reader)
-                if missing := {"Epoch", *METRICS}.difference(reader.fieldnames or ()):
-                    raise ValueError(f"no column {', '.join(sorted(missing))}")
-            except (csv.Error, KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: invalid row: {error!r}") from None
-    if not rows:
-        raise ValueError(f"{paths[-1]}: no epoch has ended yet")
-    return sorted(rows, key=lambda row: row["Epoch"])
-
-
-def _parse_row(row: Mapping[str, str]) -> Row:
-    numbers = {name: float(text or "nan") for name, text in row.items() if name != "Batches"}
-    return {**numbers, "Epoch": int(row["Epoch"]), "Batches": parse_batches(row.get("Batches", ""))}
+METRIC_TITLES = {"Loss": "loss", "Top1": "top-1", "Top5": "top-5"}
 
 
 def parse_batches(text: str) -> dict[BatchShape, int]:
@@ -69,9 +37,11 @@ def parse_batches(text: str) -> dict[BatchShape, int]:
 def read_history(folder: Path) -> History:
     """Return the curves of a run, given its results folder."""
     train, val = (read_rows(folder, split) for split in ("train", "val"))
+    if not train or not val:
+        raise FileNotFoundError(f"{folder}: no rows in {'val' if train else 'train'}_results_s*.csv")
     panels = {
         title: Panel({"validation": _line(val, column), "training": _line(train, column)}, column == "Loss")
-        for column, title in METRICS.items()
+        for column, title in METRIC_TITLES.items()
     }
     panels["learning rate"] = Panel({"": _line(train, "LR")}, log=True)
     throughput = {name: _line(train, column) for name, column in THROUGHPUT_COLUMNS.items()}
@@ -80,7 +50,7 @@ def read_history(folder: Path) -> History:
     if stages:
         gates = {stage: _line(train, GATES_COLUMN + stage) for stage in stages}
         panels["gate values"] = Panel(gates, log=False)
-    return History(panels, {row["Epoch"]: row["Batches"] for row in train})
+    return History(panels, {row["Epoch"]: parse_batches(row["Batches"]) for row in train})
 
 
 def _line(rows: Sequence[Row], column: str) -> Line:

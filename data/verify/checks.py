@@ -1,14 +1,11 @@
 """Checks of frame stores, and the repair of `n_frames` files and indexes."""
 
 import functools
-import multiprocessing
 import random
 import shutil
-import signal
 import sqlite3
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,15 +165,6 @@ def verify_store(
 
 
 def verify_stores(rows: Sequence[Annotation], *, workers: int, **options: Any) -> Iterator[StoreReport]:
-    """Yield the report of each row in order, from worker processes unless `workers` is 1."""
-    verify = functools.partial(verify_store, **options)
-    if workers == 1:
-        yield from map(verify, rows)
-        return
-    context = multiprocessing.get_context("forkserver")
-    ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore_ctrl_c) as pool:
-        try:
-            yield from pool.map(verify, rows, chunksize=4)
-        except BrokenProcessPool:
-            raise OSError("a worker process was killed, perhaps out of memory; use fewer --workers") from None
+    """Yield the report of each row in order, from `workers` threads: decoding and SQLite release Python's lock."""
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(functools.partial(verify_store, **options), rows)

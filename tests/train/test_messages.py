@@ -42,14 +42,6 @@ def test_a_folder_without_write_permission_is_named(stores: Path, capsys: pytest
     assert_fails(capsys, 2, str(results), run=lambda: train(stores, results, "--end-epoch 1"))
 
 
-def test_weights_that_do_not_match_at_all(
-    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "w.pth")
-    flags = f"--pretrained-3d {tmp_path / 'w.pth'}"
-    assert_fails(capsys, 2, "w.pth: none of its 1 tensors", run=lambda: train(stores, tmp_path / "r", flags))
-
-
 def test_a_non_finite_loss_stops_the_run(
     stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,7 +120,7 @@ def test_errors(tmp_path: Path) -> None:
     assert f"{run / 'run.json'}" in error_of(main, run, "--schedule", tmp_path / "s.svg")
     (run / "run.json").write_text('{"options": {}}')
     assert f"{run / 'run.json'}: not the run.json" in error_of(main, run, "--schedule", tmp_path / "s.svg")
-    assert f"{empty}: no train_results_s*.csv" in error_of(main, empty)
+    assert f"{empty}: no rows in train_results_s*.csv" in error_of(main, empty)
     for name in ("curves.doc", "curves"):
         assert f"{name}: " in error_of(main, run, "-o", tmp_path / name)
     (run / "val_results_s0001.csv").write_text("Epoch,Top1\n1,much\n")

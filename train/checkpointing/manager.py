@@ -12,7 +12,7 @@ from typing import Any
 
 from data.common.atomic_io import atomic_path
 from train.checkpointing.checkpoint import checkpoint_path, load_readable, save_checkpoint
-from train.csv_log import validation_scores
+from train.csv_log import read_rows
 from train.engine import Trainer, TrainingError
 from train.options import Options
 from train.parallel.distributed import DistContext
@@ -60,9 +60,9 @@ class CheckpointManager:
             best, source = self._path("best"), None
             for _, content in load_readable(best):
                 top1 = content["metrics"]["best_top1"]
-            for epoch, score in validation_scores(self.folder).items():
-                if score > top1 and self._path(epoch).exists():
-                    top1, source = score, self._path(epoch)
+            for row in read_rows(self.folder, "val"):
+                if row["Top1"] > top1 and self._path(row["Epoch"]).exists():
+                    top1, source = row["Top1"], self._path(row["Epoch"])
             if source:
                 with atomic_path(best) as temporary:
                     shutil.copyfile(source, temporary)

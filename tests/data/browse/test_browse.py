@@ -12,7 +12,7 @@ from data.datasets import CUSTOM
 from data.synthetic.shapes import write_shapes_dataset
 from data.video_iterator import TrainDataset
 from data.video_list import load_dataset
-from tests.commands import main_of
+from tests.commands import error_of, main_of
 from tests.synthetic_frames import indices_of, make_stores
 
 main = main_of("data.browse")
@@ -134,10 +134,5 @@ def test_variant(tmp_path: Path) -> None:
         (["{root}", "-o", "{root}/clips.foo"], "unknown file extension: .foo"),
     ],
 )
-def test_wrong_arguments(
-    shapes: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([argument.format(root=shapes) for argument in arguments])
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+def test_wrong_arguments(shapes: Path, arguments: list[str], message: str) -> None:
+    assert message in error_of(main, *(argument.format(root=shapes) for argument in arguments))

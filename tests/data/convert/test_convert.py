@@ -15,7 +15,7 @@ import pytest
 from data.ffmpeg import ffmpeg_binary
 from data.frame_store import FrameStore
 from data.synthetic.shapes import write_video
-from tests.commands import main_of
+from tests.commands import error_of, main_of
 from tests.data.crash_recovery import is_alive
 from tests.data.helpers import make_video, transcode
 from tests.synthetic_frames import indices_of
@@ -159,16 +159,11 @@ def test_existing_folder_is_not_replaced(
     assert (tmp_path / "set/jpg/a/b/n_frames").read_text() == "7"
 
 
-def test_unwritable_dataset_stops_the_conversion(
-    tmp_path: Path, two_seconds: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_dataset_stops_the_conversion(tmp_path: Path, two_seconds: Path) -> None:
     copy_to(two_seconds, tmp_path / "videos/a/b.mp4")
     (tmp_path / "set").mkdir()
     (tmp_path / "set/jpg").write_text("in the way")
-    with pytest.raises(SystemExit) as stopped:
-        convert(tmp_path)
-    assert stopped.value.code == 2
-    assert "set/jpg" in capsys.readouterr().err
+    assert "set/jpg" in error_of(main, tmp_path / "videos", tmp_path / "set")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -230,22 +225,6 @@ def test_label_files_cut_stores_from_their_sources(
     assert [path.name for path in tmp_path.glob("videos/**/*.*")] == []
 
 
-def test_seconds_in_open_groups_of_pictures_are_not_damaged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """ffmpeg reports errors in frames before the start, which are not stored."""
-    plain = make_video(tmp_path / "plain.mp4", n_frames=150, size=60)
-    options = ("-x264-params", "open-gop=1:bframes=3:keyint=30", "-crf", "10")
-    transcode(plain, tmp_path / "videos/a/x.mp4", *options)
-    labels = write_labels(tmp_path / "train.csv", "a,x,2,4", "a,x,3,5", "a,x,0,1")
-    assert convert(tmp_path, "--trim", labels, "--damaged", "refuse", "--delete-source") == 0
-    assert caplog.text == ""
-    assert capsys.readouterr().out == "converted 3, sources deleted 1\n"
-    for name, first, last in (("2_000004", 50, 100), ("3_000005", 75, 125), ("0_000001", 0, 25)):
-        store = FrameStore(tmp_path / f"set/jpg/a/x_00000{name}")
-        assert indices_of(store.read(range(store.n_frames))) == list(range(first, last))
-
-
 def test_source_is_kept_until_all_its_rows_have_stores(
     tmp_path: Path, two_seconds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,12 +263,6 @@ def test_source_is_deleted_after_its_store_was_read_back(
     assert "frame 40 does not decode" in caplog.text
 
 
-def test_wrong_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(tmp_path / "vidoes"), str(tmp_path / "set")])
-    assert stopped.value.code == 2
-
-
 def test_real_videos(tmp_path: Path, real_videos: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/a").symlink_to(real_videos)
@@ -326,17 +299,10 @@ def test_real_videos(tmp_path: Path, real_videos: Path, caplog: pytest.LogCaptur
     ],
 )
 def test_wrong_arguments(
-    tmp_path: Path,
-    two_seconds: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    message: str,
+    tmp_path: Path, two_seconds: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
     copy_to(two_seconds, tmp_path / "videos/a/x.mp4")
     write_labels(tmp_path / "labels.csv", "a,z,0,1")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        convert(tmp_path, *options)
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in error_of(main, "videos", "set", *options)
+    assert "vidoes" in error_of(main, "vidoes", "set")

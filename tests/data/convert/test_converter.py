@@ -117,19 +117,9 @@ def test_largest_of_several_streams_is_used(tmp_path: Path, ten_frames: Path) ->
     assert convert_video(Job(tmp_path / "v.mkv", tmp_path / "store"), **SETTINGS).frames == 10
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "v.mp4: the file is empty"),
-        (b"not a video" * 100, "v.mp4: moov atom not found"),
-        (None, "v.mp4: Output file does not contain any stream|v.mp4: .*matches no streams"),
-    ],
-)
-def test_files_without_video_are_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
-    if content is None:
-        run_ffmpeg("-f", "lavfi", "-i", "sine=d=0.2", tmp_path / "v.mp4")
-    else:
-        (tmp_path / "v.mp4").write_bytes(content)
+def test_audio_is_refused(tmp_path: Path) -> None:
+    run_ffmpeg("-f", "lavfi", "-i", "sine=d=0.2", tmp_path / "v.mp4")
+    reason = "v.mp4: Output file does not contain any stream|v.mp4: .*matches no streams"
     with pytest.raises(ConversionError, match=reason):
         convert_video(Job(tmp_path / "v.mp4", tmp_path / "store"), **SETTINGS)
     assert not (tmp_path / "store").exists()
@@ -222,11 +212,6 @@ def test_store_is_read_back(tmp_path: Path, ten_frames: Path) -> None:
     read_back(store, 10)
     with pytest.raises(ConversionError, match="holds 10 frames, not 5"):
         read_back(store, 5)
-    data = (store / "frames.db").read_bytes()
-    jpeg = FrameStore(store).fetch([7]).jpegs[7]
-    (store / "frames.db").write_bytes(data.replace(jpeg, bytes(len(jpeg))))
-    with pytest.raises(ConversionError, match="frame 7 does not decode"):
-        read_back(store, 10)
 
 
 def test_audio_with_cover_art_is_refused(tmp_path: Path, ten_frames: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from data.label_files import Annotation, read_label_csv
 from data.labels.splits import split_by_list
-from tests.commands import main_of
+from tests.commands import error_of, main_of
 from tests.synthetic_frames import make_stores
 
 main = main_of("data.labels")
@@ -28,15 +28,6 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def error_of(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    """Return the error message of a command, which exits with code 2."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(arg) for arg in args])
-    assert stopped.value.code == 2
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith("WARNING"))
-    return line
-
-
 def test_folders_splits_each_class_at_random(stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["folders", str(stores), "--val", "0.25"]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -55,7 +46,7 @@ def test_folders_splits_each_class_at_random(stores: Path, capsys: pytest.Captur
     assert sorted(row.label for row in val) == ["fall", "jump", "run"]
 
     before = (stores / "labels" / "val.csv").read_text()
-    assert "train.csv exists; --overwrite replaces it" in error_of(capsys, "folders", stores)
+    assert "train.csv exists; --overwrite replaces it" in error_of(main, "folders", stores)
     for seed, same in (("1", True), ("2", False)):
         main(["folders", str(stores), "--val", "0.25", "--overwrite", "--seed", seed])
         assert ((stores / "labels" / "val.csv").read_text() == before) == same
@@ -87,8 +78,8 @@ def test_invalid_list_of_validation_videos(
         split_by_list(stores / "jpg", tmp_path / "val.txt")
 
 
-def test_invalid_fraction(stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "argument --val: '1' is not between 0 and 1" in error_of(capsys, "folders", stores, "--val", "1")
+def test_invalid_fraction(stores: Path) -> None:
+    assert "argument --val: '1' is not between 0 and 1" in error_of(main, "folders", stores, "--val", "1")
 
 
 def test_link_sorts_videos_into_class_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,4 +107,4 @@ def test_link_sorts_videos_into_class_folders(tmp_path: Path, capsys: pytest.Cap
         "linked 1, present 2, missing 1",
     ]
     write(tmp_path / "flat" / "x.mp4", "another")
-    assert "both match x" in error_of(capsys, "link", tmp_path / "flat", videos, labels)
+    assert "both match x" in error_of(main, "link", tmp_path / "flat", videos, labels)

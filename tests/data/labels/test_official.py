@@ -9,8 +9,8 @@ import pytest
 
 from data.label_files import read_classes, read_label_csv
 from data.labels.official import FORMATS
-from tests.commands import main_of
-from tests.data.labels.test_labels import error_of, write
+from tests.commands import error_of, main_of
+from tests.data.labels.test_labels import write
 
 main = main_of("data.labels")
 
@@ -122,7 +122,7 @@ def test_a_dataset_must_have_all_its_classes(
     expected = (
         f"of {num_classes - 1} classes, expected {num_classes}; --num-classes {num_classes - 1} accepts"
     )
-    assert expected in error_of(capsys, *subset)
+    assert expected in error_of(main, *subset)
     assert not (tmp_path / "new").exists()
     run(*subset, "--num-classes", num_classes - 1)
 
@@ -278,20 +278,20 @@ INVALID = [
 
 @pytest.mark.parametrize(("name", "files", "message"), INVALID)
 def test_invalid_lists_are_an_error_with_file_and_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, files: dict[str, str], message: str
+    tmp_path: Path, name: str, files: dict[str, str], message: str
 ) -> None:
     for file, text in files.items():
         write(tmp_path / file, text)
     flags = ["--split", "1"] if name in ("ucf101", "hmdb51") else []
     command = (name, tmp_path, tmp_path / "labels", "--num-classes", 2, *flags)
-    assert message.format(folder=tmp_path) in error_of(capsys, *command)
+    assert message.format(folder=tmp_path) in error_of(main, *command)
     assert not (tmp_path / "labels").exists()
 
 
-def test_lists_in_two_subfolders_are_ambiguous(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_in_two_subfolders_are_ambiguous(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         write_ucf101(tmp_path / folder, 2)
-    assert "either could be used" in error_of(capsys, "ucf101", tmp_path, tmp_path / "labels")
+    assert "either could be used" in error_of(main, "ucf101", tmp_path, tmp_path / "labels")
 
 
 def test_leave_out_conflicts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -305,20 +305,18 @@ def test_leave_out_conflicts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert "dropped 1 train rows whose video is in val" in caplog.text
 
 
-def test_existing_label_files_and_class_numbers_are_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_existing_label_files_and_class_numbers_are_kept(tmp_path: Path) -> None:
     """Nothing is written if one of several splits does not match its class index. By default all splits are written."""
     write_ucf101(tmp_path / "lists", 2)
     labels = tmp_path / "labels"
     index = write(labels / "ucf101_split2_dictionary.json", '{"A": 0, "B": 1}')
     command = ("ucf101", tmp_path / "lists", labels, "--num-classes", "2")
-    assert f"{index}: has other classes; remove it if no checkpoint" in error_of(capsys, *command)
+    assert f"{index}: has other classes; remove it if no checkpoint" in error_of(main, *command)
     assert list(labels.iterdir()) == [index]
     write(index, '{"Class001": 0, "Class000": 1}')
     run(*command)
     assert len(list(labels.iterdir())) == 9
     assert read_rows(labels / "ucf101_split3_train.csv")[0]["id"] == "v_Class000_g03_c01"
     assert read_classes(index) == ["Class001", "Class000"]
-    assert "ucf101_split1_train.csv exists; --overwrite replaces it" in error_of(capsys, *command)
+    assert "ucf101_split1_train.csv exists; --overwrite replaces it" in error_of(main, *command)
     run(*command, "--overwrite")

@@ -9,7 +9,7 @@ import pytest
 
 from data.frame_store import FrameStore
 from data.synthetic.shapes import MOTION_CLASSES, pose_from_params, render_video, write_shapes_dataset
-from tests.commands import main_of
+from tests.commands import error_of, main_of
 
 main = main_of("data.synthetic")
 
@@ -80,11 +80,6 @@ def test_dataset_without_video_files(tmp_path: Path) -> None:
         (["--height", "8"], "--height: '8' is not a whole number of at least 32"),
     ],
 )
-def test_wrong_arguments(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(tmp_path), *arguments])
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+def test_wrong_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:
+    assert message in error_of(main, tmp_path, *arguments)
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data.frame_store import FrameStore
-from tests.commands import main_of
+from tests.commands import error_of, main_of
 from tests.data.labels.test_labels import write
 from tests.data.test_frame_store import write_foreign_store
 from tests.data.unprivileged import as_nobody, forbidden, public_folder
@@ -39,13 +39,6 @@ def dataset(tmp_path: Path) -> Path:
     write(tmp_path / "labels" / "train.csv", "\n".join(["label,id", *rows]) + "\n")
     write(tmp_path / "labels" / "val.csv", "label,id\nrun,a\n")  # in both files, checked once
     return tmp_path
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(arg) for arg in args])
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
 
 
 def remove_row(folder: Path, number: int) -> None:
@@ -255,7 +248,5 @@ def test_ids_have_times_if_the_dataset_has_timed_ids(
         (["{root}", "--workers", "0"], "argument --workers: '0' is not a whole number of at least 1"),
     ],
 )
-def test_invalid_arguments(
-    dataset: Path, capsys: pytest.CaptureFixture[str], args: list[str], message: str
-) -> None:
-    assert message.format(root=dataset) in error_of(capsys, *(arg.format(root=dataset) for arg in args))
+def test_invalid_arguments(dataset: Path, args: list[str], message: str) -> None:
+    assert message.format(root=dataset) in error_of(main, *(arg.format(root=dataset) for arg in args))

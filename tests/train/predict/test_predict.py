@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from data.ffmpeg import VideoFile, VideoWriter
-from tests import commands
-from tests.commands import main_of
+from tests.commands import error_of, main_of
 from tests.train.toy_task import CLASSES, brightness_network, save_brightness_network, write_video
 from train.inference import load_inference_model
 from train.predict.predictor import ClassScore, Prediction, VideoPredictor, topk_classes
@@ -41,10 +40,6 @@ def constant_video(path: Path, value: int = 255, num_frames: int = 10) -> Path:
 
 def predict(*words: object) -> int:
     return main([*map(str, words)])
-
-
-def error_of(*words: object) -> str:
-    return commands.error_of(main, *words)
 
 
 def test_printed_predictions(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,9 +118,9 @@ def test_several_videos_are_drawn_into_a_folder(checkpoint: Path, tmp_path: Path
     assert predict(checkpoint, videos / "one", "--overlay", out) == 0
     assert sorted(path.name for path in out.iterdir()) == ["a.mp4", "one_a.mp4", "two_a.mp4"]
     single = videos / "one" / "a.mp4"
-    assert "x.mp4: must be an .mp4 file, for" in error_of(checkpoint, videos, "--overlay", "x.mp4")
-    assert "x.avi: must be an .mp4 file, for" in error_of(checkpoint, single, "--gradcam", "x.avi")
-    assert f"{out}: --overlay and" in error_of(checkpoint, videos, "--overlay", out, "--gradcam", out)
+    assert "x.mp4: must be an .mp4 file, for" in error_of(main, checkpoint, videos, "--overlay", "x.mp4")
+    assert "x.avi: must be an .mp4 file, for" in error_of(main, checkpoint, single, "--gradcam", "x.avi")
+    assert f"{out}: --overlay and" in error_of(main, checkpoint, videos, "--overlay", out, "--gradcam", out)
 
 
 def test_no_input_is_overwritten(checkpoint: Path, tmp_path: Path) -> None:
@@ -133,9 +128,9 @@ def test_no_input_is_overwritten(checkpoint: Path, tmp_path: Path) -> None:
     folder.mkdir()
     video = constant_video(folder / "x.mp4")
     before = video.read_bytes()
-    assert f"{video}: would overwrite an input" in error_of(checkpoint, folder, "--overlay", folder)
+    assert f"{video}: would overwrite an input" in error_of(main, checkpoint, folder, "--overlay", folder)
     detour = folder / ".." / "clips" / "x.mp4"
-    assert f"{detour}: would overwrite an input" in error_of(checkpoint, video, "--gradcam", detour)
+    assert f"{detour}: would overwrite an input" in error_of(main, checkpoint, video, "--gradcam", detour)
     assert video.read_bytes() == before
 
 
@@ -198,14 +193,14 @@ def test_predictions_from_before_an_interrupt_are_written(
 
 
 def test_errors(checkpoint: Path, sunrise: Path, tmp_path: Path) -> None:
-    assert f"{tmp_path / 'no.pth'}: " in error_of(tmp_path / "no.pth", sunrise)
-    assert f"{tmp_path / 'no.mp4'}: " in error_of(checkpoint, tmp_path / "no.mp4")
-    assert "argument --stride: '0' is not" in error_of(checkpoint, sunrise, "--stride", 0)
+    assert f"{tmp_path / 'no.pth'}: " in error_of(main, tmp_path / "no.pth", sunrise)
+    assert f"{tmp_path / 'no.mp4'}: " in error_of(main, checkpoint, tmp_path / "no.mp4")
+    assert "argument --stride: '0' is not" in error_of(main, checkpoint, sunrise, "--stride", 0)
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["fc.bias"][:] = float("nan")
     diverged = tmp_path / "diverged.pth"
     torch.save(content, diverged)
-    assert f"{diverged}: probabilities for {sunrise} contain NaN or Inf" in error_of(diverged, sunrise)
+    assert f"{diverged}: probabilities for {sunrise} contain NaN or Inf" in error_of(main, diverged, sunrise)
 
 
 def test_a_damaged_video_is_predicted_up_to_the_damage(
