@@ -20,7 +20,7 @@ def staging_folder(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=".", suffix=SUFFIX, dir=parent))
-        with suppress(Timeout):  # `remove_abandoned` of another process was faster
+        with suppress(Timeout, FileNotFoundError):  # `remove_abandoned` of another process was faster
             lock = _lock(folder)
             break
     try:

@@ -1,8 +1,12 @@
 """Staging folders: those of killed processes are removed, those in use are not."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from data.common.staging import remove_abandoned, staging_folder
 from data.frame_store import has_store, write_frame_store
@@ -40,3 +44,21 @@ def test_staging_folder_is_removed_with_its_content(tmp_path: Path) -> None:
         (first / "a" / "b").mkdir(parents=True)
         (first / "link").symlink_to(tmp_path)
     assert list((tmp_path / "class").iterdir()) == []
+
+
+def test_folder_that_another_process_removed_before_it_was_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversion beside another one ended with a missing lock file."""
+    created: list[str] = []
+    mkdtemp = tempfile.mkdtemp
+
+    def removed_at_first(**options: Any) -> str:
+        created.append(mkdtemp(**options))
+        if len(created) == 1:
+            os.rmdir(created[0])
+        return created[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", removed_at_first)
+    with staging_folder(tmp_path / "class") as folder:
+        assert str(folder) == created[1]
