@@ -1,12 +1,12 @@
 """Staging folders: those of killed processes are removed, those in use are not."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from data.common.staging import remove_abandoned, staging_folder
 from data.frame_store import has_store, write_frame_store
@@ -46,19 +46,19 @@ def test_staging_folder_is_removed_with_its_content(tmp_path: Path) -> None:
     assert list((tmp_path / "class").iterdir()) == []
 
 
-def test_folder_that_another_process_removed_before_it_was_locked(
+def test_folder_that_another_process_removes_while_it_is_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A conversion beside another one ended with a missing lock file."""
-    created: list[str] = []
-    mkdtemp = tempfile.mkdtemp
+    attempts: list[FileLock] = []
+    acquire = FileLock.acquire
 
-    def removed_at_first(**options: Any) -> str:
-        created.append(mkdtemp(**options))
-        if len(created) == 1:
-            os.rmdir(created[0])
-        return created[-1]
+    def fail_once(lock: FileLock, **options: Any) -> Any:
+        attempts.append(lock)
+        if len(attempts) == 1:
+            raise FileNotFoundError(lock.lock_file)
+        return acquire(lock, **options)
 
-    monkeypatch.setattr(tempfile, "mkdtemp", removed_at_first)
+    monkeypatch.setattr(FileLock, "acquire", fail_once)
     with staging_folder(tmp_path / "class") as folder:
-        assert str(folder) == created[1]
+        assert Path(attempts[1].lock_file).parent == folder
