@@ -1,8 +1,8 @@
 # make setup      install Python packages into .venv
 # make demo       render videos, convert, train and plot: 4 to 6 minutes on two cores
 # make demo-full  the demo, then verify, evaluate, export and predict with its model: some minutes more
-# make test       all tests        make lint   ruff and mypy        make bench  clip reading and network latency
-# make soak       long tests, an hour and a half on two cores: training and conversion killed KILLS times each, FAULTS faults
+# make test       all tests but the long ones    make lint   ruff and mypy        make bench  clip reading and network latency
+# make soak       long tests, about an hour on two cores: training and conversion killed KILLS times each, FAULTS faults
 #                 injected into training, a leak test of LEAK_MINUTES, FUZZ_INPUTS untrusted inputs, slow tests
 PYTHON ?= python3
 BIN := .venv/bin

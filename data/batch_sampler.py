@@ -32,7 +32,7 @@ class ClipSpec(NamedTuple):
 
 
 class RankShard(NamedTuple):
-    """The share of every batch that one rank of several loads: consecutive clips, disjoint from those of other ranks.
+    """The shard of every batch that one rank of several loads: consecutive clips, disjoint from those of other ranks.
 
     Shards differ by at most one clip, and hold at least `min_clips` clips or none; rank 0 always has some. 7 clips on 4
     ranks are split 2, 2, 2, 1, and with `min_clips=2` 3, 2, 2, 0.
@@ -43,7 +43,7 @@ class RankShard(NamedTuple):
     min_clips: int = 1
 
     def num_participants(self, num_clips: int) -> int:
-        """Return how many ranks share a batch of `num_clips`; they are the lowest ones."""
+        """Return the number of ranks with clips of a batch of `num_clips`: the lowest ranks."""
         return max(1, min(self.world_size, num_clips // self.min_clips))
 
     def slice_of(self, num_clips: int) -> slice:

@@ -186,8 +186,9 @@ class VideoFile:
     @property
     def fps(self) -> float:
         """Frames per second."""
-        command = [ffmpeg_binary(), "-nostdin", "-hide_banner", "-i", f"file:{self.path}"]
-        text = subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace")
+        command = [ffmpeg_binary(), "-nostdin", "-hide_banner", "-protocol_whitelist", "file", "-i"]
+        done = subprocess.run([*command, f"file:{self.path}"], capture_output=True, check=False)
+        text = done.stderr.decode(errors="replace")
         found = re.search(r"Video:.* (\d+(?:\.\d+)?)(k?) fps", text)
         fps = float(found[1]) * (1000 if found[2] else 1) if found else 0
         return fps if fps > 0 else DEFAULT_FPS
@@ -242,6 +243,8 @@ def open_videos(paths: Sequence[Path]) -> list[Video]:
 
 
 def _videos_in(folder: Path) -> Iterator[Video]:
+    if folder.is_symlink() and folder.resolve() in folder.absolute().parents:
+        return  # a link to a folder above it
     if has_store(folder):
         yield StoredVideo(folder)
         return

@@ -64,7 +64,7 @@ class Block(nn.Module):
         places |= {"skip": channels, "final": channels}
         if place not in places:
             raise ValueError(
-                f"a {type(self).__name__} has no place {place!r}; its places are {', '.join(places)}"
+                f"--srtg-position, place: a {type(self).__name__} has no {place!r}, only {', '.join(places)}"
             )
         self.place = place
         empty = place == "skip" and isinstance(self.downsample, nn.Identity)

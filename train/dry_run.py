@@ -63,7 +63,7 @@ def summarize_schedule(
 
 
 def format_summary(summaries: Sequence[PhaseSummary], phases: Phases) -> list[str]:
-    """Return the lines of a table: epochs, steps, learning rate, share of the run's FLOPs, batch shapes."""
+    """Return the lines of a table: epochs, steps, learning rate, fraction of the run's FLOPs, batch shapes."""
     total = sum(summary.flops for summary in summaries)
     lines = [f"{'epochs':>9} {'steps':>7} {'lr':>18} {'compute':>8}  batches"]
     for summary in summaries:

@@ -91,7 +91,7 @@ class Options:
         choice(*SRTG_POSITIONS),
         f"position of the recurrent branch in the blocks of srtg_ networks: {', '.join(SRTG_POSITIONS)}",
     )
-    pool: str = _option("max", choice("max", "soft"), "pooling after the stem: max or soft")
+    pool: str = _option("max", choice("max", "soft"), "pooling: max or soft (SoftPool)")
     pretrained_3d: Path | None = _option(None, Path, "pretrained weights, or a checkpoint to resume")
     pretrained_format: str = _option(
         "auto",

@@ -11,5 +11,5 @@ def available_cpus() -> int:
 
 
 def cpus_per_rank() -> int:
-    """Return the share of the available CPUs of each rank that torchrun started on this machine; at least 1."""
+    """Return the number of CPUs for each rank that torchrun started on this machine, at least 1."""
     return max(1, available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -7,7 +7,7 @@ with a frame store are skipped, so the same command resumes an interrupted conve
 A short side of 294 pixels suits UCF101, HMDB51 and Diving48; HACS, Kinetics and Moments in Time are cropped from 384.
 
 DATASET/converted.csv has the result of each video: the last row counts. Under torchrun or srun each rank converts its
-share of the videos. The exit code is 1 where a video failed, but 0 under torchrun, which would kill the other ranks.
+shard of the videos. The exit code is 1 if a video failed, but 0 under torchrun, which would kill the other ranks.
 """
 
 import argparse

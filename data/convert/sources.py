@@ -1,4 +1,4 @@
-"""Find the videos to convert, and the share of this rank."""
+"""Find the videos to convert, and the shard of this rank."""
 
 import hashlib
 import logging

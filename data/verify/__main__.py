@@ -99,7 +99,7 @@ def make_parser() -> OneLineParser:
     add("--clip-length", type=positive, default=16, help="stores with fewer frames are short (default: 16)")
     add("--json", type=output_file, help="output file for the report")
     add("--csv", type=output_file, help="output file with a row per store")
-    add("--workers", type=positive, default=available_cpus(), help="processes (default: number of CPUs)")
+    add("--workers", type=positive, default=available_cpus(), help="threads (default: number of CPUs)")
     return parser
 
 

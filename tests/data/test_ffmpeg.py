@@ -128,3 +128,11 @@ def test_real_videos(real_videos: Path) -> None:
     assert corrupted.decode_error
     height, width, _ = next(rotated.frames(short_side=32)).shape
     assert height > width
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
+    """One video was found 42 times."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "video.mp4").touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert [video.path for video in open_videos([tmp_path])] == [tmp_path / "a" / "video.mp4"]

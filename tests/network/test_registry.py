@@ -76,9 +76,9 @@ def test_options() -> None:
         (
             "srtg_r3d_18",
             {"place": "end"},
-            "BasicBlock has no place 'end'; its places are top, mid, skip, final",
+            "BasicBlock has no 'end', only top, mid, skip, final",
         ),
-        ("srtg_r3d_50", {"place": "x"}, "Bottleneck has .*its places are start, top, mid, end, skip, final"),
+        ("srtg_r3d_50", {"place": "x"}, "Bottleneck has no 'x', only start, top, mid, end, skip, final"),
     ],
 )
 def test_wrong_options_are_errors(name: str, options: dict, message: str) -> None:

@@ -29,7 +29,7 @@ FLAGS += " --save-minutes 0.001 --log-interval 1"
 
 
 @dataclass
-class Campaign:
+class CrashRecoveryTest:
     """Kills a run; `kills` counts by what it was doing."""
 
     dataset: Path
@@ -104,13 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         dataset = make_dataset(Path(scratch) / "set", videos=24, val="0.17")  # thirty steps per epoch
-        campaign = Campaign(dataset, Path(scratch), random.Random(arguments.seed))
+        test = CrashRecoveryTest(dataset, Path(scratch), random.Random(arguments.seed))
         runs = 0
-        while campaign.kills.total() < arguments.kills:
-            campaign.run_killed(min(arguments.kills_per_run, arguments.kills - campaign.kills.total()))
+        while test.kills.total() < arguments.kills:
+            test.run_killed(min(arguments.kills_per_run, arguments.kills - test.kills.total()))
             runs += 1
-            kills = campaign.kills.total()
-            print(f"{runs} runs, {kills} kills, same results: {dict(campaign.kills)}", flush=True)
+            kills = test.kills.total()
+            print(f"{runs} runs, {kills} kills, same results: {dict(test.kills)}", flush=True)
     print(f"{time.monotonic() - started:.0f} s")
     return 0
 

@@ -80,7 +80,7 @@ def evaluate(
     workers: int,
     skip_bad_samples: bool,
 ) -> tuple[Scores, list[BadSample]]:
-    """Return the scores of all videos and the corrupt ones, the same on all ranks; a rank scores its share of them.
+    """Return the scores of all videos and the corrupt ones, the same on all ranks; a rank scores its shard of them.
 
     Raise ValueError for a corrupt video unless `skip_bad_samples`, and for 10 crops, half of them flipped, of a
     model trained without flips.

@@ -1,4 +1,4 @@
-"""Several ranks, started by torchrun or SLURM, as one run. The only file that imports torch.distributed.
+"""Several ranks, started by torchrun, as one run. The only file that imports torch.distributed.
 
 Tensors on GPUs are reduced by NCCL, tensors on CPUs by gloo. Decisions that all ranks share use CPU tensors, so that no
 rank waits for its GPU to learn of them.
