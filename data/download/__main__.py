@@ -45,12 +45,16 @@ def download_all(rows: Sequence[Annotation], options: argparse.Namespace) -> Cou
     todo, before = select(rows, options, manifest.read())
     counts = Counter(dict.fromkeys(STATUSES, 0))
     failures_in_a_row = 0
+    gone: dict[str, str] = {}  # video ID -> reason
 
     def work(row: Annotation) -> tuple[str, str]:
+        if row.source in gone:  # other seconds of it are not requested
+            return "gone", gone[row.source]
         url = options.url.replace("{id}", quote(row.source, safe=""))
         try:
             fetch(url, options.videos / row.folder, row.seconds, options)
         except GoneError as error:
+            gone[row.source] = str(error)
             return "gone", str(error)
         except (FetchError, JobTimeoutError) as error:
             return "failed", str(error)

@@ -89,6 +89,16 @@ def test_seconds_of_webm_are_exact(tmp_path: Path, video: bytes) -> None:
     assert stored_indices(tmp_path, "x_000003_000005") == list(range(80, 130))
 
 
+def test_other_seconds_of_a_video_that_is_gone_are_not_requested(tmp_path: Path, video: bytes) -> None:
+    labels = "label,youtube_id,time_start,time_end\na b,no,0,2\na b,no,2,4\na b,no,4,6\n"
+    (tmp_path / "labels.csv").write_text(labels)
+    with serve(video, {"no": Script([404])}) as server:
+        assert download(tmp_path, server, "--workers", "1") == 0
+        num_requests = len(server.requests["no"])
+    assert num_requests == 1
+    assert [row["status"] for row in manifest(tmp_path)] == ["gone"] * 3
+
+
 def test_failures_are_told_from_videos_that_are_gone(
     tmp_path: Path, video: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
