@@ -94,7 +94,9 @@ def find_label_folder(root: Path, train_csv: str, labels: Path | None) -> Path:
         if (folder / train_csv).is_file():
             return folder
     searched = " and ".join(str(folder) for folder in folders)
-    raise FileNotFoundError(f"label file {train_csv}: not found in {searched}; --labels names its folder")
+    raise FileNotFoundError(
+        f"label file {train_csv}: not found in {searched}; --labels names its folder, data.labels makes it"
+    )
 
 
 def find_label_sets(root: Path, labels: Path | None) -> list[AnnotationSet]:

@@ -57,9 +57,9 @@ def find_resume_point(
     classes, and for a fresh start into a folder with results: nothing is overwritten by mistake.
     """
     if options.resume_epoch is None:
-        for path in sorted([*folder.glob("*.pth"), *folder.glob("*.csv")]):
+        if any(folder.glob("*.pth")) or any(folder.glob("*.csv")):
             raise ValueError(
-                f"{path}: output directory is not empty; --resume-epoch auto resumes, --task-name starts another run"
+                f"{folder}: output directory is not empty; --resume-epoch auto resumes, --task-name starts another run"
             )
         return None, None
     if options.resume_epoch != "auto":

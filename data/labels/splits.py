@@ -52,6 +52,8 @@ def split_by_list(root: Path, path: Path) -> Splits:
 
 
 def _by_class(root: Path) -> dict[str, list[str]]:
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; data.convert makes it")
     ids: dict[str, list[str]] = {}
     for row in find_stores(root):
         ids.setdefault(row.label, []).append(row.source)
