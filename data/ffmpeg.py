@@ -287,10 +287,10 @@ def video_writer(
     command += [
         "-threads",
         str(threads),
-        "-movflags",
-        "+faststart",
         "-f",
         "mp4",
+        "-movflags",
+        "+faststart",
     ]  # the index first, for streaming
     with atomic_path(path) as temporary, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen([*command, f"file:{temporary}"], stdin=subprocess.PIPE, stderr=errors)

@@ -81,7 +81,7 @@ def run_jobs(
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), future.result()
         finally:
-            while wait(running, timeout=0).not_done:
+            while wait(running, timeout=0).not_done:  # a job may start another child after this one
                 for process in tuple(_running_children):
                     _kill(process)
                 time.sleep(0.02)

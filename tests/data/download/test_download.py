@@ -198,7 +198,9 @@ def test_interrupted_download_leaves_no_half_video_and_resumes(
     with serve(video, {"y": Script(ranges=[SILENCE, OK])}) as server:
         command = [sys.executable, "-m", "data.download", labels, videos, "--url", server.url, *QUICKLY]
         process = subprocess.Popen([*command, "--timeout", "5"], stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
         while len(server.requests["y"]) < 2 or not list(videos.glob("*/x_*")):
+            assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(number)
         assert process.wait(timeout=30) == (-number if number == signal.SIGKILL else 130)
