@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from data.common.cli import OneLineParser, output_file, positive
 from network.flops import count_flops, count_parameters
 from network.registry import create_network, list_networks
+from train.parallel.devices import configure_backends
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -74,6 +75,7 @@ def _measure(work: Callable[[], object], device: torch.device, warmup: int, repe
 
 def benchmark(name: str, arguments: argparse.Namespace, device: torch.device) -> tuple[Latency, Latency]:
     """Return the latencies of a network with random weights, on random clips."""
+    configure_backends(device, arguments.precision)  # with the kernels of training
     memory_format = torch.channels_last_3d if arguments.channels_last else torch.contiguous_format
     network = create_network(name, arguments.num_classes)
     network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload] # no such stub
@@ -81,7 +83,7 @@ def benchmark(name: str, arguments: argparse.Namespace, device: torch.device) ->
     clips = torch.randn(shape, device=device).to(memory_format=memory_format)
     if arguments.compile:
         torch.compiler.reset()  # networks share code, which torch compiles only for so many variants
-        network.compile()
+        network.compile(fullgraph=True, dynamic=False)
     return measure_latency(
         network, clips, warmup=arguments.warmup, repeats=arguments.repeats, precision=arguments.precision
     )

@@ -14,6 +14,7 @@ from network.recursion import SqueezeRecursion
 
 Convolution = Callable[..., nn.Module]  # (in_channels, out_channels, factorized_channels, stride, groups)
 Recursion = Callable[[int], SqueezeRecursion]  # channels -> module
+Output = tuple[Tensor, Tensor | None]  # features, values of the gates as `SqueezeRecursion` returns them
 
 
 def conv_norm_relu(conv: nn.Module, channels: int) -> nn.Sequential:
@@ -76,14 +77,9 @@ class Block(nn.Module):
         """Add the convolutions; return the places before the addition with their number of channels."""
         raise NotImplementedError
 
-    def recur_at(self, place: str, x: Tensor, gate_values: list[Tensor]) -> Tensor:
-        """Apply the branch to `x` if it is at `place`, and append the values of its gates to `gate_values`."""
-        if self.sar is None or place != self.place:
-            return x
-        x, values = self.sar(x)
-        if values is not None:
-            gate_values.append(values)
-        return x
+    def recur_at(self, place: str, x: Tensor, gate_values: Tensor | None = None) -> Output:
+        """Apply the branch to `x` if it is at `place`, else return `x` and the `gate_values` of an earlier place."""
+        return (x, gate_values) if self.sar is None or place != self.place else self.sar(x)
 
 
 class BasicBlock(Block):
@@ -98,12 +94,12 @@ class BasicBlock(Block):
         self.conv2 = nn.Sequential(conv(mid_channels, channels), nn.BatchNorm3d(channels))
         return {"top": mid_channels, "mid": channels}
 
-    def forward(self, x: Tensor, gate_values: list[Tensor]) -> Tensor:
-        """`(B, in_channels, T, H, W)` -> `(B, channels, T/stride, H/stride, W/stride)`, rounded up."""
-        out = self.recur_at("top", self.conv1(x), gate_values)
-        out = self.recur_at("mid", self.conv2(out), gate_values)
-        skip = self.recur_at("skip", self.downsample(x), gate_values)
-        return self.recur_at("final", self.relu(out + skip), gate_values)
+    def forward(self, x: Tensor) -> Output:
+        """Return features `(B, channels, T/stride, H/stride, W/stride)`, rounded up, of `(B, in_channels, T, H, W)`."""
+        out, values = self.recur_at("top", self.conv1(x))
+        out, values = self.recur_at("mid", self.conv2(out), values)
+        skip, values = self.recur_at("skip", self.downsample(x), values)
+        return self.recur_at("final", self.relu(out + skip), values)
 
 
 class Bottleneck(Block):
@@ -122,12 +118,11 @@ class Bottleneck(Block):
         self.conv3 = nn.Sequential(nn.Conv3d(mid_channels, channels, 1, bias=False), nn.BatchNorm3d(channels))
         return {"start": in_channels, "top": mid_channels, "mid": mid_channels, "end": channels}
 
-    def forward(self, x: Tensor, gate_values: list[Tensor]) -> Tensor:
-        """`(B, in_channels, T, H, W)` -> `(B, channels, T/stride, H/stride, W/stride)`, rounded up."""
-        x = self.recur_at("start", x, gate_values)  # also the input of the skip connection
-        out = self.conv1(x)
-        out = self.conv2(self.recur_at("top", out, gate_values))
-        out = self.conv3(self.recur_at("mid", out, gate_values))
-        out = self.recur_at("end", out, gate_values)
-        skip = self.recur_at("skip", self.downsample(x), gate_values)
-        return self.recur_at("final", self.relu(out + skip), gate_values)
+    def forward(self, x: Tensor) -> Output:
+        """Return features `(B, channels, T/stride, H/stride, W/stride)`, rounded up, of `(B, in_channels, T, H, W)`."""
+        x, values = self.recur_at("start", x)  # also the input of the skip connection
+        out, values = self.recur_at("top", self.conv1(x), values)
+        out, values = self.recur_at("mid", self.conv2(out), values)
+        out, values = self.recur_at("end", self.conv3(out), values)
+        skip, values = self.recur_at("skip", self.downsample(x), values)
+        return self.recur_at("final", self.relu(out + skip), values)

@@ -5,11 +5,14 @@ groups)`, and map `(B, in_channels, T, H, W)` to `(B, out_channels, T', H', W')`
 rounded up. The order of modules in each `nn.Sequential` gives the names in published weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def check_clips(clips: Tensor) -> None:
@@ -132,6 +135,43 @@ class Stem2Plus1D(nn.Sequential):
 Size3d = tuple[int, int, int]
 
 
+def _positions(size: int, count: int, kernel: int, stride: int, pad: int) -> Iterator[tuple[slice, slice]]:
+    """Yield, for each position in a window of one side, its values in all windows, and which windows: no padding."""
+    for offset in range(-pad, kernel - pad):
+        first, last = max(0, -(offset // stride)), min(count - 1, (size - 1 - offset) // stride)
+        if first <= last:
+            yield slice(first * stride + offset, last * stride + offset + 1, stride), slice(first, last + 1)
+
+
+class _SoftPool(torch.autograd.Function):
+    """SoftPool by one position of all windows after the other, in the gradient again: windows are never unfolded."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel_size: Size3d, stride: Size3d, padding: Size3d) -> Tensor:
+        largest = F.max_pool3d(x, kernel_size, stride, padding)
+        largest = largest.to(torch.promote_types(x.dtype, torch.float32))  # up to 27 products are summed
+        total, weighted = torch.zeros_like(largest), torch.zeros_like(largest)
+        sides = map(_positions, x.shape[2:], largest.shape[2:], kernel_size, stride, padding)
+        ctx.positions = [tuple(zip(*slices, strict=True)) for slices in product([(..., ...)], *sides)]
+        for values, windows in ctx.positions:
+            weights = (x[values] - largest[windows]).exp_()
+            total[windows].add_(weights)
+            weighted[windows].add_(weights.mul_(x[values]))
+        mean = weighted.div_(total)
+        ctx.save_for_backward(x, largest, total, mean)
+        return mean.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, largest, total, mean = ctx.saved_tensors
+        grad, grad_x = grads[0] / total, torch.zeros_like(x, dtype=total.dtype)
+        for values, windows in ctx.positions:
+            weights = (x[values] - largest[windows]).exp_().mul_(grad[windows])
+            grad_x[values].add_(weights.mul_((x[values] - mean[windows]).add_(1)))
+        return grad_x.to(x.dtype), None, None, None
+
+
 class SoftPool3d(nn.Module):
     """Mean of each window, weighted by the exponential of its values: sum(x e^x) / sum(e^x).
 
@@ -143,16 +183,8 @@ class SoftPool3d(nn.Module):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, T, H, W)` -> `(B, C, T', H', W')`, with the same dtype."""
-        # e^x overflows fp16 at 12, and up to 27 products are summed
-        x_fp32 = x.to(torch.promote_types(x.dtype, torch.float32))
-        # -1e30: a weight of exactly 0 (0 would have weight 1), and finite gradients (-inf has none)
-        around = [side for padding in reversed(self.padding) for side in (padding, padding)]
-        windows = F.pad(x_fp32, around, value=-1e30)
-        for dim, kernel, stride in zip((2, 3, 4), self.kernel_size, self.stride, strict=True):
-            windows = windows.unfold(dim, kernel, stride)
-        windows = windows.flatten(start_dim=5)  # (B, C, T', H', W', values of the window)
-        return (windows.softmax(dim=-1) * windows).sum(dim=-1).to(x.dtype)
+        """`(B, C, T, H, W)` -> `(B, C, T', H', W')`, with the same dtype and memory format."""
+        return _SoftPool.apply(x, self.kernel_size, self.stride, self.padding)
 
 
 def make_pool(

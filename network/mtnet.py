@@ -5,6 +5,7 @@ channels of each layer 7/8 follow short motions at full temporal and spatial res
 both. To add a network, add a line at the end.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,31 +31,46 @@ def select_static_frames(x: Tensor) -> Tensor | None:
     """Return the half of the frames that changes least: `(B, C, T, H, W)` -> sorted indices `(B, T // 2)`.
 
     The similarity of neighbouring frames is the squared cosine similarity of their means over space; frames are
-    ranked by their mean similarity to both neighbours. The first and the last frame are never selected. Return None
-    for one or two frames, which are all kept.
+    ranked by the sum of the similarities to both neighbours. The first and the last frame are never selected. Return
+    None if that leaves no choice: all of one or two frames, the inner ones of three or four.
     """
     length = x.shape[2]
-    if length < 3:
+    if length < 5:
         return None
     with torch.no_grad():
         means = x.mean(dim=(3, 4), dtype=torch.promote_types(x.dtype, torch.float32))  # (B, C, T)
-        similarity = F.cosine_similarity(means[..., :-1], means[..., 1:], dim=1, eps=1e-4).square()
-        scores = (similarity[:, :-1] + similarity[:, 1:]) / 2  # (B, T - 2), of frames 1 to T - 2
-        return scores.topk(length // 2, dim=1).indices.sort(dim=1).values + 1
+        directions = F.normalize(means, dim=1, eps=1e-4)
+        similarity = (directions[..., :-1] * directions[..., 1:]).sum(dim=1).square()
+        scores = similarity[:, :-1] + similarity[:, 1:]  # (B, T - 2), of frames 1 to T - 2
+        return scores.topk(length // 2, dim=1, sorted=False).indices.sort(dim=1).values + 1
 
 
 def gather_frames(x: Tensor, frames: Tensor | None) -> Tensor:
     """Return the frames `(B, T')` of x: `(B, C, T, H, W)` -> `(B, C, T', H, W)` in the same memory format."""
-    if frames is None:
-        return x
+    if frames is None:  # dense, as convolutions would copy them
+        return x if x.shape[2] < 3 else x[:, :, 1:-1].clone()
     # x.shape[0], as torch.export makes len(x) a constant
     clips = torch.arange(x.shape[0], device=x.device)[:, None]
     return x.transpose(1, 2)[clips, frames].transpose(1, 2)
 
 
+def map_images(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a function of images, `(N, C, H, W)`, to `(B, C, T, H, W)`, without copies in either memory format."""
+    if x.is_contiguous():
+        return function(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
+    images = x.transpose(1, 2).flatten(0, 1)  # a view of channels-last memory
+    return function(images).unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+
+
 def interpolate_to(x: Tensor, size: torch.Size) -> Tensor:
-    """Return x, `(B, C, T, H, W)`, interpolated to `size` (T, H, W), or x itself if it has that size."""
-    return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="trilinear")
+    """Return x, `(B, C, T, H, W)`, interpolated trilinearly to `size` (T, H, W), or x itself if it has that size."""
+    # in time, then in space: each thread of CUDA's trilinear kernel loops over all clips and channels
+    length, area = x.shape[2], x.shape[3:]
+    if length == 2 * size[0]:
+        x = F.avg_pool2d(x.flatten(3), (2, 1)).unflatten(3, area)
+    elif length != size[0]:
+        x = F.interpolate(x.flatten(3), (size[0], area.numel()), mode="bilinear").unflatten(3, area)
+    return x if area == size[1:] else map_images(partial(F.interpolate, size=size[1:], mode="bilinear"), x)
 
 
 class SpatialPool2x(nn.Module):
@@ -69,8 +85,8 @@ class SpatialPool2x(nn.Module):
         height, width = (min(2, side) for side in x.shape[3:])
         if self.pool == "soft":
             return SoftPool3d((1, height, width), (1, height, width))(x)
-        images = x.transpose(1, 2).flatten(0, 1)  # avg_pool2d keeps channels-last memory, avg_pool3d does not
-        return F.avg_pool2d(images, (height, width)).unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+        # avg_pool2d keeps channels-last memory, avg_pool3d does not
+        return map_images(partial(F.avg_pool2d, kernel_size=(height, width)), x)
 
 
 class MTConv(nn.Module):

@@ -9,13 +9,97 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class RecurrentCell(nn.RNNBase):
+    """Two recurrent layers, from the frames of clips `(T, B, C)` to as many outputs, with PyTorch's names of weights.
+
+    PyTorch's own kernels need few launches on a GPU. For torch.compile, which rejects them (`nn.LSTM`, `nn.GRU`), the
+    layers are also written out in plain operations.
+    """
+
+    library: Callable[..., tuple[Tensor, ...]]  # PyTorch's own function
+    step: Callable[..., tuple[Tensor, Tensor]]  # returns the next output and memory, of which a GRU has none
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(type(self).__name__, channels, channels, num_layers=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # not is_compiling(), which is also true in torch.export: it can keep the kernel
+        return self.unrolled(x) if torch.compiler.is_dynamo_compiling() else self.fused(x)
+
+    def unrolled(self, x: Tensor) -> Tensor:
+        for weight_ih, weight_hh, bias_ih, bias_hh in self.all_weights:
+            inputs = F.linear(x, weight_ih, bias_ih)  # of all frames at once
+            # with a product of zeros for the first frame: all weights get a gradient from clips of one frame too
+            output = memory = x.new_zeros(x.shape[1:])
+            outputs = []
+            for frame in inputs.unbind():
+                output, memory = self.step(frame, F.linear(output, weight_hh, bias_hh), output, memory)
+                outputs.append(output)
+            x = torch.stack(outputs)
+        return x
+
+    def fused(self, x: Tensor) -> Tensor:
+        # A replica of DataParallel has no parameters, but separate copies of them; cuDNN needs them in one piece.
+        if not list(self.parameters()):
+            self.flatten_parameters()
+        zeros = x.new_zeros(2, x.shape[1], self.hidden_size)
+        state = (zeros, zeros) if self.mode == "LSTM" else zeros
+        weights = [weight for layer in self.all_weights for weight in layer]
+        _disable_rnn_tf32()
+        try:
+            outputs = self.library(x, state, weights, True, 2, 0.0, self.training, False, False)[0]
+        finally:
+            _restore_rnn_tf32()
+        if outputs.grad_fn is not None:  # the backward pass needs the setting of the forward pass
+            outputs.grad_fn.register_prehook(_disable_rnn_tf32)
+            outputs.grad_fn.register_hook(_restore_rnn_tf32)
+        return outputs
+
+
+def _disable_rnn_tf32(*_: object) -> None:
+    """Let cuDNN compute recurrent layers in full fp32: the decisions of gates depend on small differences."""
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]  # no such stub
+
+
+def _restore_rnn_tf32(*_: object) -> None:
+    # as of convolutions: where both differ, reading torch.backends.cudnn.allow_tf32 is an error
+    torch.backends.cudnn.rnn.fp32_precision = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+
+
+class LSTM(RecurrentCell):
+    """Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 1997, as `nn.LSTM`."""
+
+    library = staticmethod(torch.lstm)
+
+    @staticmethod
+    def step(inputs: Tensor, recurrent: Tensor, output: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        in_gate, forget_gate, new, out_gate = (inputs + recurrent).chunk(4, dim=1)
+        memory = torch.addcmul(forget_gate.sigmoid() * memory, in_gate.sigmoid(), new.tanh())
+        return out_gate.sigmoid() * memory.tanh(), memory
+
+
+class GRU(RecurrentCell):
+    """Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014, as `nn.GRU`."""
+
+    library = staticmethod(torch.gru)
+
+    @staticmethod
+    def step(inputs: Tensor, recurrent: Tensor, output: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        reset_in, update_in, new_in = inputs.chunk(3, dim=1)
+        reset, update, new = recurrent.chunk(3, dim=1)
+        new = torch.addcmul(new_in, (reset_in + reset).sigmoid(), new).tanh()
+        return torch.lerp(new, output, (update_in + update).sigmoid()), memory
+
 
 # cell -> (attribute, which is in the names of published weights; class; biases of the last layer that give outputs near
 # one, in PyTorch's order of the cell's gates: input, forget, cell, output of an LSTM; reset, update, new of a GRU)
-CELLS: dict[str, tuple[str, Callable[..., nn.RNNBase], tuple[float, ...]]] = {
-    "lstm": ("lstm", nn.LSTM, (3.0, 1.0, 2.0, 3.0)),
-    "gru": ("op", nn.GRU, (0.0, -2.0, 2.0)),
+CELLS: dict[str, tuple[str, type[RecurrentCell], tuple[float, ...]]] = {
+    "lstm": ("lstm", LSTM, (3.0, 1.0, 2.0, 3.0)),
+    "gru": ("op", GRU, (0.0, -2.0, 2.0)),
 }
 
 
@@ -98,12 +182,12 @@ class SqueezeRecursion(nn.Module):
             raise ValueError(f"recursion_init is {init!r}, and must be 'identity' or 'default'")
         self.gates = gates
         self.cell_name, cell_class, biases = CELLS[cell]
-        self.add_module(self.cell_name, cell_class(channels, channels, num_layers=2))
+        self.add_module(self.cell_name, cell_class(channels))
         if init == "identity":
             self._init_identity(biases)
 
     @property
-    def cell(self) -> nn.RNNBase:
+    def cell(self) -> RecurrentCell:
         """The two recurrent layers."""
         return getattr(self, self.cell_name)
 
@@ -116,15 +200,13 @@ class SqueezeRecursion(nn.Module):
 
     def _recur(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`(B, C, T, H, W)` -> pooled input and recurrent output, both `(B, C, T)`, in the dtype of the weights."""
-        # A replica of DataParallel has no parameters, but separate copies of them; cuDNN needs them in one piece.
-        if not list(self.cell.parameters()):
-            self.cell.flatten_parameters()
-        device = x.device.type
-        autocast = torch.amp.is_autocast_available(device)  # not on the meta device
-        # no half precision: the decisions of gates depend on small differences
-        with torch.autocast(device, enabled=False) if autocast else nullcontext():
-            pooled = x.mean(dim=(3, 4), dtype=self.cell.all_weights[0][0].dtype)
-            outputs, _ = self.cell(pooled.permute(2, 0, 1))  # (T, B, C)
+        # no half precision: the decisions of gates depend on small differences (the meta device has no autocast)
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+            dtype = self.cell.all_weights[0][0].dtype
+            # not mean(), whose gradient is written out for all pixels before it is added to that of the product
+            total = x.sum(dim=(3, 4), dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+            pooled = (total / (x.shape[3] * x.shape[4])).to(dtype)
+            outputs = self.cell(pooled.permute(2, 0, 1))  # (T, B, C)
         return pooled, outputs.permute(1, 2, 0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

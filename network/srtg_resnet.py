@@ -101,13 +101,14 @@ class VideoResNet(nn.Module):
         x = self.pool(self.stem(clips))  # (B, 64, T/2, H/4, W/4)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
-                x = block(x, gate_values)
+                x, values = block(x)
+                if values is not None and return_gates:
+                    gate_values.append(values.detach().float().unsqueeze(1))
         logits = self.fc(x.mean(dim=(2, 3, 4)))  # from (B, 512, T/16, H/32, W/32)
         if not return_gates:
             return logits
         none = logits.new_empty((len(clips), 0), dtype=torch.float32)
-        columns = [values.detach().float().unsqueeze(1) for values in gate_values]
-        return logits, torch.cat([none, *columns], dim=1)
+        return logits, torch.cat([none, *gate_values], dim=1)
 
 
 def define(

@@ -72,9 +72,7 @@ def make_metadata(model: InferenceModel, input_description: str) -> dict[str, st
 def _export_program(model: InferenceModel) -> torch.export.ExportedProgram:
     """Trace the network for any batch size, at the clip length and size that it was trained with."""
     module, clips = ExportModule(model).eval(), example_clips(model, batch=3)
-    with torch.no_grad(), warnings.catch_warnings():
-        # recurrent layers set this attribute in forward, to the same value
-        warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights")
+    with torch.no_grad():
         module(clips)  # caches the constants of normalization, which must not be created while tracing
         batch = torch.export.Dim("batch", min=1, max=2**16)
         return torch.export.export(module, (clips,), dynamic_shapes={"clips": {0: batch}})

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from network import create_network
 from network.flops import count_flops, count_parameters
@@ -31,6 +32,13 @@ def test_parameters() -> None:
     assert count_parameters("srtg_tiny", 8) == sum(value.numel() for value in network.parameters())
 
 
+@pytest.fixture(autouse=True)
+def _flags_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restore what a benchmark sets for the process."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+
+
 def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rows.json"
     options = ["--channels-last", "--precision", "bf16", "--json", str(path)]
@@ -43,6 +51,16 @@ def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     for row in content["rows"]:
         assert 0 < row["forward_ms"]["median"] < row["forward_backward_ms"]["median"]
         assert row["forward_ms"]["iqr"] >= 0
+    assert not torch.backends.mkldnn.enabled  # as in training: its bf16 gradients are wrong on some CPUs
+
+
+def test_kernels_and_graphs_are_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The right kernels for a shape are several times as fast as the default ones."""
+    settings = []
+    monkeypatch.setattr("network.benchmark.configure_backends", lambda *found: settings.append(found))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda _, **options: settings.append(options))
+    assert main(["--network", "tiny", *SMALL, "--compile"]) == 0
+    assert settings == [(torch.device("cpu"), "fp32"), {"fullgraph": True, "dynamic": False}]
 
 
 def test_no_latency_needs_no_memory(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,14 @@
 """Convolutions and SoftPool."""
 
 import math
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from network.layers import (
     Conv2Plus1D,
@@ -46,16 +50,47 @@ def soft_pool_in_loops(x: Tensor, kernel: int, stride: int, padding: int) -> Ten
     for position in torch.cartesian_prod(*(torch.arange(size) for size in sizes)).tolist():
         starts = [stride * i - padding for i in position]
         window = x[tuple(slice(max(start, 0), start + kernel) for start in starts)].flatten()
-        out[tuple(position)] = (window.exp() * window).sum() / window.exp().sum()
+        out[tuple(position)] = window.softmax(dim=0) @ window
     return out
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (2, 2, 0), (3, 1, 1)])
-def test_soft_pool_matches_its_definition(kernel: int, stride: int, padding: int) -> None:
-    x = torch.randn(2, 2, 5, 4, 7, dtype=torch.float64)
+@pytest.mark.parametrize("scale", [1, 3000])  # 3000: one maximum for all windows would lose the lower ones
+def test_soft_pool_matches_its_definition(kernel: int, stride: int, padding: int, scale: int) -> None:
+    x = (scale * torch.randn(2, 2, 5, 4, 7, dtype=torch.float64)).requires_grad_()
+    expected = torch.stack([soft_pool_in_loops(clip, kernel, stride, padding) for clip in x.flatten(0, 1)])
     pooled = SoftPool3d((kernel,) * 3, (stride,) * 3, (padding,) * 3)(x)
-    for b, c in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        torch.testing.assert_close(pooled[b, c], soft_pool_in_loops(x[b, c], kernel, stride, padding))
+    torch.testing.assert_close(pooled.flatten(0, 1), expected, rtol=0, atol=1e-12 * scale)
+    weights = torch.randn_like(expected)
+    (gradient,) = torch.autograd.grad((expected * weights).sum(), x)
+    (pooled.flatten(0, 1) * weights).sum().backward()
+    torch.testing.assert_close(x.grad, gradient, rtol=0, atol=1e-12 * scale)
+
+
+class MemoryPeak(TorchFunctionMode):
+    """Sees the largest number of bytes that tensors of torch's functions hold at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors, self.peak = WeakValueDictionary(), 0
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor):
+            self.tensors[id(out)] = out
+            storages = [tensor.untyped_storage() for tensor in self.tensors.values()]
+            self.peak = max(self.peak, sum({s.data_ptr(): s.nbytes() for s in storages}.values()))
+        return out
+
+
+def test_soft_pool_does_not_unfold_windows() -> None:
+    """Windows of 27 values, one for 8 pixels, unfolded with their weights and products: 10 times the input."""
+    x = torch.randn(2, 4, 8, 12, 12, requires_grad=True)
+    with MemoryPeak() as memory:
+        make_pool("soft")(x).sum().backward()
+    assert x.nbytes < memory.peak < 3.5 * x.nbytes
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (8, 8, 8), (7, 8, 9), (2, 1, 5)])

@@ -104,22 +104,20 @@ def static_frames_in_loops(clip: Tensor) -> list[int]:
 @pytest.mark.parametrize("length", range(3, 12))
 def test_selected_frames(length: int) -> None:
     x = torch.randn(4, 5, length, 3, 2, requires_grad=True)
-    frames = select_static_frames(x)
-    assert frames.tolist() == [static_frames_in_loops(clip) for clip in x]
-    selected = gather_frames(x, frames)
+    frames = [static_frames_in_loops(clip) for clip in x]
+    selected = gather_frames(x, select_static_frames(x))
     for clip, source, indices in zip(selected, x, frames, strict=True):
         assert torch.equal(clip, source[:, indices])
     selected.sum().backward()
-    assert [
-        clip.any(dim=0).nonzero().flatten().tolist() for clip in x.grad.sum(dim=(3, 4))
-    ] == frames.tolist()
+    assert [clip.any(dim=0).nonzero().flatten().tolist() for clip in x.grad.sum(dim=(3, 4))] == frames
 
 
-@pytest.mark.parametrize("length", [1, 2])
-def test_one_or_two_frames_are_kept(length: int) -> None:
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_up_to_four_frames_leave_no_choice(length: int) -> None:
+    """One or two are kept; the inner ones of three or four are, without looking at them."""
     x = torch.randn(2, 5, length, 3, 2)
     assert select_static_frames(x) is None
-    assert gather_frames(x, None) is x
+    assert (gather_frames(x, None) is x) == (length < 3)
 
 
 def test_spatial_pool() -> None:
@@ -140,7 +138,36 @@ def test_features_of_the_right_size_are_not_interpolated() -> None:
     """The original compared two sizes with three, and always interpolated."""
     x = torch.randn(1, 2, 3, 4, 5)
     assert interpolate_to(x, x.shape[2:]) is x
-    assert interpolate_to(x, torch.Size((2, 2, 2))).shape[2:] == (2, 2, 2)
+
+
+MEMORY_FORMATS = (torch.contiguous_format, torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("size", [(2, 4, 5), (5, 7, 3), (6, 3, 3), (1, 1, 2)])
+@pytest.mark.parametrize("target", [(1, 4, 5), (3, 7, 3), (4, 4, 4), (7, 2, 1), (1, 1, 2)])
+def test_interpolation_is_trilinear(size: tuple[int, int, int], target: tuple[int, int, int]) -> None:
+    """Values and gradients, in the memory format and dtype of the features, also under autocast."""
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    expected = nn.functional.interpolate(x, size=target, mode="trilinear")
+    weights = torch.randn_like(expected)
+    (gradient,) = torch.autograd.grad((expected * weights).sum(), x)
+    for memory_format in MEMORY_FORMATS:
+        features = x.detach().contiguous(memory_format=memory_format).requires_grad_()
+        out = interpolate_to(features, torch.Size(target))
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+        assert out.is_contiguous(memory_format=memory_format)
+        (out * weights).sum().backward()
+        torch.testing.assert_close(features.grad, gradient, rtol=0, atol=1e-12)
+        for dtype in (torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", dtype=dtype):
+                assert interpolate_to(features.to(dtype), torch.Size(target)).dtype == dtype
+
+
+@pytest.mark.parametrize("pool", ["max", "soft"])
+@pytest.mark.parametrize("memory_format", MEMORY_FORMATS)
+def test_the_spatial_pool_keeps_the_memory_format(pool: str, memory_format: torch.memory_format) -> None:
+    x = torch.randn(2, 3, 4, 5, 6).contiguous(memory_format=memory_format)
+    assert SpatialPool2x(pool)(x).is_contiguous(memory_format=memory_format)
 
 
 def test_the_long_branch_and_the_lateral_connection_share_a_norm() -> None:
@@ -180,14 +207,6 @@ def test_recursion_init_of_all_cells(init: str) -> None:
     cells = modules(shallow(recursion_init=init), SqueezeRecursion)
     assert len(cells) == 8
     assert all((cell.cell.bias_hh_l1 == 0).all() == (init == "identity") for cell in cells)
-
-
-def test_only_recurrent_cells_break_the_compiled_graph() -> None:
-    network, clips = shallow().eval(), torch.randn(2, 3, 4, 16, 16)
-    torch.compiler.reset()
-    with torch._dynamo.config.patch(allow_rnn=True):
-        compiled = torch.compile(network, backend="eager", fullgraph=True)
-        torch.testing.assert_close(compiled(clips), network(clips))
 
 
 def test_it_learns_the_order_of_frames() -> None:

@@ -95,7 +95,7 @@ def in_loops(module: SqueezeRecursion, x: Tensor) -> tuple[Tensor, list[float]]:
     clips, gate_values = [], []
     for clip in x:
         pooled = clip.mean(dim=(2, 3))
-        recurrent = module.cell(pooled.T.unsqueeze(1))[0].squeeze(1).T
+        recurrent = module.cell(pooled.T.unsqueeze(1)).squeeze(1).T
         if module.gates == "soft":
             p = soft_in_loops(pooled, recurrent)
         else:
@@ -170,16 +170,61 @@ def test_a_module_in_half_precision_is_finite() -> None:
     assert gate_values.isfinite().all()
 
 
+@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize(("cell", "original"), [("lstm", nn.LSTM), ("gru", nn.GRU)])
+def test_both_forms_of_cells_are_those_of_torch(cell: str, original: type[nn.RNNBase], frames: int) -> None:
+    expected = original(6, 6, num_layers=2).double()
+    module = SqueezeRecursion(6, cell=cell).cell.double()
+    module.load_state_dict(expected.state_dict())
+    x = torch.randn(frames, 3, 6, dtype=torch.float64, requires_grad=True)
+    outputs = [expected(x)[0], module.unrolled(x), module.fused(x)]
+    gradients = [
+        torch.autograd.grad(values.square().sum(), [x, *layer.parameters()])
+        for values, layer in zip(outputs, (expected, module, module), strict=True)
+    ]
+    for form in (1, 2):
+        torch.testing.assert_close(outputs[form], outputs[0])
+        torch.testing.assert_close(gradients[form], gradients[0])
+
+
 def test_only_replicas_flatten_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas have scattered copies of the weights; elsewhere flattening would only copy them on every step."""
-    module, calls = SqueezeRecursion(2), []
-    monkeypatch.setattr(module.lstm, "flatten_parameters", lambda: calls.append("flattened"))
-    x = torch.randn(2, 2, 2, 2, 2)
-    expected, _ = module(x)
+    cell, calls = SqueezeRecursion(2).cell, []
+    monkeypatch.setattr(cell, "flatten_parameters", lambda: calls.append("flattened"))
+    x = torch.randn(2, 2, 2)
+    expected = cell.fused(x)
     assert calls == []
-    monkeypatch.setattr(module.lstm, "parameters", lambda: iter(()))  # as DataParallel's replicas
-    assert torch.equal(module(x)[0], expected)
+    monkeypatch.setattr(cell, "parameters", lambda: iter(()))  # as DataParallel's replicas
+    assert torch.equal(cell.fused(x), expected)
     assert calls == ["flattened"]
+
+
+@pytest.mark.parametrize("allow_tf32", [True, False])
+def test_cudnn_computes_cells_without_tf32_forward_and_backward(
+    monkeypatch: pytest.MonkeyPatch, allow_tf32: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allow_tf32)
+    cell, seen = SqueezeRecursion(2).cell, []
+
+    class Library(torch.autograd.Function):
+        """Stands in for cuDNN's kernel."""
+
+        @staticmethod
+        def forward(_: object, x: Tensor) -> Tensor:
+            seen.append(torch.backends.cudnn.rnn.fp32_precision)
+            return x.clone()
+
+        @staticmethod
+        def backward(_: object, gradient: Tensor) -> Tensor:
+            seen.append(torch.backends.cudnn.rnn.fp32_precision)
+            return gradient
+
+    monkeypatch.setattr(cell, "library", lambda x, *_: (Library.apply(x),))
+    outputs = cell.fused(torch.randn(2, 2, 2, requires_grad=True))
+    assert torch.backends.cudnn.allow_tf32 == allow_tf32  # can be read: convolutions have the same setting
+    outputs.sum().backward()
+    assert torch.backends.cudnn.allow_tf32 == allow_tf32
+    assert seen == ["ieee", "ieee"]
 
 
 def test_unknown_cells_are_an_error() -> None:

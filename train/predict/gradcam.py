@@ -10,6 +10,7 @@ is its mean gradient.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,13 +37,11 @@ def grad_cam(model: InferenceModel, clips: Tensor, class_index: int, stage: str)
     network = model.network
     captured: list[Tensor] = []
 
-    def capture(
-        _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Replace the output by leaf tensors, so that gradients are computed only from there on."""
-        branches = (output,) if isinstance(output, Tensor) else output
-        captured.extend(branch.detach().requires_grad_() for branch in branches)
-        return captured[0] if isinstance(output, Tensor) else tuple(captured)
+    def capture(_module: nn.Module, _inputs: object, output: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Replace features, but no values of gates, by leaf tensors: gradients are computed only from there on."""
+        features = [value.detach().requires_grad_() for value in output if getattr(value, "ndim", 0) == 5]
+        captured.extend(features)
+        return (*features, *output[len(features) :])
 
     block = getattr(network, stage)[-1]
     with block.register_forward_hook(capture), _rnn_gradients(network), torch.enable_grad():
