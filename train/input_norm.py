@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ class ClipNormalizer:
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
     channel_order: str = "bgr"
+    channels_last: bool = False  # memory format; not saved in checkpoints
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ClipNormalizer":
@@ -28,20 +29,22 @@ class ClipNormalizer:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON and checkpoints."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        return {"mean": list(self.mean), "std": list(self.std), "channel_order": self.channel_order}
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """Convert uint8 `(B, T, H, W, 3)`, BGR, to float32 `(B, 3, T, H, W)`, channels last in memory."""
+        """Convert uint8 `(B, T, H, W, 3)`, BGR, to float32 `(B, 3, T, H, W)`."""
         if self.channel_order == "rgb":
             clips = clips.flip(-1)
-        scale = tuple(1 / (255 * std) for std in self.std)
+        scale = _on_device(tuple(1 / (255 * std) for std in self.std), clips.device)
         bias = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
-        # a single pass over the pixels; subtracting and dividing need three
-        clips = torch.addcmul(_on_device(bias, clips.device), clips.float(), _on_device(scale, clips.device))
-        return clips.permute(0, 4, 1, 2, 3)
+        clips = clips.permute(0, 4, 1, 2, 3)
+        memory_format = torch.channels_last_3d if self.channels_last else torch.contiguous_format
+        inputs = torch.empty_like(clips, dtype=torch.float32, memory_format=memory_format)
+        # one kernel on a GPU, which converts, normalizes and permutes in a single pass over the pixels
+        return torch.addcmul(_on_device(bias, clips.device), clips, scale, out=inputs)
 
 
 @functools.cache
 def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Copy constants once, as each copy waits for the device."""
-    return torch.tensor(values, device=device)
+    """Copy constants `(3, 1, 1, 1)` once, as each copy waits for the device."""
+    return torch.tensor(values, device=device).view(-1, 1, 1, 1)

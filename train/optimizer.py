@@ -1,5 +1,6 @@
 """Optimizers and their parameter groups, which have an LR multiplier each."""
 
+import itertools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -37,25 +38,28 @@ def param_roles(network: nn.Module, loaded: Collection[str], fine_tune: bool) ->
 def make_optimizer(
     network: nn.Module, roles: Mapping[str, str], pretrained_lr_scale: float, name: str = "sgd"
 ) -> torch.optim.Optimizer:
-    """Create an optimizer with a parameter group per role, which also has `role`, `names` and `lr_scale`.
+    """Create an optimizer with parameter groups per role, which also have `role`, `names` and `lr_scale`.
 
-    "sgd": Nesterov momentum 0.9, weight decay 1e-4. "adamw": weight decay 0.05 (Loshchilov & Hutter, ICLR 2019). On a
-    GPU both are fused: one kernel updates all weights, and fp16 does not wait for the GPU.
+    "sgd": Nesterov momentum 0.9, weight decay 1e-4. "adamw": weight decay 0.05 (Loshchilov & Hutter, ICLR 2019), but 0
+    for parameters of one dimension: biases and normalization layers. Both are fused: a single pass over the weights
+    updates them, and fp16 does not wait for the GPU.
     """
     lr_scales = {NEW: 1.0, RECURRENT: RECURRENT_LR_SCALE, PRETRAINED: pretrained_lr_scale}
     parameters = dict(network.named_parameters())
     groups: list[dict[str, Any]] = []
-    for role, lr_scale in lr_scales.items():
-        names = [parameter for parameter in parameters if roles[parameter] == role]
+    for role, decays in itertools.product(lr_scales, (True, False)):
+        names = [
+            parameter
+            for parameter, value in parameters.items()
+            if roles[parameter] == role and (name == "sgd" or value.dim() > 1) is decays
+        ]
         if names:
+            group = {"role": role, "names": names, "lr_scale": lr_scales[role]}
             params = [parameters[parameter] for parameter in names]
-            groups.append({"params": params, "role": role, "names": names, "lr_scale": lr_scale})
-    fused = next(iter(parameters.values())).is_cuda
+            groups.append({"params": params, "weight_decay": decays * WEIGHT_DECAY[name], **group})
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, weight_decay=WEIGHT_DECAY[name], fused=fused)
-    optimizer = torch.optim.SGD(
-        groups, lr=0.0, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY[name], fused=fused
-    )
+        return torch.optim.AdamW(groups, lr=0.0, fused=True)
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, nesterov=True, fused=True)
     for parameter in parameters.values():
         # fused SGD allocates it uninitialized in its first step, and leaves it so if fp16 skips that step
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -73,12 +77,17 @@ def is_fine_tuning(optimizer_state: Mapping[str, Any]) -> bool:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Load the state tensors of a checkpoint; LRs and multipliers stay those of this run's options.
+    """Load the state tensors of a checkpoint; groups, LRs and multipliers stay those of this run's options.
 
-    The tensors get the memory format of their parameters, which fused kernels need.
+    The tensors get the memory format of their parameters, which fused kernels need. They are found by name, as earlier
+    checkpoints of AdamW have one group per role.
     """
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    before, after = (
+        [name for group in some for name in group["names"]] for some in (saved["param_groups"], groups)
+    )
+    by_index = {after.index(before[index]): state for index, state in saved["state"].items()}
+    optimizer.load_state_dict({"state": by_index, "param_groups": groups})
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if name != "step":

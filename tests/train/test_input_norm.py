@@ -1,5 +1,6 @@
 """Input normalization of uint8 clips."""
 
+import pytest
 import torch
 
 from train.input_norm import ClipNormalizer
@@ -18,8 +19,17 @@ def test_defaults_are_those_of_the_published_weights() -> None:
     inputs = ClipNormalizer()(clips)
     expected = (clips.double() - torch.tensor([124.0, 117.0, 104.0], dtype=torch.double)) * 0.0167
     assert inputs.shape == (2, 3, 3, 5, 6)
-    assert inputs.is_contiguous(memory_format=torch.channels_last_3d)
     assert torch.allclose(inputs.permute(0, 2, 3, 4, 1).double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("channel_order", ["bgr", "rgb"])
+def test_memory_format_is_the_one_asked_for(channel_order: str) -> None:
+    clips = torch.randint(0, 256, (2, 3, 5, 6, 3), dtype=torch.uint8)
+    first, last = (ClipNormalizer(channel_order=channel_order, channels_last=last) for last in (False, True))
+    assert first(clips).is_contiguous()
+    assert last(clips).is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(first(clips), last(clips))
+    assert first.to_dict() == last.to_dict()
 
 
 def test_dict_round_trip() -> None:

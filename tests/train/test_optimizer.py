@@ -1,5 +1,7 @@
 """Parameter groups and their LRs, and optimizer state."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -59,6 +61,46 @@ def test_hyperparameters(network: nn.Module) -> None:
     adamw = new_optimizer(network, "adamw")
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.param_groups[0]["weight_decay"] == 0.05
+
+
+def test_adamw_decays_neither_biases_nor_normalization(network: nn.Module) -> None:
+    roles = param_roles(network, network.state_dict(), fine_tune=True)
+    optimizer = make_optimizer(network, roles, 0.6, "adamw")
+    decays = {name: group["weight_decay"] for group in optimizer.param_groups for name in group["names"]}
+    assert decays.keys() == roles.keys()
+    for name, parameter in network.named_parameters():
+        assert decays[name] == (0.05 if parameter.dim() > 1 else 0.0), name
+    assert saved_param_roles(optimizer.state_dict()) == roles
+
+
+def test_state_is_found_by_name() -> None:
+    """Checkpoints of AdamW that decayed all parameters have a single group, and so other positions."""
+
+    def trained(optimizer: torch.optim.Optimizer, network: nn.Module, steps: int) -> None:
+        set_lr(optimizer, 0.01)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            network(torch.ones(3, 4)).square().sum().backward()
+            optimizer.step()
+
+    network = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    names = [name for name, _ in network.named_parameters()]
+    group = {"params": network.parameters(), "role": NEW, "names": names, "lr_scale": 1.0}
+    optimizer = torch.optim.AdamW([group], lr=0.0, weight_decay=0.0)
+    trained(optimizer, network, 3)
+    resumed = copy.deepcopy(network)
+    other = new_optimizer(resumed, "adamw")
+    assert len(other.param_groups) == 2
+    restore_optimizer(other, optimizer.state_dict())
+    for (name, before), after in zip(network.named_parameters(), resumed.parameters(), strict=True):
+        for key, value in optimizer.state[before].items():
+            assert torch.equal(value, other.state[after][key]), (name, key)
+    again = copy.deepcopy(resumed)
+    last = new_optimizer(again, "adamw")
+    restore_optimizer(last, copy.deepcopy(other.state_dict()))
+    trained(other, resumed, 2)
+    trained(last, again, 2)
+    assert all(map(torch.equal, resumed.parameters(), again.parameters()))
 
 
 def test_momentum_is_zero_before_the_first_step(network: nn.Module) -> None:
