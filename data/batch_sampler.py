@@ -125,3 +125,16 @@ class ValBatchSampler(Sampler[list[ClipSpec]]):
             yield [
                 ClipSpec(index, length, size, seed=0) for index in videos[self.shard.slice_of(len(videos))]
             ]
+
+
+def batchnorm_batches(
+    num_videos: int, num_clips: int, shape: BatchShape, seed: int, shard: RankShard = FULL_BATCH
+) -> list[list[ClipSpec]]:
+    """Return this rank's shard of batches of random training clips, from which precise BatchNorm statistics are taken.
+
+    `num_clips` clips, each of another video, the same for the same seed.
+    """
+    order = epoch_order(num_videos, seed, epoch=0)[:num_clips]
+    specs = [ClipSpec(int(i), shape.length, shape.size, clip_seed(seed, 0, int(i))) for i in order]
+    batches = (specs[first : first + shape.batch] for first in range(0, len(specs), shape.batch))
+    return [batch[shard.slice_of(len(batch))] for batch in batches]

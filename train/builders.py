@@ -1,13 +1,23 @@
 """Factories for the parts of a run, from its options; train/run.py puts them together."""
 
+import logging
+import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from data.batch_sampler import BatchShape, RankShard, TrainBatchSampler, ValBatchSampler
+from data.batch_sampler import (
+    BatchShape,
+    RankShard,
+    TrainBatchSampler,
+    ValBatchSampler,
+    batchnorm_batches,
+)
 from data.clip_loader import ClipLoader, choose_prefetch_factor, shared_memory_bytes
 from data.video_iterator import TrainDataset, ValDataset
 from data.video_list import DatasetSplits
@@ -21,15 +31,20 @@ from train.multigrid import MultigridSchedule, cycle_shapes, with_equal_flops
 from train.options import Options, network_kwargs
 from train.parallel.activation_checkpointing import apply_activation_checkpointing
 from train.parallel.batch_norm import convert_sub_batchnorm, convert_sync_batchnorm
-from train.parallel.data_parallel import DataParallel
+from train.parallel.data_parallel import DataParallel, torchrun_command
 from train.parallel.devices import check_compiler, configure_backends
 from train.parallel.distributed import BufferSyncedModel, DDPModel, DistContext
+from train.profiler import StepProfiler
 from train.state import TrainState, init_state
+from train.step_cost import StepCostMonitor
+
+logger = logging.getLogger(__name__)
 
 
 class Loaders(NamedTuple):
     """Dataloaders; `batch_sampler` determines the training batches of an epoch.
 
+    `batchnorm`: the clips of precise BatchNorm statistics, or None.
     `shared_memory`: the most bytes that the loaders of all ranks on this machine use.
     """
 
@@ -38,6 +53,7 @@ class Loaders(NamedTuple):
     batch_sampler: TrainBatchSampler
     train: ClipLoader
     val: ClipLoader
+    batchnorm: ClipLoader | None
     shared_memory: int
 
 
@@ -47,6 +63,7 @@ def make_loaders(
     base: BatchShape,
     shapes: Iterable[BatchShape],
     dist: DistContext,
+    batchnorm_clips: int,
 ) -> Loaders:
     """Return the dataloaders; `shapes`: all batch shapes of the run, `base`: the one of validation."""
     assert options.short_side is not None
@@ -72,12 +89,18 @@ def make_loaders(
     largest.append(base._replace(batch=val_shard.largest(base.batch)))
     workers = options.workers
     prefetch = choose_prefetch_factor(largest, workers, local_world_size=dist.local_world_size)
+    make_loader = partial(ClipLoader, workers=workers, prefetch_factor=prefetch)
+    batchnorm = None
+    if batchnorm_clips:
+        batches = batchnorm_batches(len(train), batchnorm_clips, base, options.random_seed, shard)
+        batchnorm = make_loader(replace(train, augment="none", flip=False), batches)
     return Loaders(
         train_dataset=train,
         val_dataset=val,
         batch_sampler=batch_sampler,
-        train=ClipLoader(train, batch_sampler, workers=workers, prefetch_factor=prefetch),
-        val=ClipLoader(val, val_sampler, workers=workers, prefetch_factor=prefetch),
+        train=make_loader(train, batch_sampler),
+        val=make_loader(val, val_sampler),
+        batchnorm=batchnorm,
         shared_memory=shared_memory_bytes(largest, workers, prefetch) * dist.local_world_size,
     )
 
@@ -135,9 +158,12 @@ def make_state(
 def make_trainer(options: Options, state: TrainState, device: torch.device, dist: DistContext) -> Trainer:
     """Return the trainer, its networks compiled or wrapped for several GPUs as `options` choose."""
     assert options.precision is not None
-    configure_backends(device, options.precision)
+    configure_backends(device, options.precision, options.deterministic)
     if options.compile:
         check_compiler(device)
+    if options.gpus and options.gpus > 1:
+        command = torchrun_command(options.gpus, sys.argv)
+        logger.warning("DataParallel is slower than one process per GPU: %s", command)
     network = _wrap(state.network, options)
     if dist.world_size > 1:
         network = DDPModel(
@@ -172,15 +198,16 @@ def _wrap(network: nn.Module, options: Options) -> nn.Module:
         # blocks share their code, and each meets every shape of the cycles: more variants than torch expects
         torch._dynamo.config.recompile_limit = 1024
         torch._dynamo.config.accumulated_recompile_limit = 4096
-        network.compile()
+        network.compile(fullgraph=True, dynamic=False)  # one graph a shape; dynamic ones are slower
     return DataParallel(network, options.gpus) if options.gpus and options.gpus > 1 else network
 
 
 def make_callbacks(
-    options: Options, folder: Path, state: TrainState, device: torch.device, dist: DistContext
+    options: Options, folder: Path, state: TrainState, dist: DistContext, cost: StepCostMonitor
 ) -> list[Callback]:
     """Return the callbacks. Only the main process writes files, but all ranks sum up what is logged."""
-    progress = ProgressLogger(options.log_interval, options.end_epoch, state.gate_names, device, dist)
+    device = state.sums.device
+    progress = ProgressLogger(options.log_interval, options.end_epoch, state.gate_names, device, dist, cost)
     if not dist.is_main_process:
         return [progress]
     callbacks = [
@@ -188,6 +215,10 @@ def make_callbacks(
         progress,
         CSVLogger(folder, state.epochs_done + 1, state.gate_names),
     ]
-    if options.tensorboard:
-        callbacks.append(TensorBoardLogger(folder))
+    tensorboard = TensorBoardLogger(folder) if options.tensorboard else None
+    if options.profile:
+        path = folder / f"profile_s{state.epochs_done + 1:04d}.pt.trace.json.gz"
+        callbacks.append(StepProfiler(options.profile, path, device, tensorboard))
+    if tensorboard:  # last, as it closes the writer
+        callbacks.append(tensorboard)
     return callbacks

@@ -18,6 +18,7 @@ from train.engine import StepReport
 from train.metrics import Metrics, compute_metrics, zero_metric_sums
 from train.parallel.distributed import DistContext
 from train.parallel.step_timer import StepTimes
+from train.step_cost import StepCostMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,9 @@ class EpochReport(NamedTuple):
     """The result of an epoch.
 
     `lr`: of its last step. `data_time`: seconds of training spent waiting for data. `batches`: number of steps of each
-    shape. `throughput` (clips/s, see `SpeedMonitor`) and `gates` (by stage, see `GateMonitor`) cover the steps since
-    this process started; empty if there were none. `val_corrupt`: samples that validation skipped.
+    shape. `throughput` (clips/s, see `SpeedMonitor`), `step_cost` (see `StepCostMonitor`) and `gates` (by stage, see
+    `GateMonitor`) cover the steps since this process started; empty if there were none. `val_corrupt`: samples that
+    validation skipped.
     """
 
     epoch: int
@@ -42,6 +44,7 @@ class EpochReport(NamedTuple):
     data_time: float = 0.0
     batches: Mapping[BatchShape, int] = MappingProxyType({})
     throughput: Mapping[str, float] = MappingProxyType({})
+    step_cost: Mapping[str, float] = MappingProxyType({})
     gates: Mapping[str, float] = MappingProxyType({})
     val_corrupt: Sequence[BadSample] = ()
 
@@ -137,10 +140,12 @@ class ProgressLogger(Callback):
         gate_names: Sequence[str],
         device: torch.device,
         dist: DistContext,
+        cost: StepCostMonitor,
     ) -> None:
         self.interval = interval
         self.end_epoch = end_epoch
         self.dist = dist
+        self.cost = cost
         self.sums = zero_metric_sums(device)
         self.speed = SpeedMonitor(colored=terminal_supports_colors(sys.stderr))
         self.gates = GateMonitor(gate_names, device, dist)
@@ -153,13 +158,18 @@ class ProgressLogger(Callback):
         self.bar.update()
         self.sums += report.sums
         self.speed.on_step(report)
+        self.cost.on_step(report)
         self.gates.on_step(report)
         done = report.step + 1
         if done % self.interval == 0 or done == report.num_steps:
-            metrics = compute_metrics(self.dist.all_reduce(self.sums))
+            metrics = compute_metrics(self.dist.all_reduce(self.sums))  # waits for a GPU
             self.sums = torch.zeros_like(self.sums)
+            cost = _format_cost(self.cost.summary())
+            self.cost = StepCostMonitor(self.cost.clip_flops, self.cost.peak_flops)
+            if self.sums.is_cuda:
+                torch.cuda.reset_peak_memory_stats(self.sums.device)
             line = f"epoch {report.epoch}/{self.end_epoch} step {done}/{report.num_steps}  {_format(metrics)}"
-            line += f"  {self.speed.describe()}  batch {report.shape}  lr {report.lr:.3g}"
+            line += f"  {self.speed.describe()}  {cost}  batch {report.shape}  lr {report.lr:.3g}"
             if means := self.gates.means():
                 line += "  gates " + " ".join(f"{stage} {mean:.2f}" for stage, mean in means.items())
             logger.info("%s", line)
@@ -179,6 +189,12 @@ class ProgressLogger(Callback):
 
 def _format(metrics: Metrics) -> str:
     return f"loss {metrics.loss:.4f}  top-1 {metrics.top1:.3f}  top-5 {metrics.top5:.3f}"
+
+
+def _format_cost(cost: Mapping[str, float]) -> str:
+    text = f"{cost['ms']:.1f} ms/step  data {cost['data_fraction']:.1%}  {cost['peak_gb']:.1f} GB"
+    mfu = f" (MFU {cost['mfu']:.1%})" if "mfu" in cost else ""
+    return f"{text}  {cost['tflops']:.2f} TFLOP/s{mfu}"
 
 
 class CSVLogger(Callback):
@@ -225,6 +241,7 @@ class TensorBoardLogger(Callback):
         for split, metrics in (("train", report.train), ("val", report.val)):
             scalars |= {f"{name}/{split}": value for name, value in metrics._asdict().items()}
         scalars |= {f"throughput/{name}": rate for name, rate in report.throughput.items()}
+        scalars |= {f"step/{name}": value for name, value in report.step_cost.items()}
         scalars |= {f"gates/{stage}": mean for stage, mean in report.gates.items()}
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, value, report.epoch)

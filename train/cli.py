@@ -92,6 +92,8 @@ def _conflicts(options: Options, defaults: Options) -> Iterator[str]:  # noqa: P
         yield "compile: does not work with --activation-checkpointing"
     if options.freeze_batchnorm and has_sub_bn:
         yield "sub-bn-size: has no effect with --freeze-batchnorm"
+    if options.freeze_batchnorm and options.precise_bn:
+        yield "precise-bn: has no effect with --freeze-batchnorm"
     if options.freeze_batchnorm and options.sync_batchnorm:
         yield "sync-batchnorm: has no effect with --freeze-batchnorm"
     if options.sync_batchnorm and (has_sub_bn or options.accumulate > 1 or options.activation_checkpointing):

@@ -62,6 +62,13 @@ def summarize_schedule(
     return [summaries[key] for key in sorted(summaries)]
 
 
+def relative_flops(
+    phases: Iterable[PhaseSummary], num_clips: int, base: BatchShape, clip_flops: ClipFlops
+) -> float:
+    """Return the FLOPs of phases with `num_clips` clips, relative to training these at the base shape."""
+    return sum(phase.flops for phase in phases) / (num_clips * clip_flops(base.length, base.size))
+
+
 def format_summary(summaries: Sequence[PhaseSummary], phases: Phases) -> list[str]:
     """Return the lines of a table: epochs, steps, learning rate, fraction of the run's FLOPs, batch shapes."""
     total = sum(summary.flops for summary in summaries)

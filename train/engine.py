@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +18,17 @@ from train.metrics import batch_metric_sums, zero_metric_sums
 from train.mixup import MixupCutmix, mixed_metric_sums
 from train.multigrid import Step
 from train.optimizer import set_lr
-from train.parallel.batch_norm import freeze_batchnorm
+from train.parallel.batch_norm import freeze_batchnorm, precise_running_stats
 from train.parallel.data_parallel import num_replicas
-from train.parallel.devices import oom_as
-from train.parallel.distributed import DDPModel
+from train.parallel.devices import oom_as, peak_memory
+from train.parallel.distributed import DDPModel, DistContext
 from train.parallel.prefetcher import DevicePrefetcher
 from train.parallel.step_timer import StepTimer, StepTimes
 
 logger = logging.getLogger(__name__)
 
 AUTOCAST_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TOO_FEW_VALUES = "Expected more than 1 value per channel when training"  # of BatchNorm
 MIN_LOSS_SCALE = 2.0**-14  # GradScaler starts at 2^16 and halves with each skipped step: 30 in a row
 
 
@@ -52,8 +53,9 @@ class StepReport(NamedTuple):
     """The result of a step. `shape`: of the batch over all ranks. `corrupt`: its samples that could not be read.
 
     Sums over this rank's clips, on the device: `sums` `(4,)` (see train.metrics) and `gate_sums` `(gates,)`.
-    `data_time`: seconds spent waiting for the batch. `times`: of the steps that the device has completed since the last
-    report; on a GPU, which is not waited for, usually the previous one.
+    `data_time`: seconds spent waiting for the batch; `seconds`: those and the time until the report. `times`: of the
+    steps that the device has completed since the last report; on a GPU, which is not waited for, usually the previous
+    one. `peak_memory`: see `train.parallel.devices.peak_memory`.
     """
 
     epoch: int
@@ -64,7 +66,9 @@ class StepReport(NamedTuple):
     sums: Tensor
     gate_sums: Tensor
     data_time: float
+    seconds: float
     times: StepTimes
+    peak_memory: int
     corrupt: Sequence[BadSample]
 
 
@@ -107,7 +111,7 @@ class Trainer:
         if self.freeze_batchnorm:
             freeze_batchnorm(self.network)
         requested_at = time.perf_counter()
-        for step, batch in enumerate(batches, start=first_step):
+        for step, batch in enumerate(self._prefetch(batches), start=first_step):
             data_time = time.perf_counter() - requested_at
             phase, shape = steps[step]
             where = f"epoch {epoch}, step {step + 1}"
@@ -120,20 +124,22 @@ class Trainer:
             try:
                 with oom_as(StepOutOfMemoryError, oom):
                     sums, gate_sums = self._update(batch, shape.batch, epoch, step)
-            except ValueError as error:  # of BatchNorm with one value per channel
+            except ValueError as error:
+                if not str(error).startswith(TOO_FEW_VALUES):
+                    raise
                 raise TrainingError(f"{where}: {error}; raise --batch-size or --clip-size") from error
             self.unchecked.append((where, sums))
             if self.device.type == "cpu":
                 self.check_finite()
-            times, skipped = self.timer.read(), batch.bad
-            yield StepReport(epoch, step, len(steps), shape, lr, sums, gate_sums, data_time, times, skipped)
+            cost = data_time, time.perf_counter() - requested_at, self.timer.read(), peak_memory(self.device)
+            yield StepReport(epoch, step, len(steps), shape, lr, sums, gate_sums, *cost, batch.bad)
             requested_at = time.perf_counter()
 
     def _update(self, batch: Batch, num_clips: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Train on this rank's shard, maybe empty, of a batch of `num_clips` clips. Returns metric and gate sums."""
         self.timer.start(num_clips)
         network = self.network
-        mixed = self.mixup.mix(*self._to_device(batch), epoch, step)
+        mixed = self.mixup.mix(self.normalization(batch.clips), batch.labels, epoch, step)
         self.optimizer.zero_grad(set_to_none=True)
         sums, gates = zero_metric_sums(self.device), []
         num_micro_batches = num_replicas(len(mixed.labels), self.accumulate)
@@ -158,12 +164,13 @@ class Trainer:
         self.timer.backward_done()
         return sums, torch.cat(gates).sum(dim=0)
 
-    def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the network's input `(B, 3, T, H, W)` and the labels `(B,)`."""
-        clips, labels = self.prefetcher(batch.clips, batch.labels)
-        return self.normalization(clips), labels
+    def _prefetch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the batches, on the device."""
+        oom = "reading or copying a batch: out of memory; a lower --batch-size may help"
+        with oom_as(StepOutOfMemoryError, oom):
+            yield from self.prefetcher(batches)
 
-    def _forward(self, network: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, network: Callable[..., Any], clips: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits `(B, classes)` in fp32 and gate values `(B, gates)`."""
         dtype = AUTOCAST_DTYPES[self.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
@@ -174,21 +181,31 @@ class Trainer:
         return logits.float(), gates
 
     @torch.no_grad()
+    def update_batchnorm(self, network: nn.Module, batches: Iterable[Batch], dist: DistContext) -> None:
+        """Set the running statistics of a network, one that is not wrapped, to those of this rank's `batches`."""
+        network.train()
+        with precise_running_stats(network, dist):
+            for batch in self._prefetch(batches):
+                if len(batch.labels):
+                    clips = self.normalization(batch.clips)
+                    self._forward(network.forward, clips)  # not compiled: its graphs are for other modes
+
+    @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch], skip_bad_samples: bool) -> tuple[Tensor, list[BadSample]]:
         """Return metric sums `(4,)` over all clips, and the corrupt samples, which raise unless skipped."""
         self.eval_network.eval()
         sums = zero_metric_sums(self.device)
         corrupt: list[BadSample] = []
-        for batch in batches:
+        for batch in self._prefetch(batches):
             corrupt += batch.bad
             if batch.bad and not skip_bad_samples:
                 raise corrupt_validation_error(batch.bad[0])
             if len(batch.labels):
-                clips, labels = self._to_device(batch)
                 oom = "validation: out of memory; a lower --batch-size may help"
                 with oom_as(StepOutOfMemoryError, oom):
-                    logits, _ = self._forward(self.eval_network, clips)
-                sums += batch_metric_sums(logits, labels, nn.functional.cross_entropy(logits, labels))
+                    logits, _ = self._forward(self.eval_network, self.normalization(batch.clips))
+                loss = nn.functional.cross_entropy(logits, batch.labels)
+                sums += batch_metric_sums(logits, batch.labels, loss)
         return sums, corrupt
 
     def check_finite(self) -> None:

@@ -5,7 +5,7 @@ label = model.classes[model.logits(clips)[0].argmax()]
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from network.pretrained import read_tensors_file
 from train.engine import AUTOCAST_DTYPES
 from train.input_norm import ClipNormalizer
 from train.options import Options, network_kwargs
+from train.parallel.devices import default_precision
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,13 @@ class InferenceModel:
 
 
 def load_inference_model(path: Path, device: torch.device, precision: str | None = None) -> InferenceModel:
-    """Return the model of a checkpoint. `precision`: fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU).
+    """Return the model of a checkpoint. `precision`: fp32, fp16 or bf16 (default: `default_precision`).
 
     Raise FileNotFoundError, or ValueError if the file is not a checkpoint of a training run.
     """
-    precision = precision or ("fp16" if device.type == "cuda" else "fp32")
+    on_gpu = device.type == "cuda"
+    precision = precision or default_precision(int(on_gpu))
+    channels_last = on_gpu and precision != "fp32"
     checkpoint = read_tensors_file(path)
     try:
         options = Options.from_dict(checkpoint["options"])
@@ -76,6 +79,7 @@ def load_inference_model(path: Path, device: torch.device, precision: str | None
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: incompatible checkpoint: {error}") from error
     network.eval().requires_grad_(False).to(device)
-    if device.type == "cuda" and precision != "fp32":
+    normalization = replace(normalization, channels_last=channels_last)
+    if channels_last:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return InferenceModel(path, network, device, precision, classes, options, normalization, epoch, dataset)

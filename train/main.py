@@ -14,6 +14,7 @@ from train.cli import parse_options
 from train.engine import TrainingError
 from train.options import Options
 from train.parallel.distributed import DistContext, RemoteRankError, init_distributed
+from train.plan import make_plan
 from train.run import Run
 from train.run_folder import LOG_FORMAT, LogFile
 
@@ -51,7 +52,7 @@ def _train(spec: DatasetSpec, options: Options, dist: DistContext) -> int:
     logging.getLogger().addHandler(log_file)
     try:
         with dist.translate_dist_errors():
-            run = Run(spec, options, dist)
+            run = Run(make_plan(spec, options, dist), dist)
             if not options.dry_run:
                 return run.train(log_file)
         if dist.is_main_process:

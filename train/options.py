@@ -15,9 +15,12 @@ from network.pretrained_formats import CHECKPOINT_FORMATS
 from train.lr_schedule import SCHEDULES
 from train.multigrid import BATCH_SCALINGS, LONG_CYCLE_PERIODS
 from train.optimizer import OPTIMIZERS
+from train.parallel.devices import default_precision
 
 SRTG_POSITIONS = ("start", "top", "mid", "end", "skip", "final")
 PRECISIONS = ("fp32", "fp16", "bf16")
+DEFAULT_PRECISION = "bf16 on a GPU, fp16 if it has no bf16, fp32 on the CPU"
+PRECISE_BN_CLIPS = 1024  # with cycles, whose running averages mix the statistics of all shapes
 GROUPS = {  # of --help, by their first option
     "dataset": "data",
     "clip_length": "clips",
@@ -103,6 +106,12 @@ class Options:
         0.6, fraction, "learning rate multiplier of pretrained layers; recurrent cells have 0.5"
     )
     freeze_batchnorm: bool = _option(False, boolean, "use and keep the pretrained running statistics")
+    precise_bn: int | None = _option(
+        None,
+        not_negative,
+        "training clips for precise BatchNorm statistics before validation, at most a tenth of an epoch's time; 0: "
+        "running averages (default: 1024 with cycles, else 0)",
+    )
     sub_bn_size: int | None = _option(
         None, two_or_more, "clips that share BatchNorm statistics (default: the batch)"
     )
@@ -139,15 +148,18 @@ class Options:
         None, not_negative, "GPUs of one process (default: one for 8 clips of the batch); 0 is the CPU"
     )
     precision: str | None = _option(
-        None, choice(*PRECISIONS), "fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on the CPU)"
+        None,
+        choice(*PRECISIONS),
+        f"fp32, fp16 or bf16 (default: {DEFAULT_PRECISION})",
     )
     channels_last: bool | None = _option(
-        None, boolean, "channels-last memory format (default: on a GPU in half precision)"
+        None, boolean, "channels-last weights and activations (default: on a GPU in half precision)"
     )
     activation_checkpointing: bool = _option(
         False, boolean, "recompute blocks in the backward pass: less memory, a third more time"
     )
     compile: bool = _option(False, boolean, "torch.compile: slow first steps, faster after")
+    deterministic: bool = _option(False, boolean, "deterministic kernels; warn where there is none")
 
     resume_epoch: int | str | None = _option(None, _resume_epoch, "epoch to resume from, or auto")
     task_name: str = _option("", str, "suffix of the output folder's name")
@@ -157,6 +169,7 @@ class Options:
     save_minutes: float = _option(10.0, non_negative, "minutes between checkpoints in an epoch; 0: none")
     log_interval: int = _option(20, positive, "steps between log lines")
     tensorboard: bool = _option(False, boolean, "write TensorBoard events to the output folder")
+    profile: int = _option(0, not_negative, "training steps to trace with torch.profiler; 0: none")
     dry_run: bool = _option(False, boolean, "print the options and steps as JSON and exit")
     debug_mode: bool = _option(False, boolean, "log at DEBUG level and show tracebacks")
 
@@ -182,13 +195,16 @@ class Options:
 
 def resolve(spec: DatasetSpec, options: Options, gpus: int) -> Options:
     """Return the options with every default that depends on the dataset or the machine filled in."""
-    precision = options.precision or ("fp16" if gpus else "fp32")
+    precision = options.precision or default_precision(gpus)
     channels_last = options.channels_last
+    cycles = options.long_cycles or options.short_cycles
+    precise_bn = PRECISE_BN_CLIPS if cycles and not options.freeze_batchnorm else 0
     return dataclasses.replace(
         options,
         network=options.network.lower(),
         gpus=gpus,
         num_classes=options.num_classes or spec.num_classes.get(options.variant),
+        precise_bn=precise_bn if options.precise_bn is None else options.precise_bn,
         precision=precision,
         channels_last=gpus > 0 and precision != "fp32" if channels_last is None else channels_last,
         flip=spec.flip if options.flip is None else options.flip,

@@ -7,22 +7,11 @@ from torch import nn
 
 from data.batch_sampler import BatchShape, ClipSpec
 from data.video_iterator import TrainDataset, ValDataset
-from data.video_list import DatasetSplits
 from train.engine import corrupt_validation_error
 from train.optimizer import OPTIMIZER_SLOTS
 from train.options import Options
-from train.parallel.distributed import DistContext
 
 NUM_TRIES = 3  # training videos; a single corrupt one is replaced while training
-
-
-def check_same_videos(dataset: DatasetSplits, dist: DistContext) -> None:
-    """Raise ValueError if this rank, on another machine, has other videos than rank 0."""
-    own, rank_0 = dataset.summary(), dist.broadcast_object(dataset.summary())
-    if own != rank_0:
-        raise ValueError(
-            f"{dataset.train.root}: the dataset differs from that of rank 0: {own}, there {rank_0}"
-        )
 
 
 def check_first_clips(

@@ -1,102 +1,93 @@
-"""A run: builds data, network and trainer from its options, and trains its epochs."""
+"""A run: creates or restores network, trainer and loaders by its plan, and trains its epochs."""
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from data.batch_sampler import BatchShape
 from data.clip_loader import LoaderError
 from data.common.atomic_io import remove_leftovers
-from data.datasets import DatasetSpec
-from data.video_iterator import Batch
-from data.video_list import load_dataset
-from train.builders import make_callbacks, make_loaders, make_schedule, make_state, make_trainer
+from data.video_iterator import BadSample, Batch
+from train.builders import make_callbacks, make_loaders, make_state, make_trainer
 from train.callbacks import Callback, EpochReport, GateMonitor, SpeedMonitor
-from train.checkpointing.checkpoint import archive_newer, error_context
+from train.checkpointing.checkpoint import Content, archive_newer, error_context
 from train.checkpointing.manager import CheckpointManager
 from train.csv_log import truncate_results
-from train.dry_run import PhaseSummary, check_sizes, format_summary, make_clip_flops, summarize_schedule
+from train.dry_run import format_summary
 from train.engine import CorruptSamplesError, StepReport, TrainingError
 from train.metrics import compute_metrics
-from train.multigrid import Step
 from train.optimizer import is_fine_tuning
-from train.options import Options, resolve
-from train.parallel.devices import choose_device, oom_as
+from train.parallel.devices import oom_as
 from train.parallel.distributed import DistContext
-from train.preflight import check_disk, check_first_clips, check_same_videos
+from train.plan import Plan
+from train.preflight import check_disk, check_first_clips
 from train.run_folder import LogFile, exclusive_lock, find_resume_point, run_folder, write_run_json
 from train.signals import SignalHandler, StoppedError
+from train.step_cost import StepCostMonitor, peak_flops
 
 logger = logging.getLogger(__name__)
 
+SYNC_STEPS = 4  # steps between exchanges of several ranks about checkpoints, signals and corrupt clips
+
 
 class Run:
-    """A run from its options to its last epoch. The constructor raises for invalid input and writes nothing."""
+    """A planned run, from network to last epoch. The constructor writes nothing, and raises for invalid input."""
 
-    def __init__(self, spec: DatasetSpec, options: Options, dist: DistContext) -> None:
-        torch.manual_seed(options.random_seed)
+    def __init__(self, plan: Plan, dist: DistContext) -> None:
+        torch.manual_seed(plan.options.random_seed)
+        self.plan = plan
         self.dist = dist
-        self.device, gpus = choose_device(options.gpus, dist, options.batch_size)
-        options = resolve(spec, options, gpus)
-        if options.tensorboard and find_spec("tensorboard") is None:
-            raise ValueError("--tensorboard: needs the package tensorboard: pip install tensorboard")
-        if options.compile and gpus > 1:
-            raise ValueError(f"--compile: works on one GPU, not {gpus}; use --gpus 1")
-        assert options.dataset is not None
-        self.base = BatchShape(options.batch_size, options.clip_length, options.clip_size)
-        self.dataset = load_dataset(
-            options.dataset,
-            spec,
-            variant=options.variant,
-            labels=options.labels,
-            num_classes=options.num_classes,
-            max_missing=options.max_missing,
+        self.folder = run_folder(plan.spec, plan.options)
+        path, checkpoint = self._find_checkpoint()
+        with self._creation_errors(path):
+            self.state = make_state(plan.options, plan.num_classes, plan.device, dist, checkpoint)
+        self.options = replace(
+            plan.options,
+            channel_order=self.state.normalization.channel_order,
+            # a resumed run fine-tunes as it began
+            fine_tune=is_fine_tuning(checkpoint["optimizer"]) if checkpoint else plan.options.fine_tune,
         )
-        check_same_videos(self.dataset, dist)
-        num_classes = len(self.dataset.classes)
-        self.clip_flops = make_clip_flops(options, num_classes)
-        self.schedule = make_schedule(options, len(self.dataset.train), self.clip_flops)
-        shapes = self.schedule.shapes(options.end_epoch)
-        check_sizes(shapes)
-        self.folder = run_folder(spec, options)
-        # read by the main process only, as other machines may not have the file
-        path, checkpoint = dist.broadcast_object(
-            find_resume_point(self.folder, options, spec, self.dataset)
-            if dist.is_main_process
-            else (None, None)
-        )
-        oom = f"{self.device}: out of memory while creating the network; is another process using the GPU?"
-        with error_context(path) if path else nullcontext(), oom_as(OSError, oom):
-            self.state = make_state(options, num_classes, self.device, dist, checkpoint)
-        # a resumed run fine-tunes as it began
-        fine_tune = is_fine_tuning(checkpoint["optimizer"]) if checkpoint else options.fine_tune
-        channel_order = self.state.normalization.channel_order
-        self.options = options = replace(options, channel_order=channel_order, fine_tune=fine_tune)
-        with oom_as(OSError, oom):
-            self.trainer = make_trainer(options, self.state, self.device, dist)
+        with self._creation_errors():
+            self.trainer = make_trainer(self.options, self.state, plan.device, dist)
         self.checkpoints = CheckpointManager(
             folder=self.folder,
-            options=options,
+            options=self.options,
             dist=dist,
             trainer=self.trainer,
             state=self.state,
             metadata={
-                "options": options.to_dict(),
-                "classes": list(self.dataset.classes),
-                "dataset": {"name": spec.name, **self.dataset.summary()},
+                "options": self.options.to_dict(),
+                "classes": list(plan.dataset.classes),
+                "dataset": {"name": plan.spec.name, **plan.dataset.summary()},
             },
             last_checkpoint=path,
         )
-        self.loaders = make_loaders(options, self.dataset, self.base, shapes, dist)
+        shapes = plan.schedule.shapes(self.options.end_epoch)
+        self.loaders = make_loaders(self.options, plan.dataset, plan.base, shapes, dist, plan.batchnorm_clips)
         self.callbacks: list[Callback] = []
+
+    def _find_checkpoint(self) -> tuple[Path | None, Content | None]:
+        """Return the path and content of the checkpoint to resume from; only the main process needs to see the file."""
+        found: tuple[Path, Content] | tuple[None, None] = None, None
+        if self.dist.is_main_process:
+            found = find_resume_point(self.folder, self.plan.options, self.plan.spec, self.plan.dataset)
+        return self.dist.broadcast_object(found[0]), self.dist.broadcast_checkpoint(found[1])
+
+    @contextmanager
+    def _creation_errors(self, path: Path | None = None) -> Iterator[None]:
+        """Name the checkpoint, if any, or the device in errors of the body."""
+        oom = (
+            f"{self.plan.device}: out of memory while creating the network; is another process using the GPU?"
+        )
+        with error_context(path) if path else nullcontext(), oom_as(OSError, oom):
+            yield
 
     @property
     def is_complete(self) -> bool:
@@ -105,33 +96,26 @@ class Run:
     def describe(self) -> dict[str, Any]:
         """Return what `--dry-run` prints: the remaining steps of the next epoch, and the whole run's relative FLOPs."""
         epoch = self.state.epochs_done + 1
-        steps = () if self.is_complete else self.schedule.epoch(epoch)
+        steps = () if self.is_complete else self.plan.schedule.epoch(epoch)
         return {
             "options": self.options.to_dict(),
-            "dataset": self.dataset.summary(),
+            "dataset": self.plan.dataset.summary(),
             "steps": [
-                {"epoch": epoch, "step": n + 1, **steps[n].shape._asdict(), "lr": self._lr(epoch, n, steps)}
+                {"epoch": epoch, "step": n + 1, **steps[n].shape._asdict(), "lr": self.plan.lr(epoch, n)}
                 for n in range(self.state.step, len(steps))
             ],
-            "relative_flops": self._summarize_schedule()[1],
+            "relative_flops": self.plan.relative_flops,
             "shared_memory_bytes": self.loaders.shared_memory,
         }
-
-    def _lr(self, epoch: int, n: int, steps: Sequence[Step]) -> float:
-        return self.trainer.lr_schedule.at(epoch, n, len(steps), steps[n].phase)
-
-    def _summarize_schedule(self) -> tuple[list[PhaseSummary], float]:
-        """Return the phases of the run, and its FLOPs relative to a run without cycles."""
-        summaries = summarize_schedule(self.schedule, self.trainer.lr_schedule, self.clip_flops)
-        clips = len(self.dataset.train) * self.options.end_epoch
-        base_flops = clips * self.clip_flops(self.base.length, self.base.size)
-        return summaries, sum(summary.flops for summary in summaries) / base_flops
 
     def train(self, log_file: LogFile) -> int:
         """Train the remaining epochs. Returns the exit code: 0, or 128 + n after signal n."""
         if not self.is_complete:
             check_first_clips(
-                self.loaders.train_dataset, self.loaders.val_dataset, self.base, self.options.skip_bad_samples
+                self.loaders.train_dataset,
+                self.loaders.val_dataset,
+                self.plan.base,
+                self.options.skip_bad_samples,
             )
         if not self.dist.is_main_process:
             return self._train()
@@ -156,7 +140,8 @@ class Run:
             return 0
         if self.dist.is_main_process:
             self._log_summary()
-        self.callbacks = make_callbacks(self.options, self.folder, self.state, self.device, self.dist)
+        cost = self._make_cost_monitor()
+        self.callbacks = make_callbacks(self.options, self.folder, self.state, self.dist, cost)
         with SignalHandler() as signals:
             try:
                 for epoch in range(epochs_done + 1, self.options.end_epoch + 1):
@@ -170,31 +155,39 @@ class Run:
                     self.checkpoints.save("last")
                 raise TrainingError(f"{error}; {self.checkpoints.resume_hint()}") from error
             finally:
-                self.loaders.train.close()
-                self.loaders.val.close()
+                for loader in (self.loaders.train, self.loaders.batchnorm, self.loaders.val):
+                    if loader is not None:
+                        loader.close()
                 for callback in self.callbacks:
                     callback.close()
         return 0
 
+    def _make_cost_monitor(self) -> StepCostMonitor:
+        assert self.options.precision is not None
+        num_gpus = self.dist.world_size * (self.options.gpus or 1)
+        peak = peak_flops(self.plan.device, self.options.precision, num_gpus)
+        return StepCostMonitor(self.plan.clip_flops, peak)
+
     def _log_summary(self) -> None:
-        options, dataset = self.options, self.dataset
+        options, dataset = self.options, self.plan.dataset
         logger.info(
             "%s: %d classes, %d training and %d validation videos",
             *(options.dataset, len(dataset.classes), len(dataset.train), len(dataset.val)),
         )
         params = sum(parameter.numel() for parameter in self.state.network.parameters()) / 1e6
-        logger.info("%s: %.2f M params, on %s in %s", options.network, params, self.device, options.precision)
-        steps = sum(len(self.schedule.epoch(epoch)) for epoch in range(1, options.end_epoch + 1))
+        logger.info(
+            "%s: %.2f M params, on %s in %s", options.network, params, self.plan.device, options.precision
+        )
+        steps = sum(len(self.plan.schedule.epoch(epoch)) for epoch in range(1, options.end_epoch + 1))
         megabytes = self.loaders.shared_memory / 1e6
         logger.info(
             "%d steps in %d epochs, up to %.0f MB of shared memory", steps, options.end_epoch, megabytes
         )
         if options.long_cycles or options.short_cycles:
-            summaries, relative_flops = self._summarize_schedule()
-            logger.info("FLOPs relative to a run without cycles: %.3f", relative_flops)
-            for line in format_summary(summaries, self.schedule.phases):
+            logger.info("FLOPs relative to a run without cycles: %.3f", self.plan.relative_flops)
+            for line in format_summary(self.plan.phases, self.plan.schedule.phases):
                 logger.info("%s", line)
-        shard, batch = self.loaders.batch_sampler.shard, self.base.batch
+        shard, batch = self.loaders.batch_sampler.shard, self.plan.base.batch
         if shard.world_size > 1:
             logger.info("%d ranks, up to %d of %d clips each", shard.world_size, shard.largest(batch), batch)
             if idle := shard.world_size - shard.num_participants(batch):
@@ -206,32 +199,42 @@ class Run:
         started = time.monotonic()
         state, trainer, dist = self.state, self.trainer, self.dist
         speed = SpeedMonitor()
-        gates = GateMonitor(state.gate_names, self.device, dist)
-        steps = self.schedule.epoch(epoch)
+        cost = self._make_cost_monitor()
+        gates = GateMonitor(state.gate_names, self.plan.device, dist)
+        steps = self.plan.schedule.epoch(epoch)
         self.loaders.batch_sampler.set_epoch(epoch, [step.shape for step in steps], first_step=state.step)
+        corrupt: list[BadSample] = []
         for report in trainer.train_epoch(epoch, steps, self.loaders.train, first_step=state.step):
             speed.on_step(report)
+            cost.on_step(report)
             gates.on_step(report)
+            corrupt += report.corrupt
+            done = report.step + 1
+            if dist.world_size > 1 and done % SYNC_STEPS and done < len(steps):
+                self._after_step(report._replace(corrupt=[]))
+                continue
             should_save, num_corrupt, *received = dist.sum_counts(
-                self.checkpoints.should_save(), len(report.corrupt), *signals.received()
+                self.checkpoints.should_save(), len(corrupt), *signals.received()
             )
             # all ranks have to agree on when there are too many
-            corrupt = dist.all_gather(report.corrupt) if num_corrupt else []
-            self._after_step(report._replace(corrupt=corrupt))
+            self._after_step(report._replace(corrupt=dist.all_gather(corrupt) if num_corrupt else []))
+            corrupt = []
             if should_save:
                 self.checkpoints.save("last")
             signals.raise_if_requested(received)
         trainer.check_finite()
+        step_cost = cost.summary()
+        self._update_batchnorm(signals)
         val_started = time.monotonic()
         val_sums, val_corrupt = trainer.evaluate(
             self._until_stopped(self.loaders.val, signals), self.options.skip_bad_samples
         )
         val_corrupt = dist.all_gather(val_corrupt)
         if val_corrupt:
-            logger.warning("validation skipped %d of %d videos", len(val_corrupt), len(self.dataset.val))
+            logger.warning("validation skipped %d of %d videos", len(val_corrupt), len(self.plan.dataset.val))
         epoch_report = EpochReport(
             epoch=epoch,
-            lr=self._lr(epoch, len(steps) - 1, steps),
+            lr=self.plan.lr(epoch, len(steps) - 1),
             train=compute_metrics(dist.all_reduce(state.sums)),
             val=compute_metrics(dist.all_reduce(val_sums)),
             train_seconds=val_started - started,
@@ -239,6 +242,7 @@ class Run:
             data_time=speed.data_time,
             batches=Counter(step.shape for step in steps),
             throughput=speed.rates(),
+            step_cost=step_cost,
             gates=gates.means(),
             val_corrupt=val_corrupt,
         )
@@ -246,6 +250,18 @@ class Run:
         for callback in self.callbacks:  # rows before checkpoints: resuming drops rows without a checkpoint
             callback.on_epoch(epoch_report)
         self.checkpoints.save_epoch(epoch, epoch_report.val.top1)
+
+    def _update_batchnorm(self, signals: SignalHandler) -> None:
+        """Take precise statistics for the network that is validated, the EMA if there is one."""
+        if self.loaders.batchnorm is None:
+            return
+        started = time.monotonic()
+        batches = self._until_stopped(self.loaders.batchnorm, signals)
+        self.trainer.update_batchnorm(self.state.ema.ema_model, batches, self.dist)
+        self.loaders.batchnorm.close()  # its workers are not needed for an epoch
+        logger.info(
+            "precise BatchNorm: %d clips, %.1f s", self.plan.batchnorm_clips, time.monotonic() - started
+        )
 
     def _until_stopped(self, batches: Iterable[Batch], signals: SignalHandler) -> Iterator[Batch]:
         for batch in batches:
@@ -260,9 +276,9 @@ class Run:
             callback.on_step(report)
         state.bad_samples += len(report.corrupt)
         # checked only after a new one, so that a resumed run whose files were repaired does not stop
-        if report.corrupt and state.bad_samples > options.max_bad_samples * len(self.dataset.train):
+        if report.corrupt and state.bad_samples > options.max_bad_samples * len(self.plan.dataset.train):
             raise CorruptSamplesError(
-                f"epoch {report.epoch}: {state.bad_samples} clips of {len(self.dataset.train)} are corrupt, "
+                f"epoch {report.epoch}: {state.bad_samples} clips of {len(self.plan.dataset.train)} are corrupt, "
                 f"more than --max-bad-samples {options.max_bad_samples:g} allows; "
                 f"{self.folder / 'bad_samples.csv'} lists them"
             )

@@ -98,7 +98,7 @@ def init_state(
         ema=ModelEma(network, optimizer, options.ema_decay),
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(device.type, enabled=options.precision == "fp16"),
-        normalization=normalization,
+        normalization=replace(normalization, channels_last=bool(options.channels_last)),
         sums=zero_metric_sums(device),
     )
     if checkpoint is not None:

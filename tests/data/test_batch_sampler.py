@@ -9,6 +9,7 @@ from data.batch_sampler import (
     RankShard,
     TrainBatchSampler,
     ValBatchSampler,
+    batchnorm_batches,
     clip_seed,
 )
 
@@ -86,3 +87,12 @@ def test_batches_do_not_depend_on_the_number_of_ranks(world_size: int) -> None:
     ]
     joined = [[spec for shard in step for spec in shard] for step in zip(*val_ranks, strict=True)]
     assert joined == list(ValBatchSampler(10, VAL_SHAPE))
+
+
+def test_clips_of_batchnorm_statistics_are_the_same_for_a_seed_on_any_number_of_ranks() -> None:
+    batches = batchnorm_batches(20, 12, VAL_SHAPE, seed=1)
+    assert [len(batch) for batch in batches] == [4, 4, 4]
+    assert len({spec.index for batch in batches for spec in batch}) == 12
+    assert batchnorm_batches(20, 12, VAL_SHAPE, seed=2) != batches
+    ranks = [batchnorm_batches(20, 12, VAL_SHAPE, 1, RankShard(rank, 3, 2)) for rank in range(3)]
+    assert [[spec for shard in batch for spec in shard] for batch in zip(*ranks, strict=True)] == batches

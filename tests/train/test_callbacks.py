@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from train.engine import StepReport
 from train.metrics import Metrics
 from train.parallel.distributed import DistContext
 from train.parallel.step_timer import StepTimes
+from train.step_cost import StepCostMonitor
 
 CPU = torch.device("cpu")
 
@@ -36,6 +38,8 @@ def step_report(step: int = 0, clips: int = 10, correct: int = 5, **changes: obj
         "sums": torch.tensor([clips, correct, clips, 2.0 * clips], dtype=torch.float64),
         "gate_sums": torch.zeros(0),
         "data_time": 0.001,
+        "seconds": 0.5,
+        "peak_memory": 3 * 10**9,
         "times": StepTimes(clips, forward=0.1, backward=0.5),
         "corrupt": [],
     }
@@ -95,7 +99,8 @@ def test_gates_are_averaged_by_stage() -> None:
 
 def test_progress_is_logged_each_interval_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    log = ProgressLogger(2, 9, ["layer1.0"], CPU, DistContext())
+    cost = StepCostMonitor(lambda length, size: length * size**2, peak_flops=1e12, started=0)
+    log = ProgressLogger(2, 9, ["layer1.0"], CPU, DistContext(), cost)
     steps = [
         step_report(0, clips=10, correct=10, gate_sums=torch.ones(1)),
         step_report(1, clips=30, correct=0, gate_sums=torch.ones(1)),
@@ -110,7 +115,9 @@ def test_progress_is_logged_each_interval_and_at_the_end(caplog: pytest.LogCaptu
     ]
     assert lines[0][1:4] == ["loss 2.0000", "top-1 0.250", "top-5 1.000"]
     assert lines[0][4].startswith("Speed (r=")
-    assert lines[0][5:] == ["batch 30x16x112x112", "lr 0.05", "gates layer1 0.05"]
+    pattern = r"\d+\.\d ms/step  data \d\.\d%  3\.0 GB  \d\.\d\d TFLOP/s \(MFU \d+\.\d%\)"
+    assert re.fullmatch(pattern, "  ".join(lines[0][5:9]))
+    assert lines[0][9:] == ["batch 30x16x112x112", "lr 0.05", "gates layer1 0.05"]
     assert lines[1][2] == "top-1 1.000"
     assert lines[2][1:] == ["loss 1.5000", "top-1 0.500", "top-5 0.900", "(12.3 s, data time 2.0%)"]
 

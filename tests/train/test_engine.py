@@ -14,7 +14,7 @@ from data.batch_sampler import BatchShape
 from data.datasets import CUSTOM
 from data.video_iterator import Batch
 from tests.train.helpers import NAME, assert_fails, assert_same_run, folder, load, rows, train
-from train.builders import make_network
+from train.builders import make_network, make_state, make_trainer
 from train.callbacks import SpeedMonitor
 from train.cli import parse_options
 from train.engine import StepReport, Trainer
@@ -106,6 +106,28 @@ def test_the_network_is_made_as_the_flags_say() -> None:
     assert last.stem[1].sub_batch_size == 4
     clips = torch.randn(8, 3, 4, 32, 32)
     assert torch.allclose(last(clips), first(clips), atol=1e-4)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_weights_and_inputs_have_the_memory_format_of_the_flag(channels_last: bool) -> None:
+    """A channels-last input made all activations of contiguous networks channels-last, and those slower."""
+    options = Options(network="tiny", precision="fp32", channels_last=channels_last)
+    state = make_state(options, 3, torch.device("cpu"), DistContext())
+    inputs = state.normalization(torch.zeros(2, 4, 32, 32, 3, dtype=torch.uint8))
+    weight = state.network.stem[0].weight
+    for tensor in (inputs, weight, state.optimizer.state[weight]["momentum_buffer"]):
+        assert tensor.is_contiguous(memory_format=torch.channels_last_3d) is channels_last
+        assert tensor.is_contiguous() is not channels_last
+
+
+def test_data_parallel_logs_the_torchrun_command_once(caplog: pytest.LogCaptureFixture) -> None:
+    options = Options(network="tiny", precision="fp32", gpus=2, ema_decay=0.9)
+    state = make_state(options, 3, torch.device("cpu"), DistContext())
+    make_trainer(options, state, torch.device("cpu"), DistContext())
+    assert (
+        caplog.text.count("DataParallel is slower than one process per GPU: torchrun --nproc-per-node 2 ")
+        == 1
+    )
 
 
 class Plain(nn.Module):

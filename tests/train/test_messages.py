@@ -105,6 +105,16 @@ def test_batchnorm_with_a_single_value(
     assert_fails(capsys, 1, *message, run=lambda: train(stores, tmp_path, "--batch-size 1 --clip-length 1"))
 
 
+def test_other_errors_of_a_step_keep_their_message(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("something else")
+
+    monkeypatch.setattr("train.engine.Trainer._forward", fail)
+    assert_fails(capsys, 2, "train: error: something else", run=lambda: train(stores, tmp_path))
+
+
 def test_frozen_batchnorm_without_weights_is_a_warning(
     stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -246,7 +246,7 @@ def test_without_the_tensorboard_package_nothing_is_changed(
     stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(stores, tmp_path, "--end-epoch 2") == 0
-    monkeypatch.setattr("train.run.find_spec", lambda name: None)
+    monkeypatch.setattr("train.plan.find_spec", lambda name: None)
     before = {path.name: path.read_bytes() for path in folder(tmp_path).iterdir()}
     assert_fails(
         capsys, 2, "--tensorboard: needs the package tensorboard",

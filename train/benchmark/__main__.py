@@ -90,10 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = torch.cuda.get_device_name() if num_gpus else f"CPU, {torch.get_num_threads()} threads"
         print(f"{device}, torch {torch.__version__}, {options.network}")
         configs = step_configs(options, num_gpus)
-        options = resolve(CUSTOM, options, num_gpus)
-        results: dict[str, Any] = {"device": device, "torch": torch.__version__, "options": options.to_dict()}
+        resolved = resolve(CUSTOM, options, num_gpus)
+        results: dict[str, Any] = {
+            "device": device,
+            "torch": torch.__version__,
+            "options": resolved.to_dict(),
+        }
         if args.time_to_accuracy:
-            results["time_to_accuracy"] = _time_to_accuracy(options, args)
+            results["time_to_accuracy"] = _time_to_accuracy(options, args, num_gpus)
         else:
             results["steps"] = _time_steps(configs, args)
         if args.json:
@@ -144,7 +148,7 @@ def _time_steps(configs: Sequence[Options], args: argparse.Namespace) -> list[di
     return results
 
 
-def _time_to_accuracy(options: Options, args: argparse.Namespace) -> list[dict[str, Any]]:
+def _time_to_accuracy(options: Options, args: argparse.Namespace, num_gpus: int) -> list[dict[str, Any]]:
     """Train with each of the cycles, and print a row for each."""
     length, size, seed = options.clip_length, options.clip_size, options.random_seed
     train = MovingShapes(args.videos, length, size, seed, train=True)
@@ -153,7 +157,7 @@ def _time_to_accuracy(options: Options, args: argparse.Namespace) -> list[dict[s
     _print_header(ACCURACY_COLUMNS)
     results: list[dict[str, Any]] = []
     for cycles in args.cycles:
-        config = config_options(options, cycles, args.epochs)
+        config = resolve(CUSTOM, config_options(options, cycles, args.epochs), num_gpus)
         epochs = []
         for last in train_to_accuracy(config, train, val, args.target_top1):
             epochs.append(last._asdict())

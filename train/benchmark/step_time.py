@@ -32,7 +32,7 @@ def peak_matmul_flops(device: torch.device, precision: str) -> float:
 
     Its forward and backward pass have different operands, whose products differ tenfold for bf16 on CPUs.
     """
-    configure_backends(device, precision)
+    configure_backends(device, precision, torch.are_deterministic_algorithms_enabled())
     settings = torch.backends.cuda.matmul
     before = settings.allow_tf32
     settings.allow_tf32 = torch.backends.cudnn.allow_tf32  # as convolutions in fp32

@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.batch_sampler import BatchShape, ClipSpec, TrainBatchSampler, ValBatchSampler
+from data.batch_sampler import BatchShape, ClipSpec, TrainBatchSampler, ValBatchSampler, batchnorm_batches
 from data.clip_loader import ClipLoader
 from data.synthetic.shapes import MOTION_CLASSES, render_video
 from data.video_iterator import Sample
 from data.video_sampler import center_clip, random_clip
 from train.benchmark.step_time import make_benchmark_trainer
 from train.builders import make_schedule
-from train.dry_run import make_clip_flops
+from train.dry_run import make_clip_flops, relative_flops, summarize_schedule
 from train.metrics import compute_metrics
 from train.options import Options
+from train.parallel.distributed import DistContext
+from train.plan import count_batchnorm_clips
 
 INTERVAL = 2  # temporal stride of a clip at the base length
 EPOCH_FACTOR = 1.5  # epochs with cycles to epochs without, as published
@@ -99,14 +101,21 @@ def train_to_accuracy(
 ) -> Iterator[EpochResult]:
     """Train until validation top-1 reaches `target` or the epochs are over; yield the result of each epoch.
 
-    Times include data loading, not validation.
+    Times include data loading and precise BatchNorm, not validation.
     """
     torch.manual_seed(options.random_seed)
     trainer = make_benchmark_trainer(options, len(MOTION_CLASSES))
-    schedule = make_schedule(options, len(train), make_clip_flops(options, len(MOTION_CLASSES)))
+    clip_flops = make_clip_flops(options, len(MOTION_CLASSES))
+    schedule = make_schedule(options, len(train), clip_flops)
     sampler = TrainBatchSampler(len(train), options.random_seed)
     loader = ClipLoader(train, sampler, workers=0)
-    val_shape = BatchShape(64, options.clip_length, options.clip_size)
+    base = BatchShape(options.batch_size, options.clip_length, options.clip_size)
+    phases = summarize_schedule(schedule, trainer.lr_schedule, clip_flops)
+    compute = relative_flops(phases, len(train) * options.end_epoch, base, clip_flops)
+    num_batchnorm_clips = count_batchnorm_clips(options, len(train), compute)
+    batches = batchnorm_batches(len(train), num_batchnorm_clips, base, options.random_seed)
+    batchnorm_loader = ClipLoader(train, batches, workers=0)
+    val_shape = base._replace(batch=64)
     val_loader = ClipLoader(val, ValBatchSampler(len(val), val_shape), workers=0)
     seconds, num_steps = 0.0, 0
     for epoch in range(1, options.end_epoch + 1):
@@ -115,6 +124,8 @@ def train_to_accuracy(
         started = time.perf_counter()
         for _ in trainer.train_epoch(epoch, steps, loader):
             pass
+        if num_batchnorm_clips:
+            trainer.update_batchnorm(trainer.network, batchnorm_loader, DistContext())
         trainer.check_finite()  # waits for the GPU
         seconds += time.perf_counter() - started
         num_steps += len(steps)

@@ -1,5 +1,7 @@
-"""BatchNorm in training: frozen, synchronized over ranks, or over sub-batches."""
+"""BatchNorm in training: frozen, precise, synchronized over ranks, or over sub-batches."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +16,57 @@ def freeze_batchnorm(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.eval()
+
+
+@contextmanager
+def precise_running_stats(network: nn.Module, dist: DistContext) -> Iterator[None]:
+    """Set all running statistics to those of the clips that `network` sees, in training mode, within the block.
+
+    Each clip has the same weight, over all ranks. The variance is that of the population: the mean of the batches'
+    variances plus the variance of their means (Wu & Johnson, *Rethinking "Batch" in BatchNorm*, 2021, section 3).
+    After an error the statistics are those before the block.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
+    momenta = [norm.momentum for norm in norms]
+    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    # of each norm: clips, and sums over them of mean and mean square
+    sums = {norm: norm.weight.new_zeros(1 + 2 * norm.num_features, dtype=torch.float64) for norm in norms}
+
+    def add(norm: nn.BatchNorm3d, inputs: tuple[Tensor], _: Tensor) -> None:
+        mean, var = (stats.double() for stats in _running_stats(norm))
+        sums[norm] += len(inputs[0]) * torch.cat([torch.ones_like(mean[:1]), mean, var + mean**2])
+
+    hooks = [norm.register_forward_hook(add) for norm in norms]
+    # ranks may see different numbers of batches
+    num_participants, dist.num_participants = dist.num_participants, 1
+    try:
+        for norm in norms:
+            norm.momentum = 1.0  # the running statistics become the batch's
+        yield
+    finally:
+        dist.num_participants = num_participants
+        for hook in hooks:
+            hook.remove()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for buffer, values in before:
+            buffer.copy_(values)
+    for norm, total in sums.items():
+        count, mean, mean_square = dist.all_reduce(total).split([1, norm.num_features, norm.num_features])
+        mean = mean / count
+        _set_running_stats(norm, mean, mean_square / count - mean**2)
+
+
+def _running_stats(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
+@torch.no_grad()
+def _set_running_stats(norm: nn.BatchNorm3d, mean: Tensor, var: Tensor) -> None:
+    for stats, new in zip(_running_stats(norm), (mean, var), strict=True):
+        stats.copy_(new)
 
 
 def convert_sync_batchnorm(network: nn.Module, dist: DistContext) -> None:
@@ -116,13 +169,28 @@ class SubBatchNorm3d(nn.BatchNorm3d):
         num_splits = len(x) // self.sub_batch_size
         if not self.training or num_splits <= 1:
             return super().forward(x)
-        assert self.running_mean is not None
-        means = x.new_zeros(num_splits, self.num_features, dtype=self.running_mean.dtype)
-        variances = torch.zeros_like(means)
-        outputs = [
-            # momentum 1: the buffers become the sub-batch's statistics
-            F.batch_norm(sub_batch, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-            for sub_batch, mean, var in zip(x.tensor_split(num_splits), means, variances, strict=True)
-        ]
+        size, num_larger = divmod(len(x), num_splits)
+        if num_larger == 0:
+            y, means, variances = self._normalize(x, num_splits)
+        else:
+            split = num_larger * (size + 1)
+            larger, smaller = x.split([split, len(x) - split])
+            parts = self._normalize(larger, num_larger), self._normalize(smaller, num_splits - num_larger)
+            y, means, variances = map(torch.cat, zip(*parts, strict=True))
         _update_running_stats(self, means.mean(dim=0), variances.mean(dim=0))
-        return torch.cat(outputs)
+        return y
+
+    def _normalize(self, x: Tensor, num_splits: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x normalized in sub-batches of the same size, and their means and variances `(num_splits, C)`.
+
+        The channels of sub-batches become channels of one batch, `(B / num_splits, num_splits * C, T, H, W)`, in the
+        memory format of x, where whole clips or pixels are copied: one kernel, however many sub-batches.
+        """
+        dim = 4 if x.is_contiguous(memory_format=torch.channels_last_3d) else 1  # of channels in memory
+        merged = x.movedim(1, dim).unflatten(0, (num_splits, -1)).movedim(0, dim).flatten(dim, dim + 1)
+        weight, bias = self.weight.repeat(num_splits), self.bias.repeat(num_splits)
+        means, variances = torch.zeros_like(weight), torch.zeros_like(weight)
+        # momentum 1: the buffers become the statistics of the sub-batches
+        y = F.batch_norm(merged.movedim(dim, 1), means, variances, weight, bias, True, 1.0, self.eps)
+        y = y.movedim(1, dim).unflatten(dim, (num_splits, -1)).movedim(dim, 0).flatten(0, 1).movedim(dim, 1)
+        return y, means.view(num_splits, -1), variances.view(num_splits, -1)

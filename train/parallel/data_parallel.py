@@ -1,10 +1,25 @@
 """Data parallelism over the GPUs of one process."""
 
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import data_parallel
+
+
+def torchrun_command(num_gpus: int, argv: Sequence[str]) -> str:
+    """Return the command that starts the run of a `sys.argv` with one process per GPU.
+
+    ["train_ucf101.py", "--dataset", "ucf", "--gpus", "4"] -> torchrun --nproc-per-node 4 train_ucf101.py --dataset ucf
+    """
+    path = Path(argv[0])
+    program = ["-m", path.parent.name] if path.name == "__main__.py" else [argv[0]]
+    command = re.sub(r" --gpus[ =]\d+", "", shlex.join([*program, *argv[1:]]))
+    return f"torchrun --nproc-per-node {num_gpus} {command}"
 
 
 def num_replicas(batch_size: int, num_gpus: int) -> int:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,12 +43,31 @@ def choose_device(requested: int | None, dist: DistContext, batch_size: int = 1)
     return torch.device("cuda", dist.local_rank) if available else torch.device("cpu"), min(available, 1)
 
 
-def configure_backends(device: torch.device, precision: str) -> None:
-    """Set the process-wide cuDNN and oneDNN flags for training on a device."""
+def default_precision(gpus: int) -> str:
+    """Return the precision for a number of GPUs: bf16, fp16 if they do not compute in bf16, fp32 on the CPU."""
+    if gpus == 0:
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def configure_backends(device: torch.device, precision: str, deterministic: bool = False) -> None:
+    """Set the process-wide flags of torch, cuDNN and oneDNN for training on a device."""
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by the first matrix product
+    torch.backends.cudnn.deterministic = deterministic
     # a run has few shapes, so benchmarking algorithms for each pays
-    torch.backends.cudnn.benchmark = device.type == "cuda"
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
     # oneDNN's bf16 gradients of small maps are wrong on some CPUs (torch 2.13 reads uninitialized memory)
     torch.backends.mkldnn.enabled = device.type != "cpu" or precision != "bf16"  # type: ignore[assignment]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes in use: by tensors on a GPU since the last reset, by this process (RSS) on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else 1024 * kilobytes  # macOS counts bytes
 
 
 class NoCompilerError(ValueError):

@@ -5,11 +5,12 @@ rank waits for its GPU to learn of them.
 """
 
 import gc
+import inspect
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import torch
 import torch.distributed as torch_dist
@@ -20,6 +21,11 @@ from torch.nn.parallel import DistributedDataParallel
 from data.common.cpus import cpus_per_rank
 
 Item = TypeVar("Item")
+Content = dict[str, Any]  # of a checkpoint
+# steps do not use running statistics, and `eval()` synchronizes them; torch 2.13 renamed the argument
+DDP_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
+SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in DDP_ARGUMENTS else "broadcast_buffers"
+NO_BUFFER_SYNC: dict[str, Any] = {SYNC_BUFFERS: False}
 
 
 class RemoteRankError(ConnectionError):
@@ -78,6 +84,25 @@ class DistContext:
         values = [value]
         torch_dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]
+
+    def call_on_main(self, function: Callable[[], Item]) -> Item:
+        """Return what rank 0 gets from `function`, which only it calls."""
+        return self.broadcast_object(function() if self.is_main_process else cast("Item", None))
+
+    def broadcast_checkpoint(self, content: Content | None) -> Content | None:
+        """Return rank 0's checkpoint. Its structure is pickled, its tensors are sent as they are."""
+
+        def send(tensor: Tensor) -> Tensor:
+            if not self.is_main_process:
+                tensor = torch.empty(tensor.shape, dtype=tensor.dtype)
+            tensor = tensor.contiguous()
+            torch_dist.broadcast(tensor, src=0)
+            return tensor
+
+        if self.world_size == 1:
+            return content
+        structure = self.broadcast_object(_map_tensors(content, lambda tensor: tensor.to("meta")))
+        return _map_tensors(content if self.is_main_process else structure, send)
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with rank 0's."""
@@ -145,6 +170,17 @@ def init_distributed() -> DistContext:
     return dist
 
 
+def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Return nested dicts, lists and tuples with each tensor replaced, in order."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: _map_tensors(item, function) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_map_tensors(item, function) for item in value)
+    return value
+
+
 class BufferSyncedModel(nn.Module):
     """A network that each rank evaluates on its own: `eval()` broadcasts rank 0's BatchNorm statistics."""
 
@@ -185,6 +221,7 @@ class DDPModel(BufferSyncedModel):
             OptionalParticipant(network, num_classes, num_gates),
             device_ids=[device.index] if device.type == "cuda" else None,
             gradient_as_bucket_view=True,
+            **NO_BUFFER_SYNC,
         )
 
     def no_sync(self) -> AbstractContextManager[None]:

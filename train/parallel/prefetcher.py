@@ -1,13 +1,47 @@
-"""Copy batches to the GPU while it computes earlier steps."""
+"""Copy the next batch to the GPU while it computes the last one."""
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from data.video_iterator import Batch
+
+T = TypeVar("T")
+Prepared = TypeVar("Prepared")
+
+
+def lookahead(items: Iterable[T], prepare: Callable[[T], Prepared]) -> Iterator[Prepared]:
+    """Yield `prepare(item)` of each item; a thread prepares the next one while the caller uses the last.
+
+    Items are taken by the caller's thread, and while the other is idle, as a loader may fork. An error of either
+    is raised once all earlier items were yielded.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+
+        def submit_next() -> Future[Prepared]:
+            try:
+                return thread.submit(prepare, next(iterator))
+            except Exception as error:
+                failed: Future[Prepared] = Future()
+                failed.set_exception(error)
+                return failed
+
+        future = submit_next()
+        while True:
+            try:
+                prepared = future.result()
+            except StopIteration:
+                return
+            future = submit_next()
+            yield prepared
+
 
 class DevicePrefetcher:
-    """Copies tensors to a device; on a GPU by a stream of its own, beside the computation of earlier steps.
+    """Yields batches with clips and labels on a device; for a GPU they are one batch ahead, on a stream of their own.
 
     Memory is pinned here, as the DataLoader's pin-memory thread can hang when a worker is killed.
     """
@@ -16,15 +50,22 @@ class DevicePrefetcher:
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def __call__(self, *tensors: Tensor) -> list[Tensor]:
-        with torch.cuda.stream(self.stream) if self.stream else nullcontext():
-            copies = [self._pinned(tensor).to(self.device, non_blocking=True) for tensor in tensors]
-        if self.stream:
+    def __call__(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        if self.stream is None:
+            yield from batches
+            return
+        for batch, copied in lookahead(batches, self._copy):
             compute_stream = torch.cuda.current_stream(self.device)
-            compute_stream.wait_stream(self.stream)
-            for copy in copies:
-                copy.record_stream(compute_stream)  # keeps its memory until the computation has used it
-        return copies
+            compute_stream.wait_event(copied)
+            for tensor in (batch.clips, batch.labels):
+                tensor.record_stream(compute_stream)  # keeps its memory until the computation has used it
+            yield batch
 
-    def _pinned(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory() if self.stream and tensor.device.type == "cpu" else tensor
+    def _copy(self, batch: Batch) -> tuple[Batch, torch.Event]:
+        with torch.cuda.stream(self.stream):
+            batch = batch._replace(clips=self._to_device(batch.clips), labels=self._to_device(batch.labels))
+            return batch, torch.cuda.current_stream(self.device).record_event()
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        pinned = tensor.pin_memory() if tensor.device.type == "cpu" else tensor
+        return pinned.to(self.device, non_blocking=True)

@@ -26,7 +26,7 @@ from data.ffmpeg import Video, VideoStreamError, open_videos, video_writer
 from data.frame_store import FrameStoreError
 from data.video_sampler import clip_span
 from train.inference import load_inference_model
-from train.options import PRECISIONS
+from train.options import DEFAULT_PRECISION, PRECISIONS
 from train.parallel.devices import choose_device, oom_as
 from train.parallel.distributed import DistContext
 from train.predict.overlay import draw_gradcam, draw_predictions
@@ -154,7 +154,7 @@ def make_parser() -> OneLineParser:
     text = "frames between the starts of windows (default: the length of a window)"
     add("--stride", type=positive, metavar="N", help=text)
     add("--batch-size", type=positive, default=4, metavar="N", help="windows per batch (default: 4)")
-    add("--precision", choices=PRECISIONS, help="of the network (default: fp16 on a GPU, fp32 on the CPU)")
+    add("--precision", choices=PRECISIONS, help=f"of the network (default: {DEFAULT_PRECISION})")
     add("--gpus", type=not_negative, metavar="N", help="0: use the CPU (default: 1 if there is a GPU)")
     return parser
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from train.parallel.data_parallel import AutocastModule, DataParallel, num_replicas
+from train.parallel.data_parallel import AutocastModule, DataParallel, num_replicas, torchrun_command
 
 
 @pytest.mark.parametrize("num_gpus", [1, 2, 3, 4, 8])
@@ -19,6 +19,19 @@ def test_no_replica_gets_a_single_clip(num_gpus: int) -> None:
 
 def test_all_gpus_are_used_if_the_batch_allows() -> None:
     assert [num_replicas(batch_size, 4) for batch_size in (8, 32, 5, 3, 1)] == [4, 4, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["train_ucf101.py", "--dataset", "my ucf", "--gpus", "4", "--ema-decay", "0.9"],
+         "torchrun --nproc-per-node 4 train_ucf101.py --dataset 'my ucf' --ema-decay 0.9"),
+        (["/here/train/__main__.py", "--gpus=4", "--dataset", "d"],
+         "torchrun --nproc-per-node 4 -m train --dataset d"),
+    ],
+)  # fmt: skip
+def test_torchrun_command_has_the_flags_of_the_run(argv: list[str], command: str) -> None:
+    assert torchrun_command(4, argv) == command
 
 
 def test_small_batches_stay_on_one_device() -> None:

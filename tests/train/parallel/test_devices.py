@@ -1,13 +1,22 @@
 """Choosing devices, and errors for lack of memory or a compiler."""
 
 import gc
+import os
 import weakref
 from contextlib import suppress
 
 import pytest
 import torch
 
-from train.parallel.devices import NoCompilerError, check_compiler, choose_device, oom_as
+from train.parallel.devices import (
+    NoCompilerError,
+    check_compiler,
+    choose_device,
+    configure_backends,
+    default_precision,
+    oom_as,
+    peak_memory,
+)
 from train.parallel.distributed import DistContext
 
 
@@ -45,6 +54,14 @@ def test_a_rank_uses_the_only_gpu_that_is_visible(monkeypatch: pytest.MonkeyPatc
     assert choose_device(None, dist) == (torch.device("cuda", 0), 1)
 
 
+@pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_default_precision(has_bf16: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that only emulates bf16 is slower in it."""
+    supported = lambda including_emulation: has_bf16 or including_emulation  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert [default_precision(gpus) for gpus in (0, 1, 4)] == ["fp32", precision, precision]
+
+
 def test_missing_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("\nInvalidCxxCompiler: No working C++ compiler found\nSet TORCHDYNAMO_VERBOSE=1")
@@ -55,6 +72,29 @@ def test_missing_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(NoCompilerError, match=reason):
         check_compiler(torch.device("cpu"))
+
+
+def test_deterministic_kernels_are_for_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    configure_backends(torch.device("cuda"), "fp32", deterministic=True)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    configure_backends(torch.device("cuda"), "fp32", deterministic=True)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.benchmark
+    configure_backends(torch.device("cuda"), "fp32")
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.deterministic
+    assert torch.backends.cudnn.benchmark
+    configure_backends(torch.device("cpu"), "fp32")
+
+
+def test_peak_memory_of_the_cpu_is_in_bytes() -> None:
+    before = peak_memory(torch.device("cpu"))
+    block = torch.ones(1 << 28, dtype=torch.uint8)
+    assert before // 2 + len(block) // 2 < peak_memory(torch.device("cpu")) < before + 4 * len(block)
 
 
 def test_out_of_memory_is_told_from_other_errors() -> None:

@@ -197,7 +197,7 @@ def test_torchrun_restarts_after_a_kill_and_nothing_is_lost(
     log = ""
     for line in process.stderr:
         log += line
-        if "epoch 1/2 step 2/3" in line:
+        if "epoch 2/2 step 1/3" in line:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             os.kill(int(children[-1]), signal.SIGKILL)
             break

@@ -1,26 +1,100 @@
-"""Copying batches to the device."""
+"""Looking one batch ahead, and copying batches to the device."""
+
+import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from train.parallel.prefetcher import DevicePrefetcher
+from data.video_iterator import BadSample, Batch
+from train.parallel.prefetcher import DevicePrefetcher, lookahead
 
 
-def test_tensors_on_the_device_are_not_copied() -> None:
-    clips, labels = torch.zeros(2, 4, 8, 8, 3, dtype=torch.uint8), torch.tensor([0, 1])
-    assert DevicePrefetcher(torch.device("cpu"))(clips, labels) == [clips, labels]
+def make_batch(value: int, size: int = 8) -> Batch:
+    labels = torch.tensor([value])
+    return Batch(
+        torch.full((size,), value, dtype=torch.uint8), labels, labels, [BadSample("jpg/a", str(value))]
+    )
+
+
+def test_the_next_item_is_prepared_by_another_thread_while_the_last_is_used() -> None:
+    taken_by, prepared_by = [], []
+    prepared = threading.Semaphore(0)
+
+    def items() -> Iterator[int]:
+        for item in range(5):
+            taken_by.append(threading.current_thread())
+            yield item
+
+    def prepare(item: int) -> int:
+        prepared_by.append(threading.current_thread())
+        prepared.release()
+        return 10 * item
+
+    for number, item in enumerate(lookahead(items(), prepare)):
+        assert item == 10 * number
+        if number < 4:
+            assert prepared.acquire(timeout=60)  # without being asked for the next one
+        assert len(taken_by) == min(number + 2, 5)
+    assert set(taken_by) == {threading.main_thread()}  # forks workers
+    assert len(set(prepared_by)) == 1
+    assert threading.main_thread() not in prepared_by
+
+
+@pytest.mark.parametrize("fails", ["items", "prepare"])
+def test_errors_are_raised_after_the_earlier_items(fails: str) -> None:
+    def items() -> Iterator[int]:
+        yield from (0, 1)
+        if fails == "items":
+            raise KeyError("lost")
+        yield 2
+
+    def prepare(item: int) -> int:
+        if item == 2:
+            raise KeyError("lost")
+        return item
+
+    generator = lookahead(items(), prepare)
+    assert [next(generator), next(generator)] == [0, 1]
+    with pytest.raises(KeyError, match="lost"):
+        next(generator)
+
+
+def test_an_epoch_that_is_left_early_leaves_no_thread() -> None:
+    before = threading.active_count()
+    generator = lookahead(range(10), str)
+    assert next(generator) == "0"
+    assert threading.active_count() == before + 1
+    generator.close()
+    assert threading.active_count() == before
+
+
+def test_batches_on_the_device_are_neither_copied_nor_read_ahead() -> None:
+    taken: list[int] = []
+
+    def batches() -> Iterator[Batch]:
+        for value in range(3):
+            taken.append(value)
+            yield make_batch(value)
+
+    for number, batch in enumerate(DevicePrefetcher(torch.device("cpu"))(batches())):
+        assert taken == list(range(number + 1))
+        assert batch.bad[0].reason == str(number)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_computation_waits_for_the_copy_and_memory_is_reused_after_it() -> None:
+@pytest.mark.parametrize("on_device", [False, True])
+def test_computation_waits_for_the_copy_and_memory_is_reused_after_it(on_device: bool) -> None:
     device = torch.device("cuda", 0)
-    prefetcher = DevicePrefetcher(device)
     matrix = torch.randn(4096, 4096, device=device)
+    batches = (make_batch(value, 1 << 26) for value in range(4))
+    if on_device:
+        batches = (batch._replace(clips=batch.clips.to(device)) for batch in batches)
     sums = []
-    for value in range(4):
-        (copied,) = prefetcher(torch.full((1 << 26,), value, dtype=torch.uint8))
+    for number, batch in enumerate(DevicePrefetcher(device)(batches)):
+        assert batch.bad[0].reason == str(number)
+        assert batch.clips.device == batch.labels.device == device
         for _ in range(10):  # the GPU is busy when the next batch is copied
             matrix = matrix @ matrix / 64
-        sums.append(copied.sum(dtype=torch.int64))
-        del copied
-    assert [int(total) for total in sums] == [value << 26 for value in range(4)]
+        sums.append(batch.clips.sum(dtype=torch.int64) + batch.labels.sum())
+    assert [int(total) for total in sums] == [(value << 26) + value for value in range(4)]
