@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from data.common.cli import OneLineParser, output_file, positive
+from network.compilation import compile_network
 from network.flops import count_flops, count_parameters
 from network.registry import create_network, list_networks
 from train.parallel.devices import configure_backends
@@ -82,8 +83,7 @@ def benchmark(name: str, arguments: argparse.Namespace, device: torch.device) ->
     shape = (arguments.batch, 3, arguments.length, arguments.size, arguments.size)
     clips = torch.randn(shape, device=device).to(memory_format=memory_format)
     if arguments.compile:
-        torch.compiler.reset()  # networks share code, which torch compiles only for so many variants
-        network.compile(fullgraph=True, dynamic=False)
+        compile_network(network)
     return measure_latency(
         network, clips, warmup=arguments.warmup, repeats=arguments.repeats, precision=arguments.precision
     )

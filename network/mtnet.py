@@ -49,9 +49,17 @@ def gather_frames(x: Tensor, frames: Tensor | None) -> Tensor:
     """Return the frames `(B, T')` of x: `(B, C, T, H, W)` -> `(B, C, T', H, W)` in the same memory format."""
     if frames is None:  # dense, as convolutions would copy them
         return x if x.shape[2] < 3 else x[:, :, 1:-1].clone()
-    # x.shape[0], as torch.export makes len(x) a constant
-    clips = torch.arange(x.shape[0], device=x.device)[:, None]
-    return x.transpose(1, 2)[clips, frames].transpose(1, 2)
+    if x.stride(1) == 1:  # channels-last
+        return _gather_rows(x.movedim(1, 4), frames).movedim(4, 1)
+    return _gather_rows(x, frames[:, None].expand(-1, x.shape[1], -1))
+
+
+def _gather_rows(x: Tensor, frames: Tensor) -> Tensor:
+    """`(*outer, T, *frame)`, indices `(*outer, T')` -> `(*outer, T', *frame)`, dense."""
+    # not x[clips, frames], whose gradient sorts the indices
+    outer, rows = frames.shape[:-1], x.flatten(0, frames.dim() - 1)
+    first = torch.arange(0, rows.shape[0], x.shape[len(outer)], device=x.device).view(*outer, 1)
+    return rows.index_select(0, (first + frames).flatten()).unflatten(0, frames.shape)
 
 
 def map_images(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -222,4 +222,4 @@ class SqueezeRecursion(nn.Module):
         elif self.gates:
             gate_values = cycle_consistent(pooled, recurrent)
             recurrent = torch.where(gate_values[:, None, None], recurrent, 1.0)
-        return x * recurrent[..., None, None].to(x.dtype), gate_values
+        return x * recurrent.unflatten(2, (-1, 1, 1)).to(x.dtype), gate_values

@@ -22,6 +22,7 @@ from data.clip_loader import ClipLoader, choose_prefetch_factor, shared_memory_b
 from data.video_iterator import TrainDataset, ValDataset
 from data.video_list import DatasetSplits
 from network import create_network
+from network.compilation import compile_network
 from train.callbacks import Callback, CorruptSampleLogger, CSVLogger, ProgressLogger, TensorBoardLogger
 from train.dry_run import ClipFlops
 from train.engine import Trainer
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 class Loaders(NamedTuple):
     """Dataloaders; `batch_sampler` determines the training batches of an epoch.
 
-    `batchnorm`: the clips of precise BatchNorm statistics, or None.
+    `batchnorm`: the clips of precise BatchNorm statistics, if any.
     `shared_memory`: the most bytes that the loaders of all ranks on this machine use.
     """
 
@@ -53,7 +54,7 @@ class Loaders(NamedTuple):
     batch_sampler: TrainBatchSampler
     train: ClipLoader
     val: ClipLoader
-    batchnorm: ClipLoader | None
+    batchnorm: ClipLoader
     shared_memory: int
 
 
@@ -90,17 +91,15 @@ def make_loaders(
     workers = options.workers
     prefetch = choose_prefetch_factor(largest, workers, local_world_size=dist.local_world_size)
     make_loader = partial(ClipLoader, workers=workers, prefetch_factor=prefetch)
-    batchnorm = None
-    if batchnorm_clips:
-        batches = batchnorm_batches(len(train), batchnorm_clips, base, options.random_seed, shard)
-        batchnorm = make_loader(replace(train, augment="none", flip=False), batches)
+    pairs = shard._replace(min_clips=2)  # also where BatchNorm is synchronized in training
+    batches = batchnorm_batches(len(train), batchnorm_clips, base, options.random_seed, pairs)
     return Loaders(
         train_dataset=train,
         val_dataset=val,
         batch_sampler=batch_sampler,
         train=make_loader(train, batch_sampler),
         val=make_loader(val, val_sampler),
-        batchnorm=batchnorm,
+        batchnorm=make_loader(replace(train, augment="none", flip=False), batches),
         shared_memory=shared_memory_bytes(largest, workers, prefetch) * dist.local_world_size,
     )
 
@@ -195,10 +194,7 @@ def make_trainer(options: Options, state: TrainState, device: torch.device, dist
 
 def _wrap(network: nn.Module, options: Options) -> nn.Module:
     if options.compile:
-        # blocks share their code, and each meets every shape of the cycles: more variants than torch expects
-        torch._dynamo.config.recompile_limit = 1024
-        torch._dynamo.config.accumulated_recompile_limit = 4096
-        network.compile(fullgraph=True, dynamic=False)  # one graph a shape; dynamic ones are slower
+        compile_network(network)
     return DataParallel(network, options.gpus) if options.gpus and options.gpus > 1 else network
 
 

@@ -88,8 +88,9 @@ def _conflicts(options: Options, defaults: Options) -> Iterator[str]:  # noqa: P
         yield "long-cycle-period: lr-stage needs --long-cycles"
     if options.batch_scaling == "flops" and not (options.long_cycles or options.short_cycles):
         yield "batch-scaling: flops needs --long-cycles or --short-cycles"
-    if options.compile and options.activation_checkpointing:
-        yield "compile: does not work with --activation-checkpointing"
+    if options.compile and (options.activation_checkpointing or options.sync_batchnorm):
+        # gradients of a compiled all-reduce are NaN on CPUs (torch 2.13)
+        yield "compile: does not work with --activation-checkpointing or --sync-batchnorm"
     if options.freeze_batchnorm and has_sub_bn:
         yield "sub-bn-size: has no effect with --freeze-batchnorm"
     if options.freeze_batchnorm and options.precise_bn:

@@ -41,14 +41,17 @@ class ModelEma:
         warmup = (1 + self.ema_steps) / (10 + self.ema_steps)
         weight = num_steps * (1 - torch.clamp(warmup, max=self.decay))
         self.ema_steps += num_steps
-        averages, values = [], []
+        averages, values, counters, counts = [], [], [], []
         model_state = self.model.state_dict()
         for name, average in self.ema_model.state_dict().items():
             if average.is_floating_point():
                 averages.append(average)
                 values.append(model_state[name])
             else:
-                average.copy_(model_state[name])
+                counters.append(average)
+                counts.append(model_state[name])
+        if counters:
+            torch._foreach_copy_(counters, counts)
         changes = torch._foreach_sub(values, averages)
         torch._foreach_mul_(changes, weight.float())
         torch._foreach_add_(averages, changes)

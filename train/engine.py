@@ -152,8 +152,7 @@ class Trainer:
                 loss = self.mixup.loss(logits, micro_batch)  # a sum over clips; 0 on an idle rank
                 self.timer.forward_done()
                 self.scaler.scale(loss * (self.world_size / num_clips)).backward()
-            mean_loss = loss.detach() / max(len(micro_batch.labels), 1)
-            sums += mixed_metric_sums(logits.detach(), micro_batch, mean_loss)
+            sums += mixed_metric_sums(logits.detach(), micro_batch, loss.detach())
             gates.append(gate_values.detach())
             self.timer.backward_done()
         if self.clip_grad_norm is not None:
@@ -184,7 +183,8 @@ class Trainer:
     def update_batchnorm(self, network: nn.Module, batches: Iterable[Batch], dist: DistContext) -> None:
         """Set the running statistics of a network, one that is not wrapped, to those of this rank's `batches`."""
         network.train()
-        with precise_running_stats(network, dist):
+        oom = "precise BatchNorm: out of memory; a lower --batch-size or --precise-bn 0 may help"
+        with oom_as(StepOutOfMemoryError, oom), precise_running_stats(network, dist):
             for batch in self._prefetch(batches):
                 if len(batch.labels):
                     clips = self.normalization(batch.clips)
@@ -204,7 +204,7 @@ class Trainer:
                 oom = "validation: out of memory; a lower --batch-size may help"
                 with oom_as(StepOutOfMemoryError, oom):
                     logits, _ = self._forward(self.eval_network, self.normalization(batch.clips))
-                loss = nn.functional.cross_entropy(logits, batch.labels)
+                loss = nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
                 sums += batch_metric_sums(logits, batch.labels, loss)
         return sums, corrupt
 

@@ -23,7 +23,7 @@ def zero_metric_sums(device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def batch_metric_sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
-    """Return the metric sums `(4,)` of logits `(B, classes)`, labels `(B,)` and the mean loss of a batch.
+    """Return the metric sums `(4,)` of logits `(B, classes)`, labels `(B,)` and the summed loss of a batch.
 
     With fewer than five classes top-5 counts all of them. Clips whose logits are not all finite are never correct:
     `topk` sorts NaN first, which would favor the first classes.
@@ -31,7 +31,7 @@ def batch_metric_sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
     predicted = logits.topk(min(5, logits.shape[1]), dim=1).indices
     topk_correct = (predicted == labels[:, None]) & logits.isfinite().all(dim=1, keepdim=True)
     clips = logits.new_full((), len(labels), dtype=torch.float64)
-    return torch.stack([clips, topk_correct[:, 0].sum(), topk_correct.sum(), loss.double() * clips])
+    return torch.stack([clips, topk_correct[:, 0].sum(), topk_correct.sum(), loss.double()])
 
 
 def compute_metrics(sums: Tensor) -> Metrics:

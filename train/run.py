@@ -156,8 +156,7 @@ class Run:
                 raise TrainingError(f"{error}; {self.checkpoints.resume_hint()}") from error
             finally:
                 for loader in (self.loaders.train, self.loaders.batchnorm, self.loaders.val):
-                    if loader is not None:
-                        loader.close()
+                    loader.close()
                 for callback in self.callbacks:
                     callback.close()
         return 0
@@ -253,7 +252,7 @@ class Run:
 
     def _update_batchnorm(self, signals: SignalHandler) -> None:
         """Take precise statistics for the network that is validated, the EMA if there is one."""
-        if self.loaders.batchnorm is None:
+        if not self.plan.batchnorm_clips:
             return
         started = time.monotonic()
         batches = self._until_stopped(self.loaders.batchnorm, signals)

@@ -9,8 +9,8 @@ from train.dry_run import ClipFlops
 from train.engine import StepReport
 
 PEAK_TFLOPS = {  # dense, fp16 or bf16 added up in fp32; by words of a GPU's name, special models first
-    "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "V100 PCIE": 112, "V100": 125,
-    "L4": 121, "A10": 125, "T4": 65, "4090": 165, "3090 Ti": 80, "3090": 71,
+    "H200 NVL": 835, "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "V100 PCIE": 112,
+    "V100": 125, "L4": 121, "A10": 125, "T4": 65, "4090": 165, "3090 Ti": 80, "3090": 71,
 }  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
     networks = ("srtg_r3d_34", "r3d_34", "mtnet_s", "srtg_r2plus1d_50", "r2plus1d_50")
     bench = Bench(
-        device, (*networks, "srtg_r3d_101", "r3d_101", "mtnet_l"), BatchShape(16, 16, 224), repeats=5
+        device, (*networks, "srtg_r3d_101", "r3d_101", "mtnet_l"), BatchShape(64, 16, 224), repeats=5
     )
     if args.tiny:
         bench = Bench(device, ("srtg_tiny", "tiny"), BatchShape(2, 4, 32), repeats=1)

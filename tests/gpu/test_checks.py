@@ -271,13 +271,22 @@ def test_compiled_networks_give_the_numbers_of_eager_ones(name: str, record_prop
     assert_close(logits_and_gradients(network, clips), expected, "fp32", record_property)
 
 
-@pytest.mark.parametrize(("flag", "value"), [("accumulate", 4), ("activation_checkpointing", True)])
-def test_the_same_gradients_with_less_memory(flag: str, value: int, record_property: Record) -> None:
-    """Statistics of BatchNorm are those of two clips, with and without micro-batches."""
+@pytest.mark.parametrize(
+    ("flags", "common"),
+    [
+        # statistics of BatchNorm are those of two clips, with and without micro-batches
+        ({"accumulate": 4}, {"sub_bn_size": 2}),
+        ({"activation_checkpointing": True}, {"network": "r3d_101" if ON_GPU else "tiny"}),
+    ],
+    ids=["accumulate", "activation checkpointing"],
+)
+def test_the_same_gradients_with_less_memory(
+    flags: dict[str, Any], common: dict[str, Any], record_property: Record
+) -> None:
     shape = BatchShape(16, 16, 112) if ON_GPU else BatchShape(8, 4, 32)
     gradients, peaks = [], []
-    for flags in ({}, {flag: value}):
-        state, trainer = new_run(sub_bn_size=2, **flags)
+    for changes in ({}, flags):
+        state, trainer = new_run(**common, **changes)
         train_steps(trainer, 1, shape)
         if ON_GPU:
             torch.cuda.reset_peak_memory_stats()

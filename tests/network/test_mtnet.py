@@ -101,13 +101,18 @@ def static_frames_in_loops(clip: Tensor) -> list[int]:
     return sorted(sorted(scores, key=scores.get, reverse=True)[: length // 2])
 
 
+MEMORY_FORMATS = (torch.contiguous_format, torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("memory_format", MEMORY_FORMATS)
 @pytest.mark.parametrize("length", range(3, 12))
-def test_selected_frames(length: int) -> None:
-    x = torch.randn(4, 5, length, 3, 2, requires_grad=True)
+def test_selected_frames(length: int, memory_format: torch.memory_format) -> None:
+    x = torch.randn(4, 5, length, 3, 2).contiguous(memory_format=memory_format).requires_grad_()
     frames = [static_frames_in_loops(clip) for clip in x]
     selected = gather_frames(x, select_static_frames(x))
     for clip, source, indices in zip(selected, x, frames, strict=True):
         assert torch.equal(clip, source[:, indices])
+    assert selected.is_contiguous(memory_format=memory_format)
     selected.sum().backward()
     assert [clip.any(dim=0).nonzero().flatten().tolist() for clip in x.grad.sum(dim=(3, 4))] == frames
 
@@ -138,9 +143,6 @@ def test_features_of_the_right_size_are_not_interpolated() -> None:
     """The original compared two sizes with three, and always interpolated."""
     x = torch.randn(1, 2, 3, 4, 5)
     assert interpolate_to(x, x.shape[2:]) is x
-
-
-MEMORY_FORMATS = (torch.contiguous_format, torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("size", [(2, 4, 5), (5, 7, 3), (6, 3, 3), (1, 1, 2)])

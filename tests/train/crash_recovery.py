@@ -25,7 +25,7 @@ from tests.train.helpers import NAME, assert_same_run, assert_same_weights, fold
 
 # a checkpoint every few steps
 FLAGS = "--batch-size 2 --clip-size 80 --short-side 80 --workers 1 --lr-schedule cosine"
-FLAGS += " --save-minutes 0.001 --log-interval 1"
+FLAGS += " --save-minutes 0.001 --log-interval 1 --precise-bn 16"
 
 
 @dataclass

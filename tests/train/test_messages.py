@@ -1,8 +1,10 @@
 """Errors and warnings of a run: one line each, and what to do."""
 
 import csv
+import itertools
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,6 +90,27 @@ def test_out_of_memory_in_a_step_names_its_shape(
     monkeypatch.setattr("train.engine.Trainer._forward", out_of_memory)
     message = ("epoch 1, step 1, batch 4x4x32x32", "out of memory; --accumulate 2")
     assert_fails(capsys, 1, *message, run=lambda: train(stores, tmp_path))
+
+
+@pytest.mark.parametrize(("phase", "calls"), [("precise BatchNorm", 1), ("validation", 2)])
+def test_out_of_memory_after_the_steps_names_the_phase(
+    phase: str,
+    calls: int,
+    stores: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forward, without_gradients = Trainer._forward, itertools.count(1)
+
+    def fail(trainer: Trainer, *args: Any) -> Any:
+        if not torch.is_grad_enabled() and next(without_gradients) == calls:
+            out_of_memory()
+        return forward(trainer, *args)
+
+    monkeypatch.setattr(Trainer, "_forward", fail)
+    message = f"{phase}: out of memory; a lower --batch-size"
+    assert_fails(capsys, 1, message, run=lambda: train(stores, tmp_path, "--precise-bn 4"))
 
 
 def test_a_gpu_that_is_already_full(

@@ -13,10 +13,10 @@ def test_means_are_over_clips_not_batches() -> None:
     """The original averaged running averages: it reported 0.75 for 0.46."""
     sums = zero_metric_sums(torch.device("cpu"))
     sums += batch_metric_sums(torch.eye(8)[:1], torch.tensor([0]), torch.tensor(1.0))  # correct
-    sums += batch_metric_sums(torch.eye(8)[1:4], torch.tensor([7, 7, 7]), torch.tensor(3.0))
+    sums += batch_metric_sums(torch.eye(8)[1:4], torch.tensor([7, 7, 7]), torch.tensor(9.0))
     metrics = compute_metrics(sums)
     assert metrics.top1 == 0.25
-    assert metrics.loss == (1 + 3 * 3) / 4
+    assert metrics.loss == (1 + 9) / 4
 
 
 def test_top5_counts_the_five_best() -> None:

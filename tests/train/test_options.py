@@ -144,6 +144,8 @@ def test_a_flag_changes_its_option_only(option: dataclasses.Field) -> None:
         ("--lr-schedule cosine --lr-factor 0.5", "--lr-factor: has no effect with --lr-schedule cosine"),
         ("--fine-tune", "argument --fine-tune: needs pretrained weights, --pretrained-3d FILE"),
         ("--task-name a/../b", "argument --task-name: 'a/../b' is part of a folder name, without /"),
+        ("--compile --sync-batchnorm", "--compile: does not work with --activation-checkpointing or"),
+        ("--precise-bn 8 --freeze-batchnorm", "--precise-bn: has no effect with --freeze-batchnorm"),
         ("--sync-batchnorm --freeze-batchnorm", "--sync-batchnorm: has no effect with --freeze-batchnorm"),
         ("--sync-batchnorm --accumulate 2", "--sync-batchnorm: does not work with --sub-bn-size, --accum"),
         ("--sync-batchnorm --sub-bn-size 2", "--sync-batchnorm: does not work with --sub-bn-size, --accum"),

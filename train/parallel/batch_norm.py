@@ -23,8 +23,9 @@ def precise_running_stats(network: nn.Module, dist: DistContext) -> Iterator[Non
     """Set all running statistics to those of the clips that `network` sees, in training mode, within the block.
 
     Each clip has the same weight, over all ranks. The variance is that of the population: the mean of the batches'
-    variances plus the variance of their means (Wu & Johnson, *Rethinking "Batch" in BatchNorm*, 2021, section 3).
-    After an error the statistics are those before the block.
+    variances plus the variance of their means (Wu & Johnson, *Rethinking "Batch" in BatchNorm*, 2021, section 3). A
+    norm that is used twice, as in MTNet, gets those of both inputs together. After an error the statistics are those
+    before the block.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
     momenta = [norm.momentum for norm in norms]
@@ -54,19 +55,14 @@ def precise_running_stats(network: nn.Module, dist: DistContext) -> Iterator[Non
     for norm, total in sums.items():
         count, mean, mean_square = dist.all_reduce(total).split([1, norm.num_features, norm.num_features])
         mean = mean / count
-        _set_running_stats(norm, mean, mean_square / count - mean**2)
+        for stats, new in zip(_running_stats(norm), (mean, mean_square / count - mean**2), strict=True):
+            stats.copy_(new)
 
 
 def _running_stats(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return norm.running_mean, norm.running_var
-
-
-@torch.no_grad()
-def _set_running_stats(norm: nn.BatchNorm3d, mean: Tensor, var: Tensor) -> None:
-    for stats, new in zip(_running_stats(norm), (mean, var), strict=True):
-        stats.copy_(new)
 
 
 def convert_sync_batchnorm(network: nn.Module, dist: DistContext) -> None:
@@ -104,13 +100,11 @@ class SyncBatchNorm3d(nn.BatchNorm3d):
 
 @torch.no_grad()
 def _update_running_stats(norm: nn.BatchNorm3d, mean: Tensor, var: Tensor) -> None:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
     assert norm.momentum is not None
     norm.num_batches_tracked += 1
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(var, norm.momentum)
+    for stats, new in zip(_running_stats(norm), (mean, var), strict=True):
+        stats.lerp_(new, norm.momentum)
 
 
 class _SyncBatchNormFunction(torch.autograd.Function):

@@ -18,6 +18,7 @@ from tests.train.helpers import (
     SMALL,
     RankProcesses,
     assert_close_weights,
+    assert_same_run,
     corrupt_store,
     folder,
     load,
@@ -72,6 +73,17 @@ def test_gradient_accumulation_and_ema_on_two_ranks(stores: Path, single_rank: P
     trained = load(tmp_path / "one", "ep-0002")["trained"]["state_dict"]
     plain = load(single_rank, "ep-0002")["state_dict"]
     assert all(torch.allclose(trained[name], plain[name], atol=1e-5) for name in plain)
+
+
+def test_two_ranks_with_precise_batchnorm_resume_bit_for_bit(stores: Path, tmp_path: Path) -> None:
+    """Each rank has running averages of its own within an epoch; a checkpoint has those of rank 0."""
+    flags = "--batch-size 5 --short-cycles --ema-decay 0.5 --sub-bn-size 2 --end-epoch"
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert RankProcesses(2, stores, whole, flags, "2").end() == [0, 0]
+    assert RankProcesses(2, stores, resumed, flags, "1").end() == [0, 0]
+    assert RankProcesses(2, stores, resumed, flags, "2", "--resume-epoch auto").end() == [0, 0]
+    assert "precise BatchNorm: 5 clips" in (folder(resumed) / "train.log").read_text()
+    assert_same_run(whole, resumed, "ep-0002")
 
 
 @pytest.mark.parametrize("sync", [False, True])
