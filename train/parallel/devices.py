@@ -53,6 +53,7 @@ def default_precision(gpus: int) -> str:
 def configure_backends(device: torch.device, precision: str, deterministic: bool = False) -> None:
     """Set the process-wide flags of torch, cuDNN and oneDNN for training on a device."""
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by the first matrix product
     torch.backends.cudnn.deterministic = deterministic

@@ -45,7 +45,7 @@ def test_step_times_of_every_config_and_shape(tmp_path: Path, capsys: pytest.Cap
 def test_flags_of_training_choose_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[torch.nn.Module] = []
     monkeypatch.setattr(torch, "compile", lambda function: function)
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: compiled.append(module))
     result = run(tmp_path, "--precision", "bf16", "--channels-last", "--compile")
     configs = [row["config"] for row in result["steps"]]
     assert configs == ["bf16 channels-last eager", "bf16 channels-last compiled"]
