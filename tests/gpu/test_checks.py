@@ -22,6 +22,7 @@ from data.batch_sampler import BatchShape
 from data.common.cpus import cpus_per_rank
 from data.datasets import CUSTOM
 from network import create_network
+from tests.network.test_compile import calm
 from tests.network.test_golden import CASES, fill, meta_network  # noqa: F401  fill is a fixture
 from tests.train.conftest import make_dataset
 from tests.train.helpers import assert_close_weights, folder, train, weights
@@ -79,14 +80,6 @@ def deviation(actual: Tensor, expected: Tensor) -> float:
 def flat(tensors: Iterable[Tensor | None]) -> Tensor:
     """Return all values in one float64 tensor on the CPU, a copy."""
     return torch.cat([tensor.detach().double().cpu().flatten() for tensor in tensors if tensor is not None])
-
-
-def calm(network: nn.Module) -> nn.Module:
-    """Scale the residual branches of a new network down, as otherwise each block multiplies rounding errors."""
-    for module in network.modules():
-        for name in getattr(module, "residual_scales", ()):
-            nn.init.constant_(module.get_parameter(name), 0.1)
-    return network
 
 
 def random_clips(device: torch.device) -> Tensor:

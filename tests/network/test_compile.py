@@ -57,6 +57,14 @@ def kinds_of_networks() -> list[str]:
     return list(names.values())
 
 
+def calm(network: nn.Module) -> nn.Module:
+    """Scale the residual branches of a new network down, as otherwise each block multiplies rounding errors."""
+    for module in network.modules():
+        for name in getattr(module, "residual_scales", ()):
+            nn.init.constant_(module.get_parameter(name), 0.1)
+    return network
+
+
 def assert_one_graph(network: nn.Module, **arguments: bool) -> None:
     clips = torch.randn(4, 3, FRAMES, 32, 32, dtype=next(network.parameters()).dtype)
     counter = GraphCounter()
@@ -86,5 +94,5 @@ def test_gates_and_modes(gates: bool | str, training: bool, autocast: bool) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_networks())
 def test_each_network_is_one_graph(name: str) -> None:
-    """In double precision: BatchNorm of few values, block after block, makes large differences of small ones."""
-    assert_one_graph(create_network(name, 7).double())
+    """In double precision and evaluation mode, as rounding errors grow in each block, most of all by BatchNorm."""
+    assert_one_graph(calm(create_network(name, 7)).double().eval())
