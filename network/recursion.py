@@ -20,7 +20,7 @@ class RecurrentCell(nn.RNNBase):
     layers are also written out in plain operations.
     """
 
-    library: Callable[..., tuple[Tensor, ...]]  # PyTorch's own function
+    kernel: Callable[..., tuple[Tensor, ...]]  # PyTorch's own function
     step: Callable[..., tuple[Tensor, Tensor]]  # returns the next output and memory, of which a GRU has none
 
     def __init__(self, channels: int) -> None:
@@ -51,7 +51,7 @@ class RecurrentCell(nn.RNNBase):
         weights = [weight for layer in self.all_weights for weight in layer]
         _disable_rnn_tf32()
         try:
-            outputs = self.library(x, state, weights, True, 2, 0.0, self.training, False, False)[0]
+            outputs = self.kernel(x, state, weights, True, 2, 0.0, self.training, False, False)[0]
         finally:
             _restore_rnn_tf32()
         if outputs.grad_fn is not None:  # the backward pass needs the setting of the forward pass
@@ -73,7 +73,7 @@ def _restore_rnn_tf32(*_: object) -> None:
 class LSTM(RecurrentCell):
     """Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 1997, as `nn.LSTM`."""
 
-    library = staticmethod(torch.lstm)
+    kernel = staticmethod(torch.lstm)
 
     @staticmethod
     def step(inputs: Tensor, recurrent: Tensor, output: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ class LSTM(RecurrentCell):
 class GRU(RecurrentCell):
     """Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014, as `nn.GRU`."""
 
-    library = staticmethod(torch.gru)
+    kernel = staticmethod(torch.gru)
 
     @staticmethod
     def step(inputs: Tensor, recurrent: Tensor, output: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:

@@ -206,7 +206,7 @@ def test_cudnn_computes_cells_without_tf32_forward_and_backward(
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allow_tf32)
     cell, seen = SqueezeRecursion(2).cell, []
 
-    class Library(torch.autograd.Function):
+    class Kernel(torch.autograd.Function):
         """Stands in for cuDNN's kernel."""
 
         @staticmethod
@@ -219,7 +219,7 @@ def test_cudnn_computes_cells_without_tf32_forward_and_backward(
             seen.append(torch.backends.cudnn.rnn.fp32_precision)
             return gradient
 
-    monkeypatch.setattr(cell, "library", lambda x, *_: (Library.apply(x),))
+    monkeypatch.setattr(cell, "kernel", lambda x, *_: (Kernel.apply(x),))
     outputs = cell.fused(torch.randn(2, 2, 2, requires_grad=True))
     assert torch.backends.cudnn.allow_tf32 == allow_tf32  # can be read: convolutions have the same setting
     outputs.sum().backward()
