@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -81,10 +80,9 @@ def run_jobs(
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), future.result()
         finally:
-            while wait(running, timeout=0).not_done:  # a job may start another child after this one
+            while wait(running, timeout=0.02).not_done:  # a job may start another child after this one
                 for process in tuple(_running_children):
                     _kill(process)
-                time.sleep(0.02)
 
 
 @contextmanager
