@@ -23,7 +23,7 @@ ALLOWED_IMPORTS = {  # part -> other parts that it may import; `<package>.*` are
     "tools": ("data", "data.common", "network", "train"),
     "scripts": ("data", "train"),
 }
-TRAINING_PATH = {"train.parallel", "train.checkpointing"}  # folders of train/ that are not commands
+TRAINING_PATH = {"train.parallel", "train.checkpointing", "data.ffmpeg"}  # folders that are not commands
 ONLY_IN = {  # third party -> modules and folders that may import it
     "sqlite3": ("data.frame_store", "data.verify", "data.benchmark"),
     "imgaug": ("data.imgaug_engine",),

@@ -20,7 +20,7 @@ from data.benchmark.reading import compare, conversion_rate, make_readers, memor
 from data.benchmark.test_videos import make_videos, write_inputs
 from data.common.cli import LONGEST_MESSAGE, OneLineParser, number, output_file, positive, sanitize
 from data.convert.converter import ConversionError
-from data.ffmpeg import NON_VIDEO_SUFFIXES
+from data.ffmpeg.video_files import NON_VIDEO_SUFFIXES
 
 SHAPES = ((4, 80), (8, 112), (16, 158), (16, 224))  # length, size: the multigrid shapes of 16 x 224
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.benchmark.reference_pipeline import write_original_store
-from data.ffmpeg import JpegStream, ffmpeg_binary
+from data.ffmpeg.binary import ffmpeg_binary
+from data.ffmpeg.decoding import JpegStream
 from data.frame_store import write_frame_store
 
 HEIGHT = 360  # of each frame, in pixels

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data.ffmpeg import video_writer
+from data.ffmpeg.encoding import video_writer
 from data.video_transforms import ClipParams
 
 FRAMES_PER_STRIP = 8

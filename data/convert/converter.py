@@ -7,7 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from data.ffmpeg import JpegStream, StoredVideo, ffmpeg_binary, ffmpeg_command, is_seekable, read_header
+from data.ffmpeg.binary import ffmpeg_binary
+from data.ffmpeg.decoding import JpegStream, ffmpeg_command, is_seekable, read_header
+from data.ffmpeg.video_files import StoredVideo
 from data.frame_store import FrameStoreError, write_frame_store
 
 # ffmpeg's exit codes where -xerror stopped it at damage: 1 before version 7, then AVERROR_INVALIDDATA

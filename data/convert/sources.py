@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.convert.converter import Job
-from data.ffmpeg import NON_VIDEO_SUFFIXES
+from data.ffmpeg.video_files import NON_VIDEO_SUFFIXES
 from data.label_files import read_annotations
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from data.common.atomic_io import flush_to_disk
 from data.common.job_pool import child_process
 from data.common.staging import staging_folder
-from data.ffmpeg import ffmpeg_binary
+from data.ffmpeg.binary import ffmpeg_binary
 
 # Messages of yt-dlp and ffmpeg. A video is gone if one matches GONE and none TEMPORARY.
 GONE = re.compile(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from data.ffmpeg import NON_VIDEO_SUFFIXES
+from data.ffmpeg.video_files import NON_VIDEO_SUFFIXES
 from data.label_files import Annotation, Splits, read_lines
 from data.video_list import find_stores
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.ffmpeg import video_writer
+from data.ffmpeg.encoding import video_writer
 from data.frame_store import write_frame_store
 
 FPS = 25

@@ -7,7 +7,7 @@ import tempfile
 from functools import cache, partial
 from pathlib import Path
 
-from data.ffmpeg import ffmpeg_binary
+from data.ffmpeg.binary import ffmpeg_binary
 from data.frame_store import FrameStore
 from tests.fuzz.mutation import mutate
 from tests.fuzz.verdict import FuzzInput

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tests.tiny_network  # noqa: F401  registers tiny
 from data.datasets import CUSTOM
-from data.ffmpeg import ffmpeg_binary
+from data.ffmpeg.binary import ffmpeg_binary
 from tests.commands import main_of
 from train.main import main as train
 from train.options import Options

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import tests.tiny_network  # noqa: F401  registers tiny
-from data.ffmpeg import video_writer
+from data.ffmpeg.encoding import video_writer
 from network import create_network
 from tests.train.checkpoints import save_network
 from train.options import Options

@@ -22,7 +22,9 @@ import torch
 
 from data.common.atomic_io import atomic_write, save_arrays
 from data.common.cli import OneLineParser, not_negative, output_file, positive
-from data.ffmpeg import Video, VideoStreamError, open_videos, video_writer
+from data.ffmpeg.decoding import VideoStreamError
+from data.ffmpeg.encoding import video_writer
+from data.ffmpeg.video_files import Video, open_videos
 from data.frame_store import FrameStoreError
 from data.video_sampler import clip_span
 from train.inference import load_inference_model

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.ffmpeg import Video
+from data.ffmpeg.video_files import Video
 from train.inference import InferenceModel
 from train.predict.gradcam import SaliencyTube, grad_cam, gradcam_stage, heatmap_over_time
 from train.predict.sliding_window import Window, sliding_windows

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.ffmpeg import ffmpeg_binary
+from data.ffmpeg.binary import ffmpeg_binary
 from data.frame_store import FrameStore
 from data.synthetic.shapes import write_video
 from tests.commands import error_of, main_of
@@ -60,7 +60,7 @@ def wrap_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) ->
     wrapper = tmp_path / "ffmpeg"
     wrapper.write_text("\n".join(["#!/bin/sh", *lines, f'exec "{ffmpeg_binary()}" "$@"', ""]))
     wrapper.chmod(0o755)
-    monkeypatch.setattr("data.ffmpeg.ffmpeg_binary", lambda: str(wrapper))
+    monkeypatch.setattr("data.ffmpeg.decoding.ffmpeg_binary", lambda: str(wrapper))
 
 
 def test_second_run_changes_nothing(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.ffmpeg import VideoFile, VideoWriter
+from data.ffmpeg.encoding import VideoWriter
+from data.ffmpeg.video_files import VideoFile
 from tests.commands import error_of, main_of
 from tests.train.toy_task import CLASSES, brightness_network, save_brightness_network, write_video
 from train.inference import load_inference_model

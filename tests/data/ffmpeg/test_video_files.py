@@ -7,15 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.ffmpeg import (
-    StoredVideo,
-    VideoFile,
-    VideoStreamError,
-    ffmpeg_command,
-    open_videos,
-    read_jpegs,
-    video_writer,
-)
+from data.ffmpeg.decoding import VideoStreamError, ffmpeg_command, read_jpegs
+from data.ffmpeg.encoding import video_writer
+from data.ffmpeg.video_files import StoredVideo, VideoFile, open_videos
 from data.frame_store import FrameStore
 from tests.commands import main_of
 from tests.data.helpers import run_ffmpeg
@@ -93,7 +87,7 @@ def test_failed_writing_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
     failing = tmp_path / "ffmpeg"
     failing.write_text('#!/bin/sh\necho "No space left" >&2\nexit 1\n')
     failing.chmod(0o755)
-    monkeypatch.setattr("data.ffmpeg.ffmpeg_binary", lambda: str(failing))
+    monkeypatch.setattr("data.ffmpeg.encoding.ffmpeg_binary", lambda: str(failing))
     with pytest.raises(VideoStreamError, match=r"video.mp4: ffmpeg could not write it, No space left"):
         write(path, n_frames=200)
     assert list(path.parent.iterdir()) == []

@@ -1,0 +1,1 @@
+"""ffmpeg: its binary, and video files as frames, decoded and encoded."""
