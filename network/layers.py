@@ -5,7 +5,7 @@ groups)`, and map `(B, in_channels, T, H, W)` to `(B, out_channels, T', H', W')`
 rounded up. The order of modules in each `nn.Sequential` gives the names in published weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -135,28 +135,21 @@ class Stem2Plus1D(nn.Sequential):
 Size3d = tuple[int, int, int]
 
 
-def _positions(size: int, count: int, kernel: int, stride: int, pad: int) -> Iterator[tuple[slice, slice]]:
-    """Yield, for each position in a window of one side, its values in all windows, and which windows: no padding."""
-    for offset in range(-pad, kernel - pad):
-        first, last = max(0, -(offset // stride)), min(count - 1, (size - 1 - offset) // stride)
-        if first <= last:
-            yield slice(first * stride + offset, last * stride + offset + 1, stride), slice(first, last + 1)
-
-
 class _SoftPool(torch.autograd.Function):
     """SoftPool by one position of all windows after the other, in the gradient again: windows are never unfolded."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel_size: Size3d, stride: Size3d, padding: Size3d) -> Tensor:
-        largest = F.max_pool3d(x, kernel_size, stride, padding)
-        largest = largest.to(torch.promote_types(x.dtype, torch.float32))  # up to 27 products are summed
+    def forward(ctx: Any, x: Tensor, window: Size3d) -> Tensor:
+        largest = F.max_pool3d(x, window)
+        largest = largest.to(torch.promote_types(x.dtype, torch.float32))  # up to 8 products are summed
         total, weighted = torch.zeros_like(largest), torch.zeros_like(largest)
-        sides = map(_positions, x.shape[2:], largest.shape[2:], kernel_size, stride, padding)
-        ctx.positions = [tuple(zip(*slices, strict=True)) for slices in product([(..., ...)], *sides)]
-        for values, windows in ctx.positions:
-            weights = (x[values] - largest[windows]).exp_()
-            total[windows].add_(weights)
-            weighted[windows].add_(weights.mul_(x[values]))
+        ends = [size * count for size, count in zip(window, largest.shape[2:], strict=True)]
+        offsets = product(*map(range, window))
+        ctx.positions = [(..., *map(slice, offset, ends, window)) for offset in offsets]
+        for values in ctx.positions:
+            weights = (x[values] - largest).exp_()
+            total.add_(weights)
+            weighted.add_(weights.mul_(x[values]))
         mean = weighted.div_(total)
         ctx.save_for_backward(x, largest, total, mean)
         return mean.to(x.dtype)
@@ -165,32 +158,37 @@ class _SoftPool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, largest, total, mean = ctx.saved_tensors
-        grad, grad_x = grads[0] / total, torch.zeros_like(x, dtype=total.dtype)
-        for values, windows in ctx.positions:
-            weights = (x[values] - largest[windows]).exp_().mul_(grad[windows])
-            grad_x[values].add_(weights.mul_((x[values] - mean[windows]).add_(1)))
-        return grad_x.to(x.dtype), None, None, None
+        grad, grad_x = grads[0] / total, torch.zeros_like(x)
+        for values in ctx.positions:
+            weights = (x[values] - largest).exp_().mul_(grad)
+            grad_x[values] = weights.mul_((x[values] - mean).add_(1))
+        return grad_x, None
 
 
 class SoftPool3d(nn.Module):
     """Mean of each window, weighted by the exponential of its values: sum(x e^x) / sum(e^x).
 
-    (Stergiou et al., ICCV 2021.) Padding has no weight. Output sizes are those of `nn.MaxPool3d`.
+    (Stergiou et al., ICCV 2021.) Windows do not overlap. What is left at the end of a side is dropped, as in their
+    code; a side that is smaller than the window is one window.
     """
 
-    def __init__(self, kernel_size: Size3d, stride: Size3d, padding: Size3d = (0, 0, 0)) -> None:
+    def __init__(self, window: Size3d) -> None:
         super().__init__()
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, T, H, W)` -> `(B, C, T', H', W')`, with the same dtype and memory format."""
-        return _SoftPool.apply(x, self.kernel_size, self.stride, self.padding)
+        length, height, width = map(min, self.window, x.shape[2:])
+        return _SoftPool.apply(x, (length, height, width))
 
 
-def make_pool(
-    pool: str, kernel_size: Size3d = (3, 3, 3), stride: Size3d = (2, 2, 2), padding: Size3d = (1, 1, 1)
-) -> nn.Module:
-    """Return the pooling layer after the stem: `nn.MaxPool3d` for "max", `SoftPool3d` for "soft"."""
+def make_pool(pool: str, stride: Size3d = (2, 2, 2)) -> nn.Module:
+    """Return the pooling layer after the stem, as in the original.
+
+    "max": of 3 pixels or frames wherever the stride is 2. "soft": `SoftPool3d` of windows as large as the stride.
+    """
     if pool not in ("max", "soft"):
         raise ValueError(f"pool is {pool!r}, and must be 'max' or 'soft'")
-    return (nn.MaxPool3d if pool == "max" else SoftPool3d)(kernel_size, stride, padding)
+    if pool == "soft":
+        return SoftPool3d(stride)
+    return nn.MaxPool3d(tuple(2 * step - 1 for step in stride), stride, tuple(step - 1 for step in stride))

@@ -90,9 +90,9 @@ class SpatialPool2x(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, T, H, W)` -> `(B, C, T, H/2, W/2)` in the same memory format."""
-        height, width = (min(2, side) for side in x.shape[3:])
         if self.pool == "soft":
-            return SoftPool3d((1, height, width), (1, height, width))(x)
+            return SoftPool3d((1, 2, 2))(x)
+        height, width = (min(2, side) for side in x.shape[3:])
         # avg_pool2d keeps channels-last memory, avg_pool3d does not
         return map_images(partial(F.avg_pool2d, kernel_size=(height, width)), x)
 
@@ -191,11 +191,9 @@ class MTBlock(nn.Module):
         return self.relu(short), self.relu(long)
 
     def _skip(self, short: Tensor, long: Tensor) -> Branches:
-        if isinstance(
-            self.downsample, MTConv
-        ):  # as in the original, from at least 3 x 3 pixels of the long branch
-            length, height, width = long.shape[2:]
-            long = interpolate_to(long, torch.Size((length, max(3, height), max(3, width))))
+        # as in the original: 3 x 3 pixels, whatever the width, of a long branch that is less than 3 high
+        if isinstance(self.downsample, MTConv) and long.shape[3] < 3:
+            long = interpolate_to(long, torch.Size((long.shape[2], 3, 3)))
         return self.downsample((short, long))
 
 
@@ -226,7 +224,7 @@ class MTNet(nn.Module):
         super().__init__()
         make_block = partial(MTBlock, groups=groups, pool=pool, recursion_init=recursion_init)
         self.stem = Stem3D()
-        self.pool = make_pool(pool, kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.pool = make_pool(pool, stride=(1, 2, 2))
         self.halve = SpatialPool2x(pool)
         self.layer1 = make_stage(make_block, depths[0], 64, 64, stride=1)
         self.layer2 = make_stage(make_block, depths[1], 64, 128, stride=2)

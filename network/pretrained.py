@@ -3,12 +3,13 @@
     report = load_weights(network, Path("srtg_r3d_34_best.pth"))
     print(report)  # a line for each tensor that was not loaded
 
-Three formats are known: that of this codebase and the original (`own`), torchvision's video ResNets (`torchvision`) and
-2D ResNets trained on ImageNet (`imagenet`), whose kernels are inflated in time.
+Four formats are known: that of this codebase and the original (`own`), the video ResNets of torchvision (`torchvision`)
+and of 3D-ResNets-PyTorch (`3d-resnets`), and 2D ResNets trained on ImageNet (`imagenet`), inflated in time.
 """
 
 import json
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from network.file_kind import file_kind
 from network.pretrained_formats import CHECKPOINT_FORMATS, detect_format
+from network.registry import list_networks
 
 Shape = tuple[int, ...]
-WRAPPER_PREFIX = "module."  # of DataParallel, in weights published for the original
+WRAPPER_PREFIX = re.compile(r"^(module\.)+")  # of DataParallel, in weights published for the original
 
 
 class IncompatibleKeys(NamedTuple):
@@ -36,6 +39,35 @@ class IncompatibleKeys(NamedTuple):
     missing: Sequence[str]
     unexpected: Sequence[str]
     normalization: Mapping[str, Any] | None
+
+    def check(self, network: str, allow_partial: bool = False) -> str | None:
+        """Return a warning if the file is of another network than `network`, with its name if that is clear.
+
+        Raise ValueError if fewer than a tenth of the tensors were loaded, unless `allow_partial`. The head, whose shape
+        depends on the number of classes, does not count.
+        """
+        different = [name for name, *_ in self.shape_mismatch]
+        loaded, different, missing, unexpected = (
+            [name for name in names if not name.startswith("fc.")]
+            for names in (self.loaded, different, self.missing, self.unexpected)
+        )
+        total = len(loaded) + len(different) + len(missing)
+        counts = (
+            f"{len(loaded)} of {network}'s {total} tensors were loaded, {len(different)} have another shape"
+        )
+        if 10 * len(loaded) < total and not allow_partial:
+            raise ValueError(
+                f"{self.path}: {counts}: it is of another network; --allow-partial starts from it nonetheless"
+            )
+        if different or 2 * len(loaded) < total:
+            return (
+                f"{self.path}: {counts}: is it of another network? All other tensors start with random values"
+            )
+        twin = network.removeprefix("srtg_") if network.startswith("srtg_") else f"srtg_{network}"
+        recurrent = [{".sar." in name for name in names} for names in (loaded, missing + unexpected)]
+        if self.format == "own" and recurrent == [{False}, {True}] and twin in list_networks():
+            return f"{self.path}: this is {'an' if twin.startswith('srtg_') else 'a plain'} {twin}: --network {twin}"
+        return None
 
     def __str__(self) -> str:
         summary = (
@@ -100,14 +132,20 @@ def read_tensors_file(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own message advises to load the file with its code; its context starts with what was rejected
-        reason = _one_line(str(error.__context__ or error).split(". ")[0])
-        raise ValueError(
-            f"{path}: holds more than tensors and plain values, or is damaged: {reason}"
-        ) from None
     except Exception as error:  # a malformed pickle can raise anything
-        raise ValueError(f"{path}: is damaged or not a checkpoint: {_one_line(error)}") from error
+        raise ValueError(f"{path}: {_one_line(file_kind(path) or _reason(error))}") from None
+
+
+def _reason(error: Exception) -> str:
+    # torch's own message goes on with advice to load the file with its code; its context starts with what was rejected
+    rejected = isinstance(error, pickle.UnpicklingError)
+    what = (
+        "holds more than tensors and plain values, or is damaged"
+        if rejected
+        else "is damaged or not a checkpoint"
+    )
+    reason = str((rejected and error.__context__) or error).split(". ")[0]
+    return f"{what}: {reason or type(error).__name__}"
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -135,7 +173,7 @@ def _find_weights(content: Any, path: Path) -> Mapping[str, Tensor]:
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path}: holds no weights, neither at the top level nor under 'state_dict'")
-    return {str(name).removeprefix(WRAPPER_PREFIX): value for name, value in weights.items()}
+    return {WRAPPER_PREFIX.sub("", str(name)): value for name, value in weights.items()}
 
 
 def _one_line(text: object) -> str:

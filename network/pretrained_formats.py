@@ -27,7 +27,7 @@ def _unchanged(weights: StateDict, own: StateDict) -> StateDict:
 def from_torchvision(weights: StateDict, own: StateDict) -> StateDict:
     """Convert names of torchvision.models.video: r2plus1d_18 has ours, the convolutions of r3d_18 are one level higher.
 
-    Its networks do not pool after the stem, ours do: the result is a start for training, not the same network.
+    Its networks do not pool after the stem, as ours with `stem_pool=False` (`--stem-pool False`): the same networks.
     """
     pattern = re.compile(r"(layer\d\.\d+\.conv[12]\.0)\.weight")
     return {pattern.sub(r"\1.0.weight", name): value for name, value in weights.items()}
@@ -49,28 +49,52 @@ def from_imagenet(weights: StateDict, own: StateDict) -> StateDict:
     return inflated
 
 
+def from_3d_resnets(weights: StateDict, own: StateDict) -> StateDict:
+    """Convert names of 3D-ResNets-PyTorch, whose bottlenecks and (2+1)D networks have some other shapes than ours.
+
+    A stem of 7 frames becomes one of 3, with the outer ones added to the nearest: a clip of equal frames has the same
+    features.
+    """
+    converted = {_name_in_3d(name, own): value for name, value in weights.items()}
+    kernel = converted.get("stem.0.weight", torch.empty(0))
+    if kernel.shape[2:] == (7, 7, 7) and "stem.0.weight" in own and own["stem.0.weight"].shape[2] == 3:
+        parts = kernel.split([3, 1, 3], dim=2)
+        converted["stem.0.weight"] = torch.cat([part.sum(dim=2, keepdim=True) for part in parts], dim=2)
+    return converted
+
+
+# our names of the modules of 2D ResNets and of 3D-ResNets-PyTorch, where _s and _t are halves of (2+1)D convolutions
+_STEM = {"conv": "0", "bn": "1", "conv_s": "0", "bn_s": "1", "conv_t": "3", "bn_t": "4"}
+_BLOCK = {"conv": "0", "bn": "1", "conv_s": "0.0", "bn_s": "0.1", "conv_t": "0.3", "bn_t": "1"}
+
+
 def _name_in_3d(name: str, own: StateDict) -> str:
-    name = re.sub(r"^conv1\.", "stem.0.", name)
-    name = re.sub(r"^bn1\.", "stem.1.", name)
-    name = re.sub(r"^(layer\d\.\d+)\.bn(\d)\.", r"\1.conv\2.1.", name)
-    convolution = r"^(layer\d\.\d+\.conv\d)\.weight$"
-    nested = re.sub(convolution, r"\1.0.0.weight", name)
-    return nested if nested in own else re.sub(convolution, r"\1.0.weight", name)
+    match = re.fullmatch(r"(layer\d\.\d+\.|)(conv|bn)(\d)(_[st]|)\.(\w+)", name)
+    if match is None:
+        return name
+    block, kind, number, half, tensor = match.groups()
+    if not block:
+        return f"stem.{_STEM[kind + half]}.{tensor}"
+    nested = f"{block}conv{number}.0.0.{tensor}"  # 3 x 3 x 3, also of bottlenecks
+    return (
+        nested
+        if (kind + half == "conv" and nested in own)
+        else f"{block}conv{number}.{_BLOCK[kind + half]}.{tensor}"
+    )
 
 
 CHECKPOINT_FORMATS = {
     "own": CheckpointFormat(_unchanged, None),
     "torchvision": CheckpointFormat(
         from_torchvision,
-        {
-            "mean": [0.43216, 0.394666, 0.37645],
-            "std": [0.22803, 0.22145, 0.216989],
-            "channel_order": "rgb",
-        },
+        {"mean": [0.43216, 0.394666, 0.37645], "std": [0.22803, 0.22145, 0.216989], "channel_order": "rgb"},
+    ),
+    "3d-resnets": CheckpointFormat(
+        from_3d_resnets,
+        {"mean": [0.4345, 0.4051, 0.3775], "std": [0.2768, 0.2713, 0.2737], "channel_order": "rgb"},
     ),
     "imagenet": CheckpointFormat(
-        from_imagenet,
-        {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "channel_order": "rgb"},
+        from_imagenet, {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "channel_order": "rgb"}
     ),
 }
 
@@ -87,6 +111,8 @@ def detect_format(weights: StateDict, bare: bool) -> str:
 
     if dimensions("conv1.weight") == 4:
         return "imagenet"
+    if dimensions("conv1.weight") == 5 or "conv1_s.weight" in weights:
+        return "3d-resnets"
     kernel = weights.get("layer1.0.conv1.0.weight")
     if kernel is not None and kernel.shape[2:] == torch.Size((3, 3, 3)):
         return "torchvision"

@@ -43,7 +43,8 @@ class VideoResNet(nn.Module):
         channels: of the four stages.
         groups, width_multiplier: see `Block`.
         num_classes: outputs of the head, `fc`.
-        pool: pooling after the stem, "max" or "soft".
+        pool: pooling after the stem, "max" or "soft", see `make_pool`.
+        stem_pool: whether there is that pooling: in the original since November 2020, in torchvision never.
         recursion, place: see `Block`.
         zero_init_residual: see `init_weights`.
 
@@ -62,6 +63,7 @@ class VideoResNet(nn.Module):
         num_classes: int,
         *,
         pool: str = "max",
+        stem_pool: bool = True,
         recursion: Recursion | None = None,
         place: str = "final",
         zero_init_residual: bool = False,
@@ -77,7 +79,7 @@ class VideoResNet(nn.Module):
         )
         first, second, third, fourth = channels
         self.stem = stem(first)
-        self.pool = make_pool(pool)
+        self.pool = make_pool(pool) if stem_pool else nn.Identity()
         self.layer1 = make_stage(make_block, depths[0], first, first, stride=1)
         self.layer2 = make_stage(make_block, depths[1], first, second, stride=2)
         self.layer3 = make_stage(make_block, depths[2], second, third, stride=2)
@@ -98,7 +100,7 @@ class VideoResNet(nn.Module):
         """
         check_clips(clips)
         gate_values: list[Tensor] = []
-        x = self.pool(self.stem(clips))  # (B, 64, T/2, H/4, W/4)
+        x = self.pool(self.stem(clips))  # with stem_pool (B, 64, T/2, H/4, W/4)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x, values = block(x)
@@ -125,8 +127,10 @@ def define(
     """Register the networks `name` and `srtg_<name>` and return their builders; arguments as for `VideoResNet`."""
     network = partial(VideoResNet, block, depths, conv, stem, channels, groups, width_multiplier)
 
-    def plain(num_classes: int, *, pool: str = "max", zero_init_residual: bool = False) -> VideoResNet:
-        return network(num_classes, pool=pool, zero_init_residual=zero_init_residual)
+    def plain(
+        num_classes: int, *, pool: str = "max", stem_pool: bool = True, zero_init_residual: bool = False
+    ) -> VideoResNet:
+        return network(num_classes, pool=pool, stem_pool=stem_pool, zero_init_residual=zero_init_residual)
 
     def srtg(
         num_classes: int,
@@ -134,12 +138,18 @@ def define(
         gates: bool | str = False,
         place: str = "final",
         pool: str = "max",
+        stem_pool: bool = True,
         recursion_init: str = "identity",
         zero_init_residual: bool = False,
     ) -> VideoResNet:
         recursion = partial(SqueezeRecursion, gates=gates, init=recursion_init)
         return network(
-            num_classes, recursion=recursion, place=place, pool=pool, zero_init_residual=zero_init_residual
+            num_classes,
+            pool=pool,
+            stem_pool=stem_pool,
+            recursion=recursion,
+            place=place,
+            zero_init_residual=zero_init_residual,
         )
 
     plain.__doc__ = (

@@ -68,6 +68,15 @@ def test_no_latency_needs_no_memory(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[2].split()[:2] == ["wide_r3d101_2", "265.76"]
 
 
+def test_networks_without_pooling_after_the_stem(capsys: pytest.CaptureFixture[str]) -> None:
+    """The original's table of before November 2020 has 603 GFLOPs; MTNets always pool."""
+    words = ["--network", "srtg_r3d_34", "mtnet_xs", "--no-latency", "--stem-pool", "False"]
+    assert main(words) == 1
+    _, _, resnet, mtnet = capsys.readouterr().out.splitlines()
+    assert float(resnet.split()[2]) == pytest.approx(603, abs=1)
+    assert "mtnet_xs does not take stem_pool" in mtnet
+
+
 def test_a_network_that_fails_is_reported_and_the_others_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

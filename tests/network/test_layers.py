@@ -43,23 +43,28 @@ def test_channel_separated_convolutions_are_depthwise(conv: type[nn.Module]) -> 
     assert (last.groups, last.weight.shape) == (4, (4, 1, 3, 3, 3))
 
 
-def soft_pool_in_loops(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+def soft_pool_in_loops(x: Tensor, window: tuple[int, int, int]) -> Tensor:
     """SoftPool of a `(T, H, W)` tensor, one output at a time."""
-    sizes = [(size + 2 * padding - kernel) // stride + 1 for size in x.shape]
+    sizes = [max(side // size, 1) for side, size in zip(x.shape, window, strict=True)]
     out = torch.empty(sizes, dtype=x.dtype)
     for position in torch.cartesian_prod(*(torch.arange(size) for size in sizes)).tolist():
-        starts = [stride * i - padding for i in position]
-        window = x[tuple(slice(max(start, 0), start + kernel) for start in starts)].flatten()
-        out[tuple(position)] = window.softmax(dim=0) @ window
+        starts = [size * i for size, i in zip(window, position, strict=True)]
+        part = x[
+            tuple(slice(start, start + size) for start, size in zip(starts, window, strict=True))
+        ].flatten()
+        out[tuple(position)] = part.softmax(dim=0) @ part
     return out
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (2, 2, 0), (3, 1, 1)])
+@pytest.mark.parametrize("window", [(2, 2, 2), (1, 2, 2), (3, 1, 2)])
+@pytest.mark.parametrize("size", [(5, 4, 7), (1, 6, 1)])
 @pytest.mark.parametrize("scale", [1, 3000])  # 3000: one maximum for all windows would lose the lower ones
-def test_soft_pool_matches_its_definition(kernel: int, stride: int, padding: int, scale: int) -> None:
-    x = (scale * torch.randn(2, 2, 5, 4, 7, dtype=torch.float64)).requires_grad_()
-    expected = torch.stack([soft_pool_in_loops(clip, kernel, stride, padding) for clip in x.flatten(0, 1)])
-    pooled = SoftPool3d((kernel,) * 3, (stride,) * 3, (padding,) * 3)(x)
+def test_soft_pool_matches_its_definition(
+    window: tuple[int, int, int], size: tuple[int, int, int], scale: int
+) -> None:
+    x = (scale * torch.randn(2, 2, *size, dtype=torch.float64)).requires_grad_()
+    expected = torch.stack([soft_pool_in_loops(clip, window) for clip in x.flatten(0, 1)])
+    pooled = SoftPool3d(window)(x)
     torch.testing.assert_close(pooled.flatten(0, 1), expected, rtol=0, atol=1e-12 * scale)
     weights = torch.randn_like(expected)
     (gradient,) = torch.autograd.grad((expected * weights).sum(), x)
@@ -86,7 +91,7 @@ class MemoryPeak(TorchFunctionMode):
 
 
 def test_soft_pool_does_not_unfold_windows() -> None:
-    """Windows of 27 values, one for 8 pixels, unfolded with their weights and products: 10 times the input."""
+    """Unfolded with their weights and products they would be 5 times the input, and again for the gradient."""
     x = torch.randn(2, 4, 8, 12, 12, requires_grad=True)
     with MemoryPeak() as memory:
         make_pool("soft")(x).sum().backward()
@@ -94,13 +99,15 @@ def test_soft_pool_does_not_unfold_windows() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (8, 8, 8), (7, 8, 9), (2, 1, 5)])
-def test_both_pools_halve_sizes_rounded_up(size: tuple[int, int, int]) -> None:
-    for pool in ("max", "soft"):
-        assert make_pool(pool)(torch.randn(2, 3, *size)).shape == (
-            2,
-            3,
-            *(math.ceil(side / 2) for side in size),
-        )
+def test_sizes_of_pooling_after_the_stem(size: tuple[int, int, int]) -> None:
+    """As in the original: max of 3 with padding rounds up, SoftPool of 2 without rounds down."""
+    for pool, expected in (
+        ("max", [math.ceil(side / 2) for side in size]),
+        ("soft", [max(side // 2, 1) for side in size]),
+    ):
+        assert list(make_pool(pool)(torch.randn(2, 3, *size)).shape[2:]) == expected
+        first, *others = make_pool(pool, stride=(1, 2, 2))(torch.randn(2, 3, *size)).shape[2:]
+        assert [first, *others] == [size[0], *expected[1:]]
 
 
 def test_soft_pool_is_finite_in_half_precision() -> None:

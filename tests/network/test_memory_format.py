@@ -17,6 +17,7 @@ NETWORKS = [  # each kind of convolution and recursion
     ("ip_csn_50", {}),
     ("srtg_tiny", {"gates": True}),
     ("srtg_tiny", {"gates": "soft"}),
+    ("srtg_tiny", {"stem_pool": False}),
     ("mtnet_xs", {}),
     ("mtnet_xs_g8", {}),
 ]

@@ -117,6 +117,105 @@ def test_selected_frames(length: int, memory_format: torch.memory_format) -> Non
     assert [clip.any(dim=0).nonzero().flatten().tolist() for clip in x.grad.sum(dim=(3, 4))] == frames
 
 
+class Reference:
+    """The network in evaluation mode as the original defines it, one clip after the other.
+
+    The original stops where one side of a map is a single pixel; here that pixel is kept by pooling.
+    """
+
+    def __init__(self, network: MTNet) -> None:
+        self.network = network
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        """Return the logits of a clip `(3, T, H, W)`."""
+        x = self.network.stem(clip[None])
+        if x.shape[3] % 2 or x.shape[4] % 2:  # both sides get a row, or column, if one is odd
+            x = torch.cat([x[..., :1, :], x], dim=3)
+            x = torch.cat([x[..., :1], x], dim=4)
+        x = nn.functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        x = self.drop_frames(x, least=3)
+        short, long = x[:, :56], self.drop_frames(self.halve(x[:, 56:]), least=3)
+        for stage in (self.network.layer1, self.network.layer2, self.network.layer3, self.network.layer4):
+            for block in stage:
+                short, long = self.block(block, short, long)
+        return self.network.fc(torch.cat([short.mean(dim=(2, 3, 4)), long.mean(dim=(2, 3, 4))], dim=1))[0]
+
+    @staticmethod
+    def halve(x: Tensor) -> Tensor:
+        """Mean of 2 x 2 pixels; an odd side loses its last pixel, one of one pixel keeps it."""
+        rows, columns = max(x.shape[3] // 2, 1), max(x.shape[4] // 2, 1)
+        out = x.new_empty(*x.shape[:3], rows, columns)
+        for row in range(rows):
+            for column in range(columns):
+                pixels = x[..., 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+                out[..., row, column] = pixels.mean(dim=(3, 4))
+        return out
+
+    @staticmethod
+    def drop_frames(x: Tensor, least: int) -> Tensor:
+        return x if x.shape[2] < least else x[:, :, static_frames_in_loops(x[0])]
+
+    @staticmethod
+    def resize(x: Tensor, *size: int) -> Tensor:
+        return nn.functional.interpolate(x, size=size, mode="trilinear")
+
+    def conv(self, conv: MTConv, short: Tensor, long: Tensor) -> tuple[Tensor, Tensor]:
+        short, long = conv.conv_short(short), conv.conv_long(long)
+        out_long = conv.norm_long(long)
+        if conv.lateral:
+            lateral = self.resize(self.drop_frames(self.halve(short), least=3), *long.shape[2:])
+            out_long = out_long + conv.norm_long(conv.conv_short2long(lateral))
+        return conv.norm_short(short), out_long
+
+    def block(self, block: MTBlock, short: Tensor, long: Tensor) -> tuple[Tensor, Tensor]:
+        out = short, long
+        for conv in (block.conv1_1, block.conv1_2, block.conv2):
+            out = tuple(part.relu() for part in self.conv(conv, *out))
+        out = self.conv(block.conv3, *out)
+        skip = short, long
+        if isinstance(block.downsample, MTConv):
+            if long.shape[3] < 3:  # the height alone decides
+                skip = short, self.resize(long, long.shape[2], 3, 3)
+            skip = self.conv(block.downsample, *skip)
+        cells = block.sr_short.cell, block.sr_long.cell
+        return tuple(
+            (x * self.recurrent(cell, x) + self.resize(one, *x.shape[2:])).relu()
+            for cell, x, one in zip(cells, out, skip, strict=True)
+        )
+
+    @staticmethod
+    def recurrent(cell: nn.Module, x: Tensor) -> Tensor:
+        gru = nn.GRU(x.shape[1], x.shape[1], num_layers=2, dtype=x.dtype)
+        gru.load_state_dict(cell.state_dict())
+        return gru(x.mean(dim=(3, 4)).permute(2, 0, 1))[0].permute(1, 2, 0)[..., None, None]
+
+
+SIZES = [
+    (8, 112, 149),  # one side of the stem is odd
+    (8, 149, 112),
+    (9, 85, 58),
+    (8, 56, 112),  # the long branch gets 2 pixels high and 4 wide
+    (8, 112, 40),  # 4 high and 2 wide
+    (6, 64, 149),
+    (5, 150, 33),
+    (8, 32, 96),
+    (8, 96, 16),  # maps of one column
+    (4, 16, 31),
+    (8, 57, 57),
+]
+
+
+@pytest.mark.parametrize(("length", "height", "width"), SIZES)
+def test_clips_of_any_shape_are_those_of_the_definition(length: int, height: int, width: int) -> None:
+    network = MTNet((1, 1, 1, 1), 1, 7).double()
+    clips = torch.randn(2, 3, length, height, width, dtype=torch.float64)
+    with torch.no_grad():
+        network.train()(clips)  # running statistics
+        network.eval()
+        expected = torch.stack([Reference(network)(clip) for clip in clips])
+        torch.testing.assert_close(network(clips), expected, rtol=1e-8, atol=1e-8 * expected.abs().max())
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
 def test_up_to_four_frames_leave_no_choice(length: int) -> None:
     """One or two are kept; the inner ones of three or four are, without looking at them."""

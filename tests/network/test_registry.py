@@ -55,9 +55,9 @@ def test_unknown_names_are_errors_with_the_closest_names() -> None:
 
 
 def test_options() -> None:
-    assert network_options("r3d_18") == {"pool", "zero_init_residual"}
+    assert network_options("r3d_18") == {"pool", "stem_pool", "zero_init_residual"}
     for name in list_networks("srtg_*"):
-        options = {"gates", "place", "pool", "recursion_init", "zero_init_residual"}
+        options = {"gates", "place", "pool", "stem_pool", "recursion_init", "zero_init_residual"}
         assert network_options(name) == options
     for name in MTNETS:
         assert network_options(name) == {"pool", "recursion_init", "zero_init_residual"}
@@ -66,11 +66,16 @@ def test_options() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("r3d_18", {"gates": True}, "r3d_18 does not take gates; its options are pool, zero_init_residual"),
+        ("r3d_18", {"gates": True}, "r3d_18 does not take gates; its options are pool, stem_pool, zero_init"),
         ("srtg_r3d_18", {"depth": 3, "x": 1}, "does not take depth, x; its options are gates, place"),
         ("r3d_18", {"pool": "mean"}, "pool is 'mean', and must be 'max' or 'soft'"),
         ("mtnet_xs", {"pool": "mean"}, "pool is 'mean', and must be 'max' or 'soft'"),
         ("mtnet_xs", {"gates": "soft"}, "mtnet_xs does not take gates; its options are pool, recursion_init"),
+        (
+            "mtnet_xs",
+            {"stem_pool": False},
+            "mtnet_xs does not take stem_pool; its options are pool, recursion_init",
+        ),
         ("srtg_r3d_18", {"gates": "maybe"}, "gates is 'maybe', and must be False, True or 'soft'"),
         ("srtg_r3d_18", {"recursion_init": "ones"}, "recursion_init is 'ones', and must be 'identity' or"),
         (

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from network import create_network, list_networks
 from network.blocks import BasicBlock, Block, Bottleneck
-from network.layers import Conv2Plus1D, Conv3D, SoftPool3d
+from network.layers import Conv2Plus1D, Conv3D
 from network.recursion import SqueezeRecursion
 from network.srtg_resnet import VideoResNet
 from tests import tiny_network  # noqa: F401 - registers tiny and srtg_tiny
@@ -196,12 +196,25 @@ def test_zero_init_residual_starts_as_the_skip_connection(name: str) -> None:
 
 
 def test_soft_pooling() -> None:
-    """pool="soft" raised NameError in the original."""
-    network, clips = create_network("tiny", 7, pool="soft").eval(), torch.randn(2, 3, 5, 17, 16)
-    assert isinstance(network.pool, SoftPool3d)
+    """2 x 2 x 2 after the stem, without overlap; it raised NameError in the original."""
+    network, clips = create_network("tiny", 7, pool="soft").eval(), torch.randn(2, 3, 5, 34, 37)
+    x = network.stem(clips)[:, :, :4, :16, :18].unfold(2, 2, 2).unfold(3, 2, 2).unfold(4, 2, 2).flatten(5)
+    torch.testing.assert_close(network.pool(network.stem(clips)), (x.softmax(dim=5) * x).sum(dim=5))
     soft = network(clips)
     network.pool = nn.MaxPool3d(3, 2, 1)
     assert not torch.allclose(soft, network(clips))
+
+
+@pytest.mark.parametrize("name", ["tiny", "srtg_tiny"])
+def test_without_pooling_after_the_stem(name: str) -> None:
+    """As the original before November 2020: the same weights, the stages have twice the frames, rows and columns."""
+    old, new = create_network(name, 7, stem_pool=False).eval(), create_network(name, 7).eval()
+    new.load_state_dict(old.state_dict())
+    clips = torch.randn(2, 3, 8, 32, 40)
+    logits = old(clips)
+    assert not torch.allclose(logits, new(clips))
+    new.pool = nn.Identity()
+    assert torch.equal(logits, new(clips))
 
 
 @pytest.mark.parametrize(("init", "is_identity"), [("identity", True), ("default", False)])
