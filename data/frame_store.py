@@ -1,11 +1,13 @@
 """One video as JPEG frames in a SQLite database: the format, reading and writing.
 
     <root>/jpg/<class>/<video_id>/frames.db     table Images(ObjId, frames, size), one row per frame
+                                                table Times(seconds), where they are known
     <root>/jpg/<class>/<video_id>/n_frames      number of frames, as text
 
-`ObjId` is `<video_id>/frame_%05d`, counted from 1, `frames` the JPEG bytes, `size` the image width. In stores written
-here the row id is the frame number (marked by `user_version` 1), so that reading a clip costs a few page reads. Stores
-of the original and of `dataset2database` (type STRING, no index, rows in any order, maybe no `n_frames`) are read too.
+`ObjId` is `<video_id>/frame_%05d`, counted from 1, `frames` the JPEG bytes, `size` the image width; `seconds` is the
+time of a frame in its video, 0 for the first. In stores written here the row id is the frame number (marked by
+`user_version` 1), so that reading a clip costs a few page reads. Stores of the original and of `dataset2database` (type
+STRING, no index, rows in any order, maybe no `n_frames`) are read too.
 """
 
 import errno
@@ -99,6 +101,21 @@ class FrameStore:
         with open_database(self.path) as connection:
             jpegs = dict(self._select(connection, sorted(set(indices))))
         return EncodedFrames(self.path, indices, jpegs)
+
+    def times(self) -> np.ndarray | None:
+        """Return the seconds of each frame, 0 for the first: float64 `(n_frames,)`; None if they are not known."""
+        with open_database(self.path) as connection:
+            tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'Times'"
+            if connection.execute(tables).fetchone() is None:
+                return None
+            rows = connection.execute("SELECT seconds FROM Times ORDER BY rowid").fetchall()
+        try:
+            times = np.array(rows, np.float64).reshape(self.n_frames)
+        except (ValueError, TypeError):
+            raise FrameStoreError(
+                f"{self.path}: Times has not a number for each of {self.n_frames} frames"
+            ) from None
+        return times
 
     def _read_count(self) -> int | None:
         """Return the number in `n_frames`; None if the file is missing or empty."""
@@ -202,9 +219,10 @@ def has_store(folder: Path) -> bool:
     return (folder / DATABASE).is_file()
 
 
-def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
+def write_frame_store(folder: Path, jpegs: Iterable[bytes], times: Sequence[float] = ()) -> int:
     """Write a store from JPEG frames in order, and return their number.
 
+    `times`: seconds of each frame from the first; empty where they are not known. A list may be filled with `jpegs`.
     The store is built in a staging folder, flushed and renamed, so `folder` holds a complete store or does not exist.
     Raises ValueError if there are no frames, OSError if `folder` is not empty (nothing is ever replaced), and whatever
     `jpegs` raises.
@@ -213,7 +231,7 @@ def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
         store = staging / "store"
         store.mkdir()
         try:
-            count = _write_database(store / DATABASE, folder.name, jpegs)
+            count = _write_database(store / DATABASE, folder.name, jpegs, times)
         except sqlite3.Error as error:
             raise OSError(f"{folder}: cannot be written, {error}") from error
         if count == 0:
@@ -230,7 +248,7 @@ def write_frame_store(folder: Path, jpegs: Iterable[bytes]) -> int:
     return count
 
 
-def _write_database(path: Path, video_id: str, jpegs: Iterable[bytes]) -> int:
+def _write_database(path: Path, video_id: str, jpegs: Iterable[bytes], times: Sequence[float]) -> int:
     count = 0
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = OFF")  # an unfinished database is deleted as a whole
@@ -244,5 +262,9 @@ def _write_database(path: Path, video_id: str, jpegs: Iterable[bytes]) -> int:
             _, width = jpeg_size(jpeg)
             row = (count, f"{video_id}/frame_{count:05d}", jpeg, width)
             connection.execute("INSERT INTO Images (rowid, ObjId, frames, size) VALUES (?, ?, ?, ?)", row)
+        if times:
+            connection.execute("CREATE TABLE Times (seconds REAL NOT NULL)")
+            rows = enumerate(times, start=1)
+            connection.executemany("INSERT INTO Times (rowid, seconds) VALUES (?, ?)", rows)
         connection.execute("COMMIT")
     return count

@@ -1,14 +1,12 @@
 """Convert one video file to a frame store, and read a frame store back."""
 
 import re
-import subprocess
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from data.ffmpeg.binary import ffmpeg_binary
-from data.ffmpeg.decoding import JpegStream, ffmpeg_command, is_seekable, read_header
+from data.ffmpeg.decoding import JpegStream, describe_damage, ffmpeg_command, probe, read_header
 from data.ffmpeg.video_files import StoredVideo
 from data.frame_store import FrameStoreError, write_frame_store
 
@@ -20,6 +18,10 @@ class ConversionError(Exception):
     """A video that cannot be converted; the message names it and the reason."""
 
 
+class _SeekError(Exception):
+    """Decoding that did not begin at the start of the file, and failed."""
+
+
 class Job(NamedTuple):
     """A video file, the folder of its frame store, and optionally the (start, end) in seconds to convert."""
 
@@ -29,7 +31,7 @@ class Job(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """The number of frames of a store, and ffmpeg's message where the video is damaged after them, else ""."""
+    """The number of frames of a store, and where the video is damaged after them, `describe_damage`, else ""."""
 
     frames: int
     damage: str
@@ -46,19 +48,28 @@ def convert_video(
     it runs longer than `timeout` seconds, and FileExistsError where `job.folder` exists.
     """
     damage = ""
+    times: list[float] = []
 
-    def frames() -> Generator[bytes, None, None]:
+    def frames(seek: bool) -> Generator[bytes, None, None]:
         """Yield all frames; raise within the iteration, so that no part of a video is stored."""
         nonlocal damage
-        stream = JpegStream(ffmpeg_command(job.video, short_side, quality, job.seconds), timeout)
+        command = ffmpeg_command(job.video, short_side, quality, job.seconds, seek)
+        stream = JpegStream(command, timeout, video=job.video)
         yield from stream
+        if "-ss" in command and (stream.error or stream.count == 0):
+            raise _SeekError
         damage = _check_end(job, stream)
         if damage and not keep_damaged:
-            raise ValueError(damage)
+            raise ValueError(f"damaged after {damage}")
+        times[:] = stream.times
 
     try:
-        with closing(frames()) as jpegs:
-            num_frames = write_frame_store(job.folder, jpegs)
+        try:
+            with closing(frames(seek=True)) as jpegs:
+                num_frames = write_frame_store(job.folder, jpegs, times)
+        except _SeekError:
+            with closing(frames(seek=False)) as jpegs:
+                num_frames = write_frame_store(job.folder, jpegs, times)
     except ValueError as error:
         raise ConversionError(f"{job.video}: {error}") from None
     return Converted(num_frames, damage)
@@ -88,37 +99,11 @@ def _check_end(job: Job, stream: JpegStream) -> str:
         raise ValueError("no frame could be decoded between {:g} and {:g} s".format(*job.seconds) + reason)
     if stream.count == 1 and _has_only_cover_art(job.video):
         raise ValueError("holds audio and cover art, no video")
-    if stream.exit_code == 0 and message and _decodes_from_start(job, stream):
-        return ""
     if stream.exit_code not in (0, *STOPPED_AT_DAMAGE):
         raise ValueError(message)
-    return message
-
-
-def _decodes_from_start(job: Job, seeking: JpegStream) -> bool:
-    """Return whether decoding from the start of the file gives as many frames without an error message.
-
-    After seeking, frames before the requested seconds may refer to frames that were not decoded (an open GOP). ffmpeg
-    reports those, although they are not stored.
-    """
-    if not job.seconds or not is_seekable(read_header(job.video)):
-        return False
-    command = ffmpeg_command(job.video, short_side=16, quality=31, seconds=job.seconds, seek=False)
-    stream = JpegStream(command, seeking.timeout)
-    for _ in stream:
-        pass
-    return stream.count == seeking.count and not stream.error
+    return describe_damage(job.video, stream, job.seconds) if message else ""
 
 
 def _has_only_cover_art(video: Path) -> bool:
-    command = [
-        ffmpeg_binary(),
-        "-nostdin",
-        "-hide_banner",
-        "-protocol_whitelist",
-        "file",
-        "-i",
-        f"file:{video}",
-    ]
-    streams = subprocess.run(command, capture_output=True, check=False).stderr.splitlines()
+    streams = probe(video).splitlines()
     return all(b"(attached pic)" in line for line in streams if re.search(rb"Stream #\S+ Video: ", line))

@@ -1,16 +1,21 @@
 """Decode video files: the commands of ffmpeg, and its output as a stream of JPEGs."""
 
+import math
 import re
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import median
 from typing import IO
 
 import ffmpeg
 
 from data.common.job_pool import child_process
-from data.ffmpeg.binary import ffmpeg_binary, passthrough_fps_options
+from data.ffmpeg.binary import ffmpeg_binary, first_line, passthrough_fps_options
+from data.ffmpeg.transport_stream import mend_joins
 
 # magic bytes: at offset 4, 0 and 8 of a file
 MP4, MATROSKA, AVI = b"ftyp", b"\x1a\x45\xdf\xa3", b"AVI "
@@ -18,6 +23,12 @@ KEEP_TIMESTAMPS = ("-copyts", "-start_at_zero")  # those of the file, also after
 SEEK_MARGIN_S = 1.0  # frames may be stored after later ones
 # The JPEG encoder refuses frames whose timestamp does not increase, which some files have.
 MONOTONIC_PTS = "settb=1/1000000,setpts='if(isnan(PREV_OUTPTS),PTS,max(PTS,PREV_OUTPTS+1))'"
+TIMES_FILE = r"file=pipe\\:2"  # standard error, unless JpegStream replaces it
+PRINTED_PTS = (
+    f"metadata=mode=add:key=any:value=1,metadata=mode=print:{TIMES_FILE}"  # only prints where there is any
+)
+CORRUPT_PACKET = "corrupt input packet"  # ffmpeg's message where the container complains, not the decoder
+MAX_REORDERED = 16  # frames that a decoder of H.264 or HEVC holds
 DEFAULT_QUALITY = 3
 NO_SCALING = 1 << 20  # a short side in pixels that no video exceeds
 
@@ -28,8 +39,8 @@ def ffmpeg_command(
     """Return the command that decodes a video, scales it and writes every frame as a JPEG to standard output.
 
     The output is in the `mpjpeg` format, see `read_jpegs`. ffmpeg stops at the first damaged packet. With `seconds`
-    (start, end) only those frames are written; without `seek` the video is decoded from its start nevertheless. Raises
-    ValueError for an unreadable file.
+    (start, end) only those frames are written; with `seek` decoding starts shortly before them where the format allows
+    it, and nothing is written where that is not at a key frame. Raises ValueError for an unreadable file.
     """
     # No filter graph with a named input, which would take the first video stream instead of the one that ffmpeg
     # selects. ffmpeg applies the rotation of the metadata before the filters. JPEG colors are BT.601, full range.
@@ -38,6 +49,7 @@ def ffmpeg_command(
         ":out_range=full:out_color_matrix=bt601:flags=bicubic",
         "format=yuv420p",
         MONOTONIC_PTS,
+        PRINTED_PTS,
     ]
     program = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror"]
     # the whitelist: a playlist in disguise must not open network addresses
@@ -47,13 +59,16 @@ def ffmpeg_command(
         filters.insert(0, trim_filter(header, seconds))
         if is_seekable(header):
             program += KEEP_TIMESTAMPS
-            if seek:
-                input_options |= {"ss": max(seconds[0] - SEEK_MARGIN_S, 0), "noaccurate_seek": None}
-    source = ffmpeg.input(f"file:{video}", **input_options)
+            if seek and seconds[0] > SEEK_MARGIN_S:
+                input_options |= {"ss": seconds[0] - SEEK_MARGIN_S, "noaccurate_seek": None}
+                filters.insert(0, key_frame_filter(seconds[0]))
+    source = ffmpeg.input("video", **input_options)
     # unofficial: else ffmpeg warns about the color range of videos without frames
     options = {"color_range": "pc", "strict": "unofficial", "vcodec": "mjpeg", "q:v": quality, "threads": 1}
     options |= {"vf": ",".join(filters), **passthrough_fps_options()}
-    return ffmpeg.output(source, "pipe:", format="mpjpeg", **options).compile(cmd=program)
+    command = ffmpeg.output(source, "pipe:", format="mpjpeg", **options).compile(cmd=program)
+    command[command.index("-i") + 1] = f"file:{video}"  # ffmpeg-python takes no names that are not UTF-8
+    return command
 
 
 def read_header(video: Path) -> bytes:
@@ -74,6 +89,15 @@ def trim_filter(header: bytes, seconds: tuple[float, float]) -> str:
     # AVI has no timestamps: ffmpeg numbers frames in storage order, where the first is not the first to be shown
     from_zero = "setpts=PTS-STARTPTS," if header.endswith(AVI) else ""
     return f"settb=1/1000000,{from_zero}trim=start={seconds[0]:.6f}:end={seconds[1]:.6f}"
+
+
+def key_frame_filter(start: float) -> str:
+    """Return the filter that drops all frames unless the first is a key frame, not after the start in seconds.
+
+    Files mark other frames as key frames, and indices point to wrong places. Here the decoder says what a frame is.
+    """
+    is_start = f"eq(pict_type,I)*key*lte(pts,{start * 1e6:.0f})"
+    return f"settb=1/1000000,select='if(eq(n,0),{is_start},gt(selected_n,0))'"
 
 
 def is_seekable(header: bytes) -> bool:
@@ -102,36 +126,108 @@ def read_jpegs(stream: IO[bytes]) -> Iterator[bytes]:
 def first_error_line(errors: IO[bytes]) -> str:
     """Return the first line of ffmpeg's standard error, without the name and address of the component."""
     errors.seek(0)
-    line = errors.readline().decode(errors="replace").strip()
-    return re.sub(r"^\[[^]]* @ 0x[0-9a-f]+\] ", "", line)
+    return first_line(errors.read(4096))
 
 
 class JpegStream:
     """The output of an `ffmpeg_command` as JPEGs; the process is killed where the iteration ends early.
 
-    After the iteration `count` is the number of JPEGs, `exit_code` that of ffmpeg, and `error` the first line of its
-    standard error, or its exit code where it failed without. Raises JobTimeoutError after `timeout` seconds.
+    After the iteration `count` is the number of JPEGs, `times` their seconds from the first one where the command
+    prints them, `exit_code` that of ffmpeg, and `error` the first line of its standard error, or its exit code where it
+    failed without. Where joined segments of a transport stream, `video`, stop ffmpeg, the rest is read from a copy with
+    mended joins. Raises JobTimeoutError after `timeout` seconds.
     """
 
-    def __init__(self, command: Sequence[str], timeout: float | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], timeout: float | None = None, *, video: Path | None = None
+    ) -> None:
         self.command = command
         self.timeout = timeout
+        self.video = video
         self.count = self.exit_code = 0
         self.error = ""
+        self.times: list[float] = []
+        self._held: deque[bytes] = deque()
 
     def __iter__(self) -> Iterator[bytes]:
-        with tempfile.TemporaryFile() as errors:
+        yield from self._decode(self.command)
+        if self.video and CORRUPT_PACKET in self.error:
+            with tempfile.NamedTemporaryFile(suffix=".ts") as copy:
+                if mend_joins(self.video, copy):
+                    command = [
+                        part.replace(f"file:{self.video}", f"file:{copy.name}") for part in self.command
+                    ]
+                    yield from self._decode(command)
+        end = self.count + len(self._held)
+        if self.exit_code != 0:
+            end = find_gap(self.times, self.count) or end
+        del self.times[end:]
+        for jpeg in islice(self._held, end - self.count):
+            self.count += 1
+            yield jpeg
+
+    def _decode(self, command: Sequence[str]) -> Iterator[bytes]:
+        """Yield the JPEGs from `count` on, but hold the last ones back."""
+        self._held.clear()
+        with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as times:
+            descriptor = times.fileno()
+            command = [part.replace(TIMES_FILE, rf"file=pipe\\:{descriptor}") for part in command]
             with child_process(
-                self.command, timeout=self.timeout, stdout=subprocess.PIPE, stderr=errors
+                command, timeout=self.timeout, stdout=subprocess.PIPE, stderr=errors, pass_fds=(descriptor,)
             ) as process:
                 assert process.stdout is not None
-                for jpeg in read_jpegs(process.stdout):
-                    self.count += 1
-                    yield jpeg
+                for jpeg in islice(read_jpegs(process.stdout), self.count, None):
+                    self._held.append(jpeg)
+                    if len(self._held) > MAX_REORDERED:
+                        self.count += 1
+                        yield self._held.popleft()
                 self.exit_code = process.wait()
             self.error = first_error_line(errors)
+            times.seek(0)
+            microseconds = [int(pts) for pts in re.findall(rb" pts:(-?\d+)", times.read())]
+        total = self.count + len(self._held)
+        if len(microseconds) >= total:
+            self.times[:] = [(time - microseconds[0]) / 1e6 for time in microseconds[:total]]
         if self.exit_code != 0 and not self.error:
             self.error = f"ffmpeg failed with exit code {self.exit_code}"
+
+
+def find_gap(times: Sequence[float], start: int) -> int | None:
+    """Return the first frame from `start` on that comes later than expected after the one before it, None without one.
+
+    Where damage ends decoding, the decoder puts out what it holds: also frames that were stored early because lost ones
+    before them refer to them.
+    """
+    steps = [after - before for before, after in pairwise(times)]
+    late = (index for index in range(max(start, 1), len(times)) if steps[index - 1] > 1.5 * median(steps))
+    return next(late, None)
+
+
+def probe(video: Path) -> bytes:
+    """Return what ffmpeg prints about a file and its streams."""
+    command = [
+        ffmpeg_binary(),
+        "-nostdin",
+        "-hide_banner",
+        "-protocol_whitelist",
+        "file",
+        "-i",
+        f"file:{video}",
+    ]
+    return subprocess.run(command, capture_output=True, check=False).stderr
+
+
+def describe_damage(video: Path, stream: JpegStream, seconds: tuple[float, float] | None = None) -> str:
+    """Return how much of a damaged video was decoded, and the error: `48 of about 300 frames, <error>`."""
+    text = f"{stream.count} frames"
+    printed = re.search(rb"Duration: (\d+):(\d+):(\d+\.\d+)", probe(video))
+    if printed and len(stream.times) > 1:
+        start, end = seconds or (0.0, math.inf)
+        hours, minutes, rest = map(float, printed.groups())
+        length = min(end, hours * 3600 + minutes * 60 + rest) - start
+        total = round(length * (stream.count - 1) / stream.times[-1])
+        text = f"{stream.count} of about {total} frames" if total > stream.count else text
+    return f"{text}, {stream.error}"
 
 
 class VideoStreamError(ValueError):

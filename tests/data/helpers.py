@@ -28,3 +28,12 @@ def transcode(source: Path, target: Path, *options: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     run_ffmpeg("-i", source, *options, f"file:{target}")
     return target
+
+
+def packets(path: Path) -> list[tuple[float, float]]:
+    """Return the time and duration in seconds of each packet of a video file, in stored order."""
+    command = [NEW_FFMPEG, "-v", "error", "-i", path, "-map", "v", "-c", "copy", "-f", "framecrc", "-"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    (num, den), *_ = [line.split()[-1].split("/") for line in lines if line.startswith("#tb")]
+    values = [[int(value) for value in line.split(",")[2:4]] for line in lines if not line.startswith("#")]
+    return [(pts * int(num) / int(den), duration * int(num) / int(den)) for pts, duration in values]

@@ -129,6 +129,23 @@ def test_format_is_the_documented_one(tmp_path: Path) -> None:
     assert (tmp_path / "some_id" / "n_frames").read_text().strip() == "3"
 
 
+def test_times_lie_beside_what_the_original_reads(tmp_path: Path) -> None:
+    jpegs = painted_jpegs(3)
+    write_frame_store(tmp_path / "v", jpegs, times=[0, 0.04, 0.2])
+    times = FrameStore(tmp_path / "v").times()
+    assert times is not None
+    assert (times.dtype, times.tolist()) == (np.float64, [0, 0.04, 0.2])
+    with closing(sqlite3.connect(tmp_path / "v" / "frames.db")) as connection:  # the original's query
+        query = "SELECT ObjId, frames FROM Images WHERE ObjId IN ('v/frame_00003', 'v/frame_00001')"
+        assert dict(connection.execute(query)) == {"v/frame_00001": jpegs[0], "v/frame_00003": jpegs[2]}
+    assert FrameStore(write_foreign_store(tmp_path / "theirs", jpegs)).times() is None
+    for damage in ("DELETE FROM Times WHERE rowid = 2", "UPDATE Times SET seconds = 'late'"):
+        execute(tmp_path / "v", damage)
+        with pytest.raises(FrameStoreError, match="v/frames.db: Times has not a number for each of 3 frames"):
+            FrameStore(tmp_path / "v").times()
+        execute(tmp_path / "v", "INSERT OR REPLACE INTO Times (rowid, seconds) VALUES (2, 0.04)")
+
+
 @pytest.mark.parametrize("index", [-1, 5, 1000])
 def test_index_outside_of_the_video_is_an_error(tmp_path: Path, index: int) -> None:
     write_frame_store(tmp_path / "video", painted_jpegs(5))

@@ -1,5 +1,8 @@
 """Video files of many kinds: converted exactly, or refused with the reason."""
 
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +142,7 @@ def test_frames_before_the_damage_are_kept_or_the_video_refused(
         convert_video(job, keep_damaged=False, **SETTINGS)
     frames, damage = convert_video(job, **SETTINGS)
     assert 0 < frames < 10
-    assert damage
+    assert damage.startswith(f"{frames} of about 10 frames, ")
     assert stored_indices(job.folder) == list(range(frames))
 
 
@@ -173,6 +176,84 @@ def test_seconds_of_each_format(tmp_path: Path, four_seconds: Path, suffix: str,
         job = Job(video, tmp_path / f"store_{number}", (start, end))
         assert convert_video(job, keep_damaged=False, **SETTINGS) == (len(expected), "")
         assert stored_indices(job.folder) == list(expected)
+
+
+def all_flagged(data: bytes) -> bytes:
+    """An MP4 file without its list of key frames: then all are."""
+    return data.replace(b"stss", b"free")
+
+
+def wrong_list(data: bytes) -> bytes:
+    """An MP4 file whose list of key frames has the frames 7 later, but for the first."""
+    start = data.index(b"stss") + 12
+    end = start + 4 * int.from_bytes(data[start - 4 : start])
+    numbers = [int.from_bytes(data[i : i + 4]) for i in range(start, end, 4)]
+    moved = b"".join((number + 7 * (number > 1)).to_bytes(4) for number in numbers)
+    return data[:start] + moved + data[end:]
+
+
+def late_index(data: bytes) -> bytes:
+    """A Matroska file whose index has times one second too early, so that seeking goes too far."""
+    start = data.rindex(b"\x1c\x53\xbb\x6b")
+    cues = re.sub(
+        rb"\xb3\x82(..)",
+        lambda cue: b"\xb3\x82" + max(int.from_bytes(cue[1]) - 1000, 0).to_bytes(2),
+        data[start:],
+        flags=re.DOTALL,
+    )
+    return data[:start] + cues
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "lie"),
+    [
+        ("mp4", "-c:v mpeg4 -q:v 4 -g 200 -bf 2 -sc_threshold 1000000000", all_flagged),
+        ("mp4", "-c:v mpeg4 -q:v 4 -g 30 -sc_threshold 1000000000", wrong_list),
+        ("mp4", "-c:v libx264 -g 200 -bf 2", all_flagged),
+        ("mp4", "-c:v libx264 -g 30 -bf 2", wrong_list),
+        ("mp4", "-c:v libx265 -g 200 -preset ultrafast -x265-params log-level=error", all_flagged),
+        ("mp4", "-c:v libaom-av1 -cpu-used 8 -usage realtime -g 200", all_flagged),
+        ("webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 20", late_index),
+        # pictures that need no other, before pictures that need those before them
+        (
+            "mp4",
+            "-c:v libx264 -refs 4 -bf 0 -g 200 -force_key_frames expr:eq(mod(n,20),0) -forced-idr 0",
+            all_flagged,
+        ),
+    ],
+)
+@pytest.mark.parametrize("copied_to", ["", "mkv"])
+def test_seconds_of_files_that_lie_about_key_frames(
+    tmp_path: Path, suffix: str, options: str, lie: Callable[[bytes], bytes], copied_to: str
+) -> None:
+    """The frames were decoded from one that needs others: they were gray or smeared."""
+    source = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=4", "-vf", "noise=alls=10:allf=t"]
+    run_ffmpeg(*source, "-pix_fmt", "yuv420p", *options.split(), tmp_path / f"true.{suffix}")
+    video = tmp_path / f"v.{suffix}"
+    video.write_bytes(lie((tmp_path / f"true.{suffix}").read_bytes()))
+    if copied_to:
+        video = transcode(video, tmp_path / f"v.{copied_to}", "-c", "copy")
+    assert convert_video(Job(video, tmp_path / "whole"), **SETTINGS) == (100, "")
+    whole = FrameStore(tmp_path / "whole").fetch(range(100)).jpegs
+    for start, end in ((1.5, 2.5), (2, 3), (3.2, 9)):
+        job = Job(video, tmp_path / f"part_{start}", (start, end))
+        frames = range(math.ceil(start * 25), min(math.ceil(end * 25), 100))
+        assert convert_video(job, **SETTINGS) == (len(frames), "")
+        part = FrameStore(job.folder).fetch(range(len(frames))).jpegs
+        assert [part[index] for index in range(len(frames))] == [whole[index] for index in frames]
+
+
+def test_times_are_stored(tmp_path: Path, ten_frames: Path) -> None:
+    """Of a part from its first frame."""
+    options = (
+        "-vf settb=1/1000,setpts=if(lt(N\\,5)\\,N*100\\,N*200) -fps_mode passthrough -enc_time_base 1:1000"
+    )
+    video = transcode(ten_frames, tmp_path / "v.mkv", *options.split())
+    expected = [0.1 * number if number < 5 else 0.2 * number for number in range(10)]
+    for name, seconds, first in (("whole", None, 0), ("part", (0.35, 9), 4), ("late", (1.1, 9), 6)):
+        convert_video(Job(video, tmp_path / name, seconds), **SETTINGS)
+        times = FrameStore(tmp_path / name).times()
+        np.testing.assert_allclose(times, np.array(expected[first:]) - expected[first], atol=1e-6)
 
 
 def test_seconds_of_concatenated_files(tmp_path: Path, four_seconds: Path) -> None:

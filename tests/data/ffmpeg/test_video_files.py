@@ -1,5 +1,6 @@
 """Video files as frames, read and written."""
 
+import itertools
 import socket
 import subprocess
 from pathlib import Path
@@ -10,22 +11,23 @@ import pytest
 from data.ffmpeg.decoding import VideoStreamError, ffmpeg_command, read_jpegs
 from data.ffmpeg.encoding import video_writer
 from data.ffmpeg.video_files import StoredVideo, VideoFile, open_videos
-from data.frame_store import FrameStore
+from data.frame_store import FrameStore, write_frame_store
 from tests.commands import main_of
 from tests.data.helpers import run_ffmpeg
-from tests.synthetic_frames import indices_of, make_stores, paint
+from tests.synthetic_frames import indices_of, make_stores, paint, painted_jpegs
 
 convert = main_of("data.convert")
 
 
 def write(path: Path, n_frames: int = 6, height: int = 60, width: int = 80, fps: float = 25) -> Path:
     """Write painted frames on gray, and a gray one."""
-    with video_writer(path, height, width, fps, threads=1) as writer:
+    with video_writer(path, height, width, threads=1) as writer:
         for index in range(n_frames):
             frame = np.full((height, width, 3), 90, np.uint8)
             frame[:50, :50] = paint(index)
-            writer.write(frame)
-        writer.write(np.full((2 * height, width, 3), 90, np.uint8))  # is scaled to the size of the others
+            writer.write(frame, index / fps)
+        gray = np.full((2 * height, width, 3), 90, np.uint8)  # is scaled to the size of the others
+        writer.write(gray, n_frames / fps)
     return path
 
 
@@ -36,7 +38,7 @@ def test_written_frames_are_read(tmp_path: Path, height: int, width: int) -> Non
     assert [frame.shape for frame in frames] == [(height, width, 3)] * 7
     assert indices_of(np.stack(frames)[:6, :50, :50]) == [0, 1, 2, 3, 4, 5]
     assert abs(int(frames[0][58, 70, 0]) - 90) < 6
-    assert (video.fps, video.decode_error) == (12.5, "")
+    assert (video.times.tolist(), video.decode_error) == (pytest.approx(np.arange(7) / 12.5), "")
     assert next(video.frames(short_side=30)).shape == (30, round(30 * width / height), 3)
     assert list((tmp_path / "new").iterdir()) == [video.path]
 
@@ -73,10 +75,32 @@ def test_videos_are_found_in_order(tmp_path: Path) -> None:
             open_videos([tmp_path / name])
 
 
-def test_frame_rate_of_1000(tmp_path: Path) -> None:
-    """ffmpeg prints `1k`."""
-    run_ffmpeg("-f", "lavfi", "-i", "testsrc=rate=1000:duration=0.1:size=64x48", tmp_path / "v.mp4")
-    assert VideoFile(tmp_path / "v.mp4").fps == 1000
+@pytest.mark.parametrize("name", ["x.webm", "x.mkv"])
+def test_times_are_those_of_the_frames(tmp_path: Path, name: str) -> None:
+    """A variable rate, and a cover before the video, which ffmpeg does not decode but prints first."""
+    steps = "if(lt(N,5),N*0.02,N*0.1)"  # 5 frames in 0.1 s, the others 10 a second
+    options = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=0.8"]
+    if name == "x.mkv":
+        options += ["-f", "lavfi", "-i", "color=red:size=32x32:rate=25:duration=0.04", "-map", "1"]
+        options += ["-c:v:0", "png", "-disposition:v:0", "0"]
+    filters = f"settb=1/1000,setpts='({steps}+3)/TB'"
+    options += ["-map", "0", "-vf", filters, "-fps_mode", "passthrough", "-enc_time_base", "1:1000"]
+    run_ffmpeg(*options, tmp_path / name)
+    video = VideoFile(tmp_path / name)
+    expected = [index * 0.02 if index < 5 else index * 0.1 for index in range(20)]
+    assert sum(1 for _ in video.frames()) == 20
+    np.testing.assert_allclose(video.times, expected, atol=0.002)
+    assert sum(1 for _ in itertools.islice(video.frames(), 3)) == 3
+    assert len(video.times) == 20  # of the last complete iteration
+
+
+def test_times_of_a_store(tmp_path: Path) -> None:
+    """Old stores and those of the original have none."""
+    jpegs = painted_jpegs(3)
+    write_frame_store(tmp_path / "new", jpegs, [0, 0.5, 0.6])
+    write_frame_store(tmp_path / "old", jpegs)
+    assert StoredVideo(tmp_path / "new").times.tolist() == [0, 0.5, 0.6]
+    assert StoredVideo(tmp_path / "old").times.tolist() == [0, 0.04, 0.08]
 
 
 def test_failed_writing_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,9 +141,10 @@ def test_real_videos(real_videos: Path) -> None:
     whole, corrupted, rotated = (
         found[name] for name in ("arm_wrestling.mp4", "corrupted.mp4", "video_90.mov")
     )
-    assert (sum(1 for _ in whole.frames(short_side=32)), whole.fps, whole.decode_error) == (280, 28, "")
-    assert sum(1 for _ in corrupted.frames(short_side=32)) >= 28
-    assert corrupted.decode_error
+    assert (sum(1 for _ in whole.frames(short_side=32)), whole.decode_error) == (280, "")
+    np.testing.assert_allclose(whole.times, np.arange(280) / 28, atol=0.001)
+    assert sum(1 for _ in corrupted.frames(short_side=32)) == 28
+    assert corrupted.decode_error.startswith("28 of about ")
     height, width, _ = next(rotated.frames(short_side=32)).shape
     assert height > width
 
