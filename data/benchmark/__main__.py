@@ -20,7 +20,7 @@ from data.benchmark.reading import compare, conversion_rate, make_readers, memor
 from data.benchmark.test_videos import make_videos, write_inputs
 from data.common.cli import LONGEST_MESSAGE, OneLineParser, number, output_file, positive, sanitize
 from data.convert.converter import ConversionError
-from data.ffmpeg.video_files import NON_VIDEO_SUFFIXES
+from data.ffmpeg.side_files import may_be_video
 
 SHAPES = ((4, 80), (8, 112), (16, 158), (16, 224))  # length, size: the multigrid shapes of 16 x 224
 
@@ -68,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.videos is None:
                 videos = make_videos(Path(place) / "videos")
             else:
-                paths = sorted(arguments.videos.glob("*.*"))
-                videos = [path for path in paths if path.suffix.lower() not in NON_VIDEO_SUFFIXES]
+                videos = [path for path in sorted(arguments.videos.glob("*.*")) if may_be_video(path)]
             if not videos:
                 parser.error(f"--videos {arguments.videos}: has no video files")
             results = run(arguments, videos, Path(place))

@@ -1,14 +1,20 @@
 """Training and validation splits of a custom dataset, and links that sort videos into class folders."""
 
 import glob
+import logging
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from data.ffmpeg.video_files import NON_VIDEO_SUFFIXES
-from data.label_files import Annotation, Splits, read_lines
+from data.ffmpeg.side_files import choose_videos, may_be_video, video_id
+from data.label_files import Annotation, Splits, clean, read_lines
 from data.video_list import find_stores
+
+logger = logging.getLogger(__name__)
+
+REPLACEMENT = re.compile(r"(.*/)?replacement[^/]*/", re.IGNORECASE | re.DOTALL)  # a folder in a path
 
 
 def split_folders(root: Path, val_fraction: float, seed: int) -> Splits:
@@ -65,29 +71,36 @@ def _by_class(root: Path) -> dict[str, list[str]]:
 def link_videos(source: Path, target: Path, rows: Iterable[Annotation]) -> Counter[str]:
     """Link video files `<video_id>.<suffix>` anywhere below `source` as `target/<class>/<video_id>.<suffix>`.
 
-    Return the numbers of links that are new ("linked"), "present" and "missing". `target` may be below `source`.
-    Raise ValueError if two files match a row.
+    A file in a folder `replacement*` replaces those of its name, as in the copies of Kinetics. Return the numbers of
+    links that are new ("linked"), "present" and "missing", and of rows that are "replaced", and "failed" as they have
+    several videos. `target` may be below `source`.
     """
-    files: dict[str, set[Path]] = {}
+    files: dict[str, dict[Path, str]] = {}  # of each id the names below `source` by what they resolve to
     # unlike Path.rglob, glob follows links to folders
     for name in glob.iglob("**/*.*", root_dir=source, recursive=True):
         path = source / name
-        if path.suffix.lower() not in NON_VIDEO_SUFFIXES and path.is_file():
-            files.setdefault(path.stem, set()).add(path.resolve())
+        if may_be_video(path) and path.is_file():
+            files.setdefault(clean(video_id(path)), {})[path.resolve()] = name
     counts = Counter(linked=0, present=0, missing=0)
     for row in dict.fromkeys(rows):
-        found = sorted(files.get(row.video_id, []))
-        if len(found) > 1:
-            raise ValueError(f"{found[0]} and {found[1]}: both match {row.video_id}")
-        if not found:
-            counts["missing"] += 1
+        found = files.get(row.video_id, {})
+        replacements = [video for video, name in found.items() if REPLACEMENT.match(name)]
+        videos = choose_videos(sorted(replacements or found))
+        if len(videos) > 1:
+            logger.error("%s and %s are the same video: delete or rename one of the two", *videos[:2])
+        if len(videos) != 1:
+            counts["failed" if videos else "missing"] += 1
             continue
-        link = target / row.label / f"{row.video_id}{found[0].suffix}"
-        if link.exists():
+        (video,) = videos
+        is_replaced = 0 < len(replacements) < len(found)
+        if is_replaced:
+            counts["replaced"] += 1
+        link = target / row.label / f"{row.video_id}{video.suffix}"
+        if link.exists() and not (is_replaced and link.is_symlink() and link.resolve() != video):
             counts["present"] += 1
             continue
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)  # a broken link, if the video was moved
-        link.symlink_to(found[0])
+        link.unlink(missing_ok=True)  # a broken link if the video was moved, or one to the replaced video
+        link.symlink_to(video)
         counts["linked"] += 1
     return counts

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.ffmpeg.binary import ffmpeg_binary
 from data.frame_store import FrameStore
@@ -18,7 +19,7 @@ from data.synthetic.shapes import write_video
 from tests.commands import error_of, main_of
 from tests.data.crash_recovery import is_alive
 from tests.data.helpers import make_video, transcode
-from tests.synthetic_frames import indices_of
+from tests.synthetic_frames import indices_of, paint
 
 main = main_of("data.convert")
 
@@ -87,7 +88,7 @@ def test_manifest_has_the_result_of_each_video(
     (tmp_path / "videos/a, b/z.mp4").write_bytes(b"not a video" * 100)
     (tmp_path / "videos/a, b/notes.txt").touch()
     assert convert(tmp_path) == 1
-    assert capsys.readouterr().out == "converted 1, failed 2\n"
+    assert capsys.readouterr().out == "converted 1, failed 2, passed over 1\n"
     assert f"{tmp_path}/videos/a, b/z.mp4: moov atom not found" in caplog.text
     copy_to(two_seconds, tmp_path / "videos/a, b/y.mp4", tmp_path / "videos/a, b/z.mp4")
     assert convert(tmp_path) == 0
@@ -122,11 +123,87 @@ def test_special_characters_in_names(tmp_path: Path, two_seconds: Path, name: st
 def test_any_suffix_is_tried_and_hidden_folders_are_not(tmp_path: Path, two_seconds: Path) -> None:
     """mimetypes calls .ts a text."""
     for suffix in ("ts", "gif", "mxf", "webm"):
-        transcode(two_seconds, tmp_path / "videos/a" / f"{suffix}.{suffix}", "-r", "25", "-t", "0.2")
+        transcode(two_seconds, tmp_path / "videos/a" / f"{suffix}.{suffix}", "-r", "25", "-t", "0.8")
     copy_to(two_seconds, tmp_path / "videos/.thumbs/x.mp4")
     assert convert(tmp_path) == 0
     assert [path.name for path in (tmp_path / "set/jpg").iterdir()] == ["a"]
     assert stores(tmp_path) == ["gif", "mxf", "ts", "webm"]
+
+
+def test_side_files_are_passed_over_once(
+    tmp_path: Path,
+    two_seconds: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They had the store of the video, or failed for ever. A file that claims to be a video still fails."""
+    folder = tmp_path / "videos/a"
+    copy_to(two_seconds, folder / "x.mp4", folder / "noname", folder / "whole.mkv")
+    names = (
+        "x.description",
+        "x.info.json",
+        "x.mp4:Zone.Identifier",
+        "x.mp4.part-Frag3",
+        "x.temp.mp4",
+        "Thumbs.db",
+    )
+    for name in (*names, "README", "x.unheard", "y.unheard", "._x.mp4"):
+        (folder / name).write_text("no video")
+    transcode(two_seconds, folder / "x.ogg", "-f", "lavfi", "-i", "sine=d=1", "-map", "1", "-c:a", "flac")
+    (folder / "half.unheard").write_bytes(two_seconds.read_bytes()[:100])
+    assert convert(tmp_path) == 1
+    assert stores(tmp_path) == ["noname", "whole", "x"]
+    assert capsys.readouterr().out == "converted 3, failed 1, passed over 10\n"
+    assert "passed over 10 files that are no videos (.unheard 2, " in caplog.text
+    assert "half.unheard: " in caplog.text
+    rows = sorted(row[0] for row in manifest(tmp_path) if row[1:] == ("passed_over", "no video", "0"))
+    assert rows == ["a/README", "a/x.ogg", "a/x.unheard", "a/y.unheard"]
+
+    (folder / "half.unheard").unlink()
+    monkeypatch.setattr("data.ffmpeg.side_files.has_frames", lambda path: pytest.fail(f"asked about {path}"))
+    assert convert(tmp_path) == 0
+    assert convert(tmp_path, "--delete-source") == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "sources deleted 3, done before 3, passed over 10",
+    ]
+    assert {"x.unheard", "x.temp.mp4"} <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_several_videos_of_one_name_fail_alone(
+    tmp_path: Path, two_seconds: Path, caplog: pytest.LogCaptureFixture, trim: bool
+) -> None:
+    folder = tmp_path / "videos/a"
+    copy_to(two_seconds, folder / "good.mp4", folder / "two.mp4", folder / "equal.mp4", folder / "equal.m4v")
+    copy_to(two_seconds, folder / "merged.f137.mp4", folder / "streams.f137.mp4", folder / "broken.mkv")
+    for name in ("two.avi", "merged.mp4", "frames.mp4"):
+        transcode(two_seconds, folder / name, "-t", "1")
+    (folder / "streams.f251.webm").write_bytes(b"broken")
+    (folder / "broken.avi").write_bytes(b"broken")
+    names = ("good", "two", "equal", "merged", "streams", "broken")
+    options = (
+        ["--trim", write_labels(tmp_path / "l.csv", *(f"a,{name},0,2" for name in names))] if trim else []
+    )
+    (folder / "frames").mkdir()
+    cv2.imwrite(str(folder / "frames/1.jpg"), np.zeros((20, 20, 3), np.uint8))
+    assert convert(tmp_path, *options) == 1
+    end = "_000000_000002" if trim else ""
+    assert stores(tmp_path) == sorted(f"{name}{end}" for name in names if name != "two")
+    assert FrameStore(tmp_path / f"set/jpg/a/merged{end}").n_frames == 25
+    assert FrameStore(tmp_path / f"set/jpg/a/streams{end}").n_frames == 50
+    assert "a/two.avi: two.mp4 is the same video: delete or rename one of the two" in caplog.text
+    assert trim or "a/frames: frames.mp4 is the same video: delete or rename one of the two" in caplog.text
+
+
+def test_animated_webp_is_a_video_and_a_still_one_is_not(tmp_path: Path) -> None:
+    images = [Image.fromarray(paint(i, size=64)[..., ::-1]) for i in range(6)]
+    (tmp_path / "videos/a").mkdir(parents=True)
+    images[0].save(tmp_path / "videos/a/x.webp", save_all=True, append_images=images[1:], duration=40)
+    images[0].save(tmp_path / "videos/a/y.webp")
+    assert convert(tmp_path) == 0
+    assert stores(tmp_path) == ["x"]
+    assert indices_of(FrameStore(tmp_path / "set/jpg/a/x").read(range(6))) == list(range(6))
 
 
 def test_slow_or_killed_decoder_fails_its_video_alone(
@@ -276,7 +353,7 @@ def test_real_videos(tmp_path: Path, real_videos: Path, caplog: pytest.LogCaptur
         "h265_10bits": 30,
         "corrupted": 28,  # damaged after them
     }
-    reason = "Invalid NAL unit size (-1 > 551)."
+    reason = "28 of about 50 frames, Invalid NAL unit size (-1 > 551)."
     assert f"corrupted.mp4: converted up to the damage, {reason}" in caplog.text
     assert ("a/corrupted", "damaged", reason, "28") in manifest(tmp_path)
     for name in ("arm_wrestling.mp4", "video_90.mov"):  # the second is rotated
