@@ -14,8 +14,9 @@ class DatasetSpec:
     `{variant}` in a file name or in `results_name` is replaced by the variant: a version (Kinetics) or a split
     (UCF-101, HMDB-51), as `variant_flag` names it. `num_classes` maps each variant to its number of classes, the
     default first; its only key is "" for a dataset without variants, and it is empty if the label files decide.
-    `timed_ids`: the folder of a video with times is `<id>_<start>_<end>`, in seconds as `%06d`. `short_side`: size in
-    pixels that frames are scaled to before cropping. `flip`: horizontal flips keep the class.
+    `timed_ids`: the folder of a video with times is `<id>_<start>_<end>`, in seconds as `%06d`. `untrained_classes`:
+    some may have no training videos. `short_side`: size in pixels that frames are stored at, and scaled to before
+    training's random crop. `flip`: horizontal flips keep the class.
     """
 
     name: str
@@ -25,6 +26,7 @@ class DatasetSpec:
     num_classes: Mapping[str, int] = field(default_factory=dict)
     variant_flag: str = ""
     timed_ids: bool = False
+    untrained_classes: bool = False
     short_side: int = SHORT_SIDE
     flip: bool = True
 
@@ -82,13 +84,10 @@ DIVING48 = DatasetSpec(
     num_classes={"": 48},
     train_csv="diving48_train.csv",
     val_csv="diving48_val.csv",
+    untrained_classes=True,  # V2 corrected the labels, not the vocabulary
 )
 CUSTOM = DatasetSpec(
-    name="custom",
-    results_name="{dataset}",
-    train_csv="train.csv",
-    val_csv="val.csv",
-    timed_ids=True,
+    name="custom", results_name="{dataset}", train_csv="train.csv", val_csv="val.csv", timed_ids=True
 )
 
 # by the name that checkpoints store

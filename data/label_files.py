@@ -2,13 +2,17 @@
 
 A label file has a header and the columns `label`, `youtube_id` or `id`, and optionally `time_start`, `time_end` and
 `split`. The class index is `<prefix>dictionary.json` beside the training CSV and maps each class to its number, as
-published weights expect it. If the file is missing, classes are numbered by first appearance and the file is written.
+published weights expect it. If the file is missing, classes are numbered by first appearance, and training writes it.
+Names are read without blanks around them and in one Unicode form, by `clean`.
 """
 
 import csv
 import io
+import itertools
 import json
 import logging
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +23,29 @@ from data.datasets import SPECS, DatasetSpec
 
 logger = logging.getLogger(__name__)
 
+# those of Unicode, such as no-break spaces, and zero-width ones
+BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\ufeff"
+
+
+def clean(name: str) -> str:
+    """Return a name without blanks around it, composed (NFC): names that look the same are the same.
+
+    macOS unzips file names decomposed (NFD), an accent behind its letter.
+    """
+    return unicodedata.normalize("NFC", name).strip(BLANKS)
+
+
+def clean_names(names: Iterable[object]) -> list[str]:
+    """Return the `clean` class names of a checkpoint, "?" for what is no text."""
+    return [clean(name) if isinstance(name, str) else "?" for name in names]
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """A row of a label file: the class of a video, or of its part between two times.
 
     `source`: the video's ID. `start`, `end`: seconds, as written in the file; "" for a whole video. `location`: file
-    and line, for error messages.
+    and line, for error messages. `group`: what it shares with other videos, such as a person; "" if unknown.
     """
 
     label: str
@@ -33,6 +53,7 @@ class Annotation:
     start: str = ""
     end: str = ""
     location: str = field(default="", compare=False)
+    group: str = field(default="", compare=False)
 
     @property
     def seconds(self) -> tuple[float, float] | None:
@@ -114,48 +135,96 @@ def find_label_sets(root: Path, labels: Path | None) -> list[AnnotationSet]:
 
 
 def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield file and line, and the values by column, of each row of a CSV.
+    """Yield file and line, and the values by column, of each row of a CSV that is not blank.
 
-    Raise ValueError for a file that is not a CSV in UTF-8 and for a row without the `required` columns.
+    Raise ValueError for a file that is not a CSV in UTF-8 or has no rows, and with file and line for a header without
+    the `required` columns and a row with more or fewer values than the header.
     """
+    columns: list[str] = []
+    num_rows = 0
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)  # strict: a quote left open is an error
-            for row in reader:
+            reader = csv.reader(file, strict=True, skipinitialspace=True)  # strict: an open quote is an error
+            for values in (list(map(clean, row)) for row in reader):
                 location = f"{path}, line {reader.line_num}"
-                if any(row.get(name) is None for name in required):
-                    raise ValueError(f"{location}: needs {', '.join(required)}; columns are {list(row)}")
-                yield location, {name: value or "" for name, value in row.items() if name}
+                while len(values) > len(columns) and not values[-1]:  # spreadsheets add empty ones
+                    values.pop()
+                if not any(values):
+                    continue
+                if not set(required) <= set(columns or values):
+                    raise ValueError(
+                        f"{location}: needs {', '.join(required)}; columns, separated by commas, are {values}"
+                    )
+                if columns and len(values) != len(columns):
+                    hint = '; quote a value with a comma: "turn, left"' if len(values) > len(columns) else ""
+                    raise ValueError(f"{location}: has {len(values)} values for {len(columns)} columns{hint}")
+                if columns:
+                    yield location, dict(zip(columns, values, strict=True))
+                num_rows += bool(columns)
+                columns = columns or values
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a CSV in UTF-8, {error}") from error
+    if not num_rows:
+        raise ValueError(f"{path}: has no rows")
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield file and line, and the text, of each line that is not blank. Raise ValueError if it is not UTF-8."""
+    """Yield file and line, and the text, of each line that is not blank.
+
+    Raise ValueError if the file is not UTF-8 or has no such line.
+    """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = [clean(line) for line in path.read_text("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not text in UTF-8, {error}") from error
+    if not any(lines):
+        raise ValueError(f"{path}: has no rows")
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield f"{path}, line {number}", line.strip()
+        if line:
+            yield f"{path}, line {number}", line
 
 
 def read_label_csv(path: Path, timed_ids: bool) -> list[Annotation]:
     """Return the rows of a label file, with times if `timed_ids` and the row has any.
 
-    Raise ValueError with file and line for an invalid row, and ValueError for a file without rows.
+    Raise ValueError with file and line for an invalid row, and as `read_csv`.
     """
     rows = []
     for location, row in read_csv(path, ["label"]):
         source = row.get("youtube_id", row.get("id"))
         if source is None:
             raise ValueError(f"{location}: needs youtube_id or id; columns are {list(row)}")
-        start, end = (row.get(name, "").strip() if timed_ids else "" for name in ("time_start", "time_end"))
-        rows.append(check_annotation(Annotation(row["label"], source, start, end, location)))
-    if not rows:
-        raise ValueError(f"{path}: has no rows")
+        start, end = (row.get(name, "") if timed_ids else "" for name in ("time_start", "time_end"))
+        annotation = Annotation(row["label"], source, start, end, location, row.get("group", ""))
+        rows.append(check_annotation(annotation))
     return rows
+
+
+def read_splits(files: Mapping[Path, bool]) -> dict[Path, list[Annotation]]:
+    """Return the rows of label files, by path with their `timed_ids`, without repeated ones. Raise as `read_label_csv`.
+
+    Log what two files share whose names differ only in their split: videos, whole or in part, and groups.
+    """
+    splits = {path: drop_repeats(read_label_csv(path, timed_ids)) for path, timed_ids in files.items()}
+    for one, other in itertools.combinations(splits, 2):
+        if re.split("train|val|test", one.name)[0] != re.split("train|val|test", other.name)[0]:
+            continue
+        for kind, key in (("videos", "{0.label}/{0.source}"), ("groups", "{0.group}")):
+            if shared := set(map(key.format, splits[one])) & set(map(key.format, splits[other])) - {""}:
+                counts = len(shared), kind, min(shared)
+                logger.warning("%s and %s: %d %s in both, such as %s", one, other, *counts)
+    return splits
+
+
+def drop_repeats(rows: Sequence[Annotation]) -> list[Annotation]:
+    """Return the first row of each video folder; log how many others there are, such as in the same whole seconds."""
+    first: dict[str, Annotation] = {}
+    if repeats := [row for row in rows if first.setdefault(row.folder, row) is not row]:
+        example = repeats[0].folder, repeats[0].location
+        logger.warning(
+            "%d of %d rows repeat a video, used once, such as %s in %s", len(repeats), len(rows), *example
+        )
+    return list(first.values())
 
 
 def check_annotation(row: Annotation) -> Annotation:
@@ -171,38 +240,18 @@ def check_annotation(row: Annotation) -> Annotation:
 
 
 def read_annotations(paths: Iterable[Path]) -> list[Annotation]:
-    """Return the rows of label files, one for each video folder. Raise as `read_label_csv`, and for empty intervals.
-
-    Rows whose times are in the same whole seconds share a folder: the first is kept, the number of others is logged.
-    """
-    rows: dict[str, Annotation] = {}
-    num_dropped = 0
-    for row in (row for path in paths for row in read_label_csv(path, timed_ids=True)):
+    """Return the rows of label files, one for each video folder. Raise as `read_label_csv`, and for empty intervals."""
+    rows = [row for path in paths for row in read_label_csv(path, timed_ids=True)]
+    for row in rows:
         if row.seconds and row.seconds[0] >= row.seconds[1]:
             raise ValueError(f"{row.location}: {row.video_id} has no time between its start and its end")
-        num_dropped += rows.setdefault(row.folder, row) != row
-    if num_dropped:
-        logger.warning("dropped %d rows in the same whole seconds as another one", num_dropped)
-    return list(rows.values())
+    return drop_repeats(rows)
 
 
 def class_index_path(train_csv: Path) -> Path:
     """Return the path of the class index: `kinetics-700_train.csv` -> `kinetics-700_dictionary.json`."""
     prefix, _, _ = train_csv.name.rpartition("train")
     return train_csv.with_name(f"{prefix}dictionary.json")
-
-
-def read_or_write_classes(train_csv: Path, rows: Iterable[Annotation]) -> list[str]:
-    """Return class names in the order of their numbers: those of the class index, which is written if missing."""
-    path = class_index_path(train_csv)
-    if path.exists():
-        return read_classes(path)
-    classes = list(dict.fromkeys(row.label for row in rows))
-    try:
-        write_classes(path, classes)
-    except OSError as error:
-        logger.warning("%s: class index not written, %s", path, error)
-    return classes
 
 
 def read_classes(path: Path) -> list[str]:
@@ -213,7 +262,10 @@ def read_classes(path: Path) -> list[str]:
         raise ValueError(f"{path}: not JSON, {error}") from error
     if not isinstance(numbers, dict) or any(type(number) is not int for number in numbers.values()):
         raise ValueError(f"{path}: not a JSON object of class names and numbers")
-    return order_classes(path, numbers)
+    cleaned = {clean(name): number for name, number in numbers.items()}
+    if len(cleaned) < len(numbers):
+        raise ValueError(f"{path}: two classes differ only in blanks around them or in their Unicode form")
+    return order_classes(path, cleaned)
 
 
 def order_classes(path: Path, numbers: Mapping[str, int], first: int = 0) -> list[str]:
@@ -221,6 +273,15 @@ def order_classes(path: Path, numbers: Mapping[str, int], first: int = 0) -> lis
     if not numbers or sorted(numbers.values()) != list(range(first, first + len(numbers))):
         raise ValueError(f"{path}: classes must be numbered {first}, {first + 1}, ..., each number once")
     return sorted(numbers, key=numbers.__getitem__)
+
+
+def describe_difference(one: Sequence[str], other: Sequence[str], where: tuple[str, str]) -> str:
+    """Return how two different lists of names, found at `where`, differ: in names, or else first in their order."""
+    only = (where[0], sorted({*one} - {*other})), (where[1], sorted({*other} - {*one}))
+    if names := [f"only in {place}: {found[:5]}" for place, found in only if found]:
+        return "; ".join(names)
+    number, (a, b) = next(pair for pair in enumerate(zip(one, other, strict=True)) if len({*pair[1]}) > 1)
+    return f"number {number} is {a!r} in {where[0]}, {b!r} in {where[1]}"
 
 
 def write_classes(path: Path, classes: Sequence[str]) -> None:

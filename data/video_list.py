@@ -1,10 +1,12 @@
 """The videos and classes of a dataset: rows of label files whose frame database exists."""
 
+import functools
 import hashlib
 import logging
 import os
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,16 @@ import numpy as np
 
 from data.datasets import DatasetSpec
 from data.frame_store import DATABASE, has_store
-from data.label_files import Annotation, find_label_folder, read_label_csv, read_or_write_classes
+from data.label_files import (
+    Annotation,
+    class_index_path,
+    clean,
+    clean_names,
+    find_label_folder,
+    read_classes,
+    read_splits,
+    write_classes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +50,35 @@ class VideoIndex:
         """Return the folder of a video."""
         return self.root / os.fsdecode(self.folders[index])
 
+    def name(self, index: int) -> str:
+        """Return `<class>/<video_id>` of a video as label files spell it."""
+        return "/".join(map(clean, os.fsdecode(self.folders[index]).split("/")))
+
+    def empty_classes(self, classes: Sequence[str]) -> list[str]:
+        """Return the names of the classes without a video."""
+        labels = set(self.labels.tolist())
+        return [name for number, name in enumerate(classes) if number not in labels]
+
 
 @dataclass(frozen=True)
 class DatasetSplits:
-    """The training and validation videos of a dataset. `classes`: names in the order of their numbers."""
+    """The training and validation videos of a dataset. `classes`: names in the order of their numbers.
+
+    `class_index`: where their index is, or is to be written.
+    """
 
     classes: tuple[str, ...]
     train: VideoIndex
     val: VideoIndex
+    class_index: Path | None = None
+
+    def write_class_index(self) -> None:
+        """Write the class index if there is none, so that class numbers never change; log if it cannot be written."""
+        try:
+            if self.class_index and not self.class_index.exists():
+                write_classes(self.class_index, self.classes)
+        except OSError as error:
+            logger.warning("%s: class index not written, %s", self.class_index, error)
 
     def summary(self) -> dict[str, Any]:
         """Return counts of videos, missing videos and classes, and the fingerprint."""
@@ -64,7 +96,8 @@ class DatasetSplits:
         """
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for videos in (self.train, self.val):
-            columns = (videos.folders.tolist(), videos.labels.tolist(), videos.sizes.tolist())
+            names = [os.fsencode(videos.name(index)) for index in range(len(videos))]
+            columns = (names, videos.labels.tolist(), videos.sizes.tolist())
             for video in sorted(zip(*columns, strict=True)):
                 digest.update(b"\n%s %d %d" % video)
             digest.update(b"\n\n")
@@ -78,29 +111,45 @@ def load_dataset(
     labels: Path | None,
     num_classes: int | None,
     max_missing: float,
+    may_be_empty: Collection[str] | None = (),
 ) -> DatasetSplits:
     """Read the label files of a variant and find its videos below `root/jpg`.
 
     Raise FileNotFoundError for missing folders and label files; ValueError for invalid label files, for another number
-    of classes than `num_classes`, and if more than the fraction `max_missing` of a split is missing.
+    of classes than `num_classes`, if more than the fraction `max_missing` of a split is missing, and for a class
+    without training videos, unless it `may_be_empty` (None: any) or `num_classes` is the number of the others.
     """
     if not (root / "jpg").is_dir():
         raise FileNotFoundError(f"{root}: --dataset must be a folder with jpg/<class>/<video_id>/frames.db")
     folder = find_label_folder(root, spec.train_csv.format(variant=variant), labels)
     train_csv = folder / spec.train_csv.format(variant=variant)
     val_csv = folder / spec.val_csv.format(variant=variant)
-    train_rows, val_rows = (read_label_csv(path, spec.timed_ids) for path in (train_csv, val_csv))
-    classes = read_or_write_classes(train_csv, train_rows)
-    if num_classes is not None and len(classes) != num_classes:
+    rows = read_splits(dict.fromkeys((train_csv, val_csv), spec.timed_ids))
+    index = class_index_path(train_csv)
+    named = dict.fromkeys(row.label for row in rows[train_csv])
+    classes = read_classes(index) if index.exists() else list(named)
+    logger.debug("labels: %s and %s, class index: %s", train_csv, val_csv, index)
+    train, val = (
+        find_videos(root / "jpg", path, rows[path], classes, max_missing, may_be_empty or ()) for path in rows
+    )
+    empty = train.empty_classes(classes)
+    num_trained = len(classes) - len(empty)
+    if num_classes not in (None, len(classes), num_trained):
         raise ValueError(
             f"{train_csv}: has {len(classes)} classes, expected {num_classes}; "
             f"--num-classes {len(classes)} accepts it"
         )
-    return DatasetSplits(
-        classes=tuple(classes),
-        train=find_videos(root / "jpg", train_csv, train_rows, classes, max_missing),
-        val=find_videos(root / "jpg", val_csv, val_rows, classes, max_missing),
-    )
+    if spec.untrained_classes:
+        empty = [name for name in empty if name in named]
+    if num_classes != num_trained and may_be_empty is not None and not set(empty) <= set(may_be_empty):
+        raise ValueError(
+            f"{train_csv}: no videos of {len(empty)} of {len(classes)} classes, such as {empty[:5]}; their outputs "
+            f"stay untrained with --max-missing {shlex.quote(empty[0] + '=1')} or --num-classes {num_trained}; "
+            f"remove {index.name} if it is older than the label files"
+        )
+    if num_trained == 1:
+        logger.warning("%s: has videos of a single class, %r", train_csv, classes[int(train.labels[0])])
+    return DatasetSplits(tuple(classes), train, val, index)
 
 
 def find_videos(
@@ -109,19 +158,22 @@ def find_videos(
     rows: Sequence[Annotation],
     classes: Sequence[str],
     max_missing: float,
+    may_be_empty: Collection[str] = (),
     whose: str = "classes of the training set; if its dictionary.json is older than the label files, remove it",
 ) -> VideoIndex:
     """Return the rows of label file `path` whose frame database is below `root`; log the missing ones by class.
 
-    Raise ValueError for a class that is not in `classes`; `whose` completes the message.
+    Classes that `may_be_empty` do not count for `max_missing`. Raise ValueError for a class that is not in `classes`;
+    `whose` completes the message.
     """
-    numbers = {name: number for number, name in enumerate(classes)}
+    numbers = {name: number for number, name in enumerate(clean_names(classes))}
     for row in rows:
         if row.label not in numbers:
             raise ValueError(f"{row.location}: class {row.label!r} is not one of the {len(classes)} {whose}")
-    sizes = [_database_size(root / row.folder) for row in rows]
-    found = [(row, size) for row, size in zip(rows, sizes, strict=True) if size is not None]
-    missing = Counter(row.label for row, size in zip(rows, sizes, strict=True) if size is None)
+    find = store_finder(root)
+    stores = [(row, *find(row)) for row in rows]
+    found = [store for store in stores if store[2] is not None]
+    missing = Counter(row.label for row, _, size in stores if size is None)
     if missing:
         worst = ", ".join(f"{name} {count}" for name, count in missing.most_common(5))
         logger.warning(
@@ -131,18 +183,47 @@ def find_videos(
     if not found:
         example = root / rows[0].folder / DATABASE
         raise ValueError(f"{path}: none of its {len(rows)} videos has a frame database, such as {example}")
-    if missing.total() > max_missing * len(rows):
+    num_missing = sum(count for name, count in missing.items() if name not in may_be_empty)
+    num_rows = sum(row.label not in may_be_empty for row in rows)
+    if num_missing > max_missing * num_rows:
         raise ValueError(
-            f"{path}: missing frame databases for {missing.total()} of {len(rows)} videos, "
+            f"{path}: missing frame databases for {num_missing} of {num_rows} videos, "
             f"more than --max-missing {max_missing:g} allows"
         )
-    return VideoIndex(
+    videos = VideoIndex(
         root=root,
-        folders=np.array([os.fsencode(row.folder) for row, _ in found]),
-        labels=np.array([numbers[row.label] for row, _ in found], dtype=np.int64),
-        sizes=np.array([size for _, size in found], dtype=np.int64),
+        folders=np.array([os.fsencode(folder) for _, folder, _ in found]),
+        labels=np.array([numbers[row.label] for row, _, _ in found], dtype=np.int64),
+        sizes=np.array([size for _, _, size in found], dtype=np.int64),
         missing=missing,
     )
+    if empty := videos.empty_classes(classes):
+        logger.warning("%s: no videos of %d of %d classes: %s", path, len(empty), len(classes), empty[:5])
+    return videos
+
+
+def store_finder(root: Path) -> Callable[[Annotation], tuple[str, int | None]]:
+    """Return a function that finds a row's frame store below `root`, also where the disk spells its names otherwise.
+
+    It returns the folder as the disk spells it, and the size of its database in bytes, None if there is none. The
+    folders of a class are listed, once, only if a store is not at its path.
+    """
+
+    @functools.cache
+    def spellings(label: str) -> dict[str, str]:
+        paths = (
+            path for folder in root.iterdir() if clean(folder.name) == label for path in folder.glob("*")
+        )
+        return {clean(path.name): f"{path.parent.name}/{path.name}" for path in paths}
+
+    def find(row: Annotation) -> tuple[str, int | None]:
+        folder = row.folder
+        if (size := _database_size(root / folder)) is None:
+            folder = spellings(row.label).get(row.video_id, folder)
+            size = _database_size(root / folder)
+        return folder, size
+
+    return find
 
 
 def _database_size(folder: Path) -> int | None:
@@ -156,7 +237,7 @@ def _database_size(folder: Path) -> int | None:
 def find_stores(root: Path) -> list[Annotation]:
     """Return all stores `<class>/<video_id>` below `root`, sorted."""
     return [
-        Annotation(folder.name, path.name)
+        Annotation(clean(folder.name), clean(path.name))
         for folder in sorted(root.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
         for path in sorted(folder.iterdir())

@@ -10,6 +10,7 @@ from typing import Any
 from data.common.cli import Parser, boolean, choice, not_negative, number, positive
 from data.common.cpus import cpus_per_rank
 from data.datasets import DatasetSpec
+from data.label_files import clean
 from data.video_sampler import START_DISTRIBUTIONS
 from network.pretrained_formats import CHECKPOINT_FORMATS
 from train.lr_schedule import SCHEDULES
@@ -37,6 +38,12 @@ def _gates(text: str) -> bool | str:
     return value if value == "soft" else value == "True"
 
 
+def _max_missing(text: str) -> float | str:
+    """Parse a fraction, or <class>=1 for a class that may lose all its videos: return the number, or its name."""
+    name, _, limit = text.rpartition("=")
+    return clean(name) if name and limit == "1" else fraction(text)
+
+
 def _resume_epoch(text: str) -> int | str:
     return text if text == "auto" else positive(text)
 
@@ -50,8 +57,8 @@ fraction_below_one = number(float, "a number from 0 to below 1", lambda value: 0
 two_or_more = number(int, "a whole number of at least 2", lambda value: value >= 2)
 
 
-def _option(default: Any, parse: Parser, text: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "help": text})
+def _option(default: Any, parse: Parser, text: str, nargs: str | None = None) -> Any:
+    return field(default=default, metadata={"parse": parse, "help": text, "nargs": nargs})
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,15 @@ class Options:
     dataset: Path | None = _option(None, Path, "dataset folder, which holds jpg/")
     labels: Path | None = _option(None, Path, "label file folder (default: labels/ in or above it)")
     variant: str = _option("", str, "version or split of the dataset")
-    num_classes: int | None = _option(None, positive, "number of classes (default: the dataset's)")
-    max_missing: float = _option(0.2, fraction, "fraction of a split's videos that may be missing")
+    num_classes: int | None = _option(
+        None, positive, "classes, or those with training videos (default: the dataset's)"
+    )
+    max_missing: float | tuple[float | str, ...] = _option(
+        0.2,
+        _max_missing,
+        "fraction of a split's videos that may be missing; 'CLASS=1': all of a class (several: 0.3 'a b=1' 'c=1')",
+        nargs="+",
+    )
     max_bad_samples: float = _option(0.01, fraction, "fraction of an epoch's clips that may be corrupt")
     skip_bad_samples: bool = _option(False, boolean, "validate without corrupt clips, do not stop")
     workers: int = _option(min(8, cpus_per_rank()), not_negative, "dataloader workers per rank; 0: none")
@@ -70,7 +84,7 @@ class Options:
     clip_length: int = _option(16, dimension, "frames per clip")
     clip_size: int = _option(224, dimension, "height and width of a clip in pixels")
     short_side: int | None = _option(
-        None, dimension, "short side of the frames before the crop, in pixels (default: the dataset's)"
+        None, dimension, "short side of training frames before the crop, in pixels (default: the dataset's)"
     )
     train_frame_interval: tuple[int, ...] = _option(
         (2,), positive, "temporal stride in frames; if several, one is sampled per clip"
@@ -95,12 +109,14 @@ class Options:
         f"position of the recurrent branch in the blocks of srtg_ networks: {', '.join(SRTG_POSITIONS)}",
     )
     pool: str = _option("max", choice("max", "soft"), "pooling: max or soft (SoftPool)")
+    stem_pool: bool = _option(True, boolean, "pooling after the stem of ResNets (before 11/2020: False)")
     pretrained_3d: Path | None = _option(None, Path, "pretrained weights, or a checkpoint to resume")
     pretrained_format: str = _option(
         "auto",
         choice("auto", *CHECKPOINT_FORMATS),
         f"format of the pretrained weights: auto, {', '.join(CHECKPOINT_FORMATS)} (2D, inflated)",
     )
+    allow_partial: bool = _option(False, boolean, "accept weights of which less than a tenth fits")
     fine_tune: bool = _option(False, boolean, "train pretrained layers at a lower learning rate")
     fine_tune_factor: float = _option(
         0.6, fraction, "learning rate multiplier of pretrained layers; recurrent cells have 0.5"
@@ -148,9 +164,7 @@ class Options:
         None, not_negative, "GPUs of one process (default: one for 8 clips of the batch); 0 is the CPU"
     )
     precision: str | None = _option(
-        None,
-        choice(*PRECISIONS),
-        f"fp32, fp16 or bf16 (default: {DEFAULT_PRECISION})",
+        None, choice(*PRECISIONS), f"fp32, fp16 or bf16 (default: {DEFAULT_PRECISION})"
     )
     channels_last: bool | None = _option(
         None, boolean, "channels-last weights and activations (default: on a GPU in half precision)"
@@ -171,7 +185,14 @@ class Options:
     tensorboard: bool = _option(False, boolean, "write TensorBoard events to the output folder")
     profile: int = _option(0, not_negative, "training steps to trace with torch.profiler; 0: none")
     dry_run: bool = _option(False, boolean, "print the options and steps as JSON and exit")
-    debug_mode: bool = _option(False, boolean, "log at DEBUG level and show tracebacks")
+    debug_mode: bool = _option(False, boolean, "log the first clips and steps in detail, show tracebacks")
+
+    @property
+    def missing_limits(self) -> tuple[float, list[str]]:
+        """The fraction of a split's videos that may be missing, and the classes that may lose all of theirs."""
+        values = self.max_missing if isinstance(self.max_missing, tuple) else (self.max_missing,)
+        fractions = [value for value in values if not isinstance(value, str)]
+        return max(fractions, default=0.2), [value for value in values if isinstance(value, str)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, which JSON and `weights_only` checkpoints can hold."""
@@ -212,7 +233,8 @@ def resolve(spec: DatasetSpec, options: Options, gpus: int) -> Options:
     )
 
 
-NETWORK_OPTIONS = {"gates": "gates", "srtg_position": "place", "pool": "pool"}  # option -> builder's keyword
+# option -> builder's keyword
+NETWORK_OPTIONS = {"gates": "gates", "srtg_position": "place", "pool": "pool", "stem_pool": "stem_pool"}
 
 
 def network_kwargs(options: Options) -> dict[str, bool | str]:

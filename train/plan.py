@@ -97,10 +97,5 @@ def make_plan(spec: DatasetSpec, options: Options, dist: DistContext) -> Plan:
 def _load_dataset(spec: DatasetSpec, options: Options) -> DatasetSplits:
     assert options.dataset is not None
     return load_dataset(
-        options.dataset,
-        spec,
-        variant=options.variant,
-        labels=options.labels,
-        num_classes=options.num_classes,
-        max_missing=options.max_missing,
+        options.dataset, spec, options.variant, options.labels, options.num_classes, *options.missing_limits
     )

@@ -18,7 +18,9 @@ from humanfriendly.terminal import ansi_strip
 from data.common.atomic_io import atomic_write
 from data.common.cli import sanitize
 from data.datasets import DatasetSpec
+from data.label_files import clean_names, describe_difference
 from data.video_list import DatasetSplits
+from network.pretrained import read_tensors_file
 from train.checkpointing.checkpoint import (
     Content,
     checkpoint_path,
@@ -61,6 +63,7 @@ def find_resume_point(
             raise ValueError(
                 f"{folder}: output directory is not empty; --resume-epoch auto resumes, --task-name starts another run"
             )
+        _check_order(options, dataset)
         return None, None
     if options.resume_epoch != "auto":
         path, checkpoint = _load_epoch(folder, options, int(options.resume_epoch) - 1)
@@ -70,6 +73,7 @@ def find_resume_point(
         raise ValueError(f"{folder}: none of its checkpoints can be read; --task-name starts another run")
     else:
         logger.info("%s: no checkpoint, starting at epoch 1", folder)
+        _check_order(options, dataset)
         return None, None
     with error_context(path):
         for mismatch in _mismatches(checkpoint, options, spec, dataset):
@@ -78,6 +82,16 @@ def find_resume_point(
             logger.warning("%s: the dataset changed since", path)
     logger.info("%s: resuming from epoch %d, step %d", path, checkpoint["epoch"] + 1, checkpoint["step"] + 1)
     return path, checkpoint
+
+
+def _check_order(options: Options, dataset: DatasetSplits) -> None:
+    """Raise ValueError for pretrained weights whose classes are those of the dataset under other numbers."""
+    content = read_tensors_file(options.pretrained_3d) if options.pretrained_3d else None
+    classes = content.get("classes") if isinstance(content, dict) else None
+    saved = clean_names(classes) if isinstance(classes, list) else []
+    if sorted(saved) == sorted(dataset.classes) and saved != list(dataset.classes):
+        how = describe_difference(saved, dataset.classes, ("the file", "the dataset"))
+        raise ValueError(f"{options.pretrained_3d}: {how}; copy the dictionary.json it was trained with")
 
 
 def _load_epoch(folder: Path, options: Options, epoch: int) -> tuple[Path, Content]:
@@ -107,8 +121,9 @@ def _mismatches(
         if options.long_cycle_period == "lr-stage":
             names += SAME_LR_STAGES
     current = options.to_dict()
+    before = Options().to_dict() | checkpoint["options"]
     for name in names:
-        if (saved := checkpoint["options"][name]) != current[name]:
+        if (saved := before[name]) != current[name]:
             flag = (name == "variant" and spec.variant_flag) or name.replace("_", "-")
             yield f"saved with --{flag} {sanitize(saved)}, not {current[name]}; --task-name starts another run"
     if options.fine_tune and not is_fine_tuning(checkpoint["optimizer"]):
@@ -116,9 +131,10 @@ def _mismatches(
     saved = checkpoint["normalization"]["channel_order"]
     if options.channel_order not in (None, saved):
         yield f"saved with --channel-order {saved}, not {options.channel_order}"
-    old, new = checkpoint["classes"], dataset.classes
-    if list(old) != list(new):
-        yield f"saved for {len(old)} classes, which differ from the {len(new)} of this dataset"
+    old, new = clean_names(checkpoint["classes"]), list(dataset.classes)
+    if old != new:
+        how = describe_difference(old, new, ("the file", "the dataset"))
+        yield f"saved for {len(old)} classes, which differ from the {len(new)} of this dataset: {how}"
     if checkpoint["step"] and checkpoint["dataset"]["fingerprint"] != dataset.fingerprint():
         yield "the dataset changed since, cannot resume within an epoch"
 
@@ -144,7 +160,7 @@ class LogFile(MemoryHandler):
     def open(self, path: Path) -> None:
         """Append all records so far to a file, and from now on each at once."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(_PlainFormatter(LOG_FORMAT))
         self.setTarget(file)
         self.flushLevel = logging.NOTSET

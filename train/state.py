@@ -116,6 +116,8 @@ def _load_pretrained(options: Options, network: nn.Module) -> tuple[Sequence[str
     if options.pretrained_3d is not None:
         report = load_weights(network, options.pretrained_3d, options.pretrained_format)
         logger.info("%s", report)
+        if warning := report.check(options.network, options.allow_partial):
+            logger.warning("%s", warning)
         loaded = report.loaded
         if report.normalization is not None:
             with error_context(options.pretrained_3d):

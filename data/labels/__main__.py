@@ -22,6 +22,7 @@ from data.label_files import (
     AnnotationSet,
     Splits,
     class_index_path,
+    describe_difference,
     read_classes,
     read_label_csv,
     write_classes,
@@ -39,15 +40,16 @@ def convert_official(fmt: Format, args: argparse.Namespace) -> None:
     checked = []
     for variant in args.variants:
         lists = fmt.read(args.official, variant)
-        classes = check_classes(lists, fmt, variant, args.num_classes)
         splits, dropped = resolve_conflicts(lists.splits, leave_out=args.leave_out_conflicts)
+        classes = check_classes(lists._replace(splits=splits), fmt, variant, args.num_classes)
         for reason, count in dropped.items():
             logger.warning("%s: dropped %d %s", f"{spec.name} {variant}".strip(), count, reason)
         paths = AnnotationSet(spec, variant, args.labels).paths()
         refuse_to_replace(paths, splits, overwrite=args.overwrite)
         index = class_index_path(paths["train"])
-        if index.exists() and set(read_classes(index)) != set(classes):
-            raise ValueError(f"{index}: has other classes; remove it if no checkpoint depends on it")
+        if index.exists() and set(numbered := read_classes(index)) != set(classes):
+            difference = describe_difference(numbered, classes, ("the index", "the lists"))
+            raise ValueError(f"{index}: {difference}; remove it if no checkpoint depends on it")
         checked.append((classes, splits, paths, index))
     for classes, splits, paths, index in checked:
         write_splits(splits, paths, classes)
@@ -72,7 +74,7 @@ def link_flat(args: argparse.Namespace) -> int:
     rows = [row for path in args.labels for row in read_label_csv(path, timed_ids=True)]
     counts = link_videos(args.flat, args.videos, rows)
     print(", ".join(f"{name} {count}" for name, count in counts.items()))
-    return 0 if counts["linked"] + counts["present"] else 1
+    return 0 if counts["linked"] + counts["present"] and not counts["failed"] else 1
 
 
 def refuse_to_replace(paths: Mapping[str, Path], splits: Splits, *, overwrite: bool) -> None:
@@ -83,13 +85,12 @@ def refuse_to_replace(paths: Mapping[str, Path], splits: Splits, *, overwrite: b
 
 
 def write_splits(splits: Splits, paths: Mapping[str, Path], classes: Sequence[str]) -> None:
-    """Print the number of videos of each class in each split, then write the label files and print their paths."""
+    """Write the label files, then print the number of videos of each class in each split, and the paths."""
     counts = {split: Counter(row.label for row in rows) for split, rows in splits.items()}
     by_class = {name: {split: count[name] for split, count in counts.items()} for name in classes}
-    print(*class_table(by_class, list(splits)), sep="\n")
     for split, rows in splits.items():
         write_label_csv(paths[split], rows, split)
-        print(paths[split])
+    print(*class_table(by_class, list(splits)), *(paths[split] for split in splits), sep="\n")
 
 
 def make_parser() -> OneLineParser:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.datasets import DIVING48, HACS, HMDB51, KINETICS, MIT, UCF101, DatasetSpec
-from data.label_files import Annotation, Splits, check_annotation, order_classes, read_csv, read_lines
+from data.label_files import Annotation, Splits, check_annotation, clean, order_classes, read_csv, read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def read_mit(folder: Path, _: str) -> OfficialLists:
 
 def read_hmdb51(folder: Path, split: str) -> OfficialLists:
     suffix = f"_test_split{split}.txt"
-    paths = {path.name.removesuffix(suffix): path for path in _glob(folder, f"*{suffix}")}
+    paths = {clean(path.name.removesuffix(suffix)): path for path in _glob(folder, f"*{suffix}")}
     if not paths:
         raise FileNotFoundError(f"{folder}: no <class>{suffix} in it or its subfolders")
     splits: Splits = {"0": [], "1": [], "2": []}
@@ -106,17 +106,20 @@ def read_hacs(folder: Path, _: str) -> OfficialLists:
 
 def read_diving48(folder: Path, _: str) -> OfficialLists:
     vocabulary = _find(folder, "Diving48_vocab.json")
-    words = [[entry] if isinstance(entry, str) else entry for entry in _read_json(vocabulary)]
-    numbers = {"_".join(entry): number for number, entry in enumerate(words)}
+    words = [[entry] if isinstance(entry, str) else entry for entry in _read_list(vocabulary)]
+    try:
+        numbers = {_class_name("_".join(entry)): number for number, entry in enumerate(words)}
+    except TypeError:
+        raise ValueError(f"{vocabulary}: not a list of classes") from None
     classes = order_classes(vocabulary, numbers)
     names = dict(enumerate(classes))
     splits: Splits = {"train": [], "val": []}
     for split, file in (("train", "Diving48_V2_train.json"), ("val", "Diving48_V2_test.json")):
         path = _find(folder, file)
-        for number, video in enumerate(_read_json(path), start=1):
+        for number, video in enumerate(_read_list(path), start=1):
             location = f"{path}, video {number}"
             try:
-                label, video_id = names[video["label"]], video["vid_name"]
+                label, video_id = names[video["label"]], clean(video["vid_name"])
             except (KeyError, TypeError):
                 raise ValueError(f"{location}: needs vid_name, and a label below {len(names)}") from None
             splits[split].append(Annotation(label, video_id, location=location))
@@ -124,14 +127,10 @@ def read_diving48(folder: Path, _: str) -> OfficialLists:
 
 
 class Format(NamedTuple):
-    """Reader of a dataset's lists, called with their folder and the variant.
-
-    `untrained_classes`: whether classes without training videos are expected.
-    """
+    """Reader of a dataset's lists, called with their folder and the variant."""
 
     spec: DatasetSpec
     read: Callable[[Path, str], OfficialLists]
-    untrained_classes: bool = False
 
 
 FORMATS = {
@@ -140,8 +139,7 @@ FORMATS = {
     "kinetics": Format(KINETICS, read_kinetics),
     "hacs": Format(HACS, read_hacs),
     "mit": Format(MIT, read_mit),
-    # V2 corrected the labels, not the vocabulary
-    "diving48": Format(DIVING48, read_diving48, untrained_classes=True),
+    "diving48": Format(DIVING48, read_diving48),
 }
 
 
@@ -149,17 +147,22 @@ def check_classes(lists: OfficialLists, fmt: Format, variant: str, num_classes: 
     """Return the class names: all of a dataset, or of a subset `num_classes` with training videos.
 
     Raise ValueError with file and line for a row of another class, and ValueError for another number of classes or,
-    unless `fmt.untrained_classes`, for a class without training videos.
+    unless `spec.untrained_classes`, for a class without training videos.
     """
+    name = f"{fmt.spec.name} {variant}".strip()
+    for split in ("train", "val"):
+        if not lists.splits.get(split):
+            raise ValueError(f"{name}: the lists have no rows for {split}")
     trained = {row.label for row in lists.splits["train"]}
     classes = [label for label in lists.classes if num_classes is None or label in trained]
     known = set(classes)
     for row in chain(*lists.splits.values()):
         if row.label not in known:
-            raise ValueError(f"{row.location}: class {row.label!r} is not one of the {len(known)} classes")
+            raise ValueError(
+                f"{row.location}: class {row.label!r} is not one of the {len(known)} classes of training"
+            )
     expected = num_classes or fmt.spec.num_classes[variant]
-    if len(classes) != expected or (len(trained) < expected and not fmt.untrained_classes):
-        name = f"{fmt.spec.name} {variant}".strip()
+    if len(classes) != expected or (len(trained) < expected and not fmt.spec.untrained_classes):
         raise ValueError(
             f"{name}: has training videos of {len(trained)} classes, expected {expected}; "
             f"--num-classes {len(trained)} accepts a subset"
@@ -198,7 +201,7 @@ def resolve_conflicts(splits: Splits, *, leave_out: bool) -> tuple[Splits, Count
 
 def _class_name(label: str) -> str:
     """Return a label as the name of a folder: it may contain spaces, quotes and brackets, but no slash."""
-    return label.strip().replace("/", "_")
+    return clean(label).replace("/", "_")
 
 
 def _with_sorted_classes(splits: Splits) -> OfficialLists:
@@ -258,8 +261,11 @@ def _find(folder: Path, *patterns: str) -> Path:
     return paths[0]
 
 
-def _read_json(path: Path) -> Any:
+def _read_list(path: Path) -> list[Any]:
     try:
-        return json.loads(path.read_text("utf-8-sig"))
-    except ValueError as error:
+        content = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON, {error}") from error
+    if not isinstance(content, list) or not content:
+        raise ValueError(f"{path}: has no rows")
+    return content

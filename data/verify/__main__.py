@@ -13,15 +13,17 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import coloredlogs
 from tqdm import tqdm
 
 from data.common.atomic_io import atomic_write
 from data.common.cli import OneLineParser, class_table, not_negative, output_file, positive, sanitize
 from data.common.cpus import available_cpus
-from data.label_files import Annotation, find_label_sets, read_label_csv, write_csv
+from data.label_files import Annotation, find_label_sets, read_splits, write_csv
 from data.verify.checks import StoreReport, verify_stores
 from data.video_list import find_stores
 
@@ -41,7 +43,7 @@ def find_rows(dataset: Path, files: Mapping[Path, bool]) -> list[Annotation]:
     """Return the videos of the label files, each once; without label files, those of all stores."""
     if not (dataset / "jpg").is_dir():
         raise ValueError(f"{dataset}: must be a folder with jpg/<class>/<id>/frames.db")
-    rows = {row.folder: row for path, timed_ids in files.items() for row in read_label_csv(path, timed_ids)}
+    rows = {row.folder: row for row in chain(*read_splits(files).values())}
     found = list(rows.values()) or find_stores(dataset / "jpg")
     if not found:
         raise ValueError(f"{dataset}: has no label files and no stores")
@@ -107,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = make_parser()
     args = parser.parse_args(argv)
+    coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
     with parser.one_line_errors():
         files = dict.fromkeys(args.labels, True) if args.labels else find_label_files(args.dataset)
         rows = find_rows(args.dataset, files)
@@ -120,7 +123,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             clip_length=args.clip_length,
         )
         results = list(zip(rows, tqdm(reports, total=len(rows), unit="store", disable=None), strict=True))
-        print_results(results)
         if args.json:
             atomic_write(args.json, json.dumps(make_report(results, files), indent=1) + "\n")
         if args.csv:
@@ -128,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 (row.label, row.video_id, *report[:3], *map("; ".join, report[3:])) for row, report in results
             ]
             write_csv(args.csv, ("label", "id", *StoreReport._fields), table)
+        print_results(results)
     return 1 if any(report.issues for _, report in results) else 0
 
 

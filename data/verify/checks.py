@@ -1,6 +1,5 @@
 """Checks of frame stores, and the repair of `n_frames` files and indexes."""
 
-import functools
 import random
 import shutil
 import sqlite3
@@ -23,6 +22,7 @@ from data.frame_store import (
     open_database,
 )
 from data.label_files import Annotation
+from data.video_list import store_finder
 
 
 class StoreReport(NamedTuple):
@@ -154,17 +154,23 @@ def _add_index(path: Path) -> None:
         raise OSError(f"{path}: index not added, {error}") from error
 
 
-def verify_store(
-    row: Annotation, *, root: Path, random_frames: int, full: bool, fix: bool, clip_length: int
-) -> StoreReport:
-    """Check the store of a row; with `fix`, repair it after all of its frames were decoded."""
-    report = check_store(root / row.folder, random_frames=random_frames, full=full)
+def verify_store(folder: Path, *, random_frames: int, full: bool, fix: bool, clip_length: int) -> StoreReport:
+    """Check a store; with `fix`, repair it after all of its frames were decoded."""
+    report = check_store(folder, random_frames=random_frames, full=full)
     if fix and report.repairable:
-        report = repair_store(root / row.folder)
+        report = repair_store(folder)
     return report._replace(short=int(report.status == "found" and report.frames < clip_length))
 
 
-def verify_stores(rows: Sequence[Annotation], *, workers: int, **options: Any) -> Iterator[StoreReport]:
+def verify_stores(
+    rows: Sequence[Annotation], *, workers: int, root: Path, **options: Any
+) -> Iterator[StoreReport]:
     """Yield the report of each row in order, from `workers` threads: decoding and SQLite release Python's lock."""
+    find = store_finder(root)
+
+    def verify(row: Annotation) -> StoreReport:
+        folder = root / row.folder
+        return verify_store(folder if folder.is_dir() else root / find(row)[0], **options)
+
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(functools.partial(verify_store, **options), rows)
+        yield from pool.map(verify, rows)

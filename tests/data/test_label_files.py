@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -10,11 +11,12 @@ from data.datasets import HACS
 from data.label_files import (
     Annotation,
     class_index_path,
+    describe_difference,
     find_label_folder,
     read_annotations,
     read_classes,
     read_label_csv,
-    read_or_write_classes,
+    read_splits,
     write_label_csv,
 )
 from tests.data.labels.test_labels import write
@@ -40,6 +42,69 @@ def test_csv_as_excel_writes_it(tmp_path: Path) -> None:
     assert read_label_csv(path, timed_ids=False) == rows
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufefflabel , id\rpush ,x\r\rpull,\u00a0y\r",  # line ends of old Macs
+        "label,id,,\npush\u00a0,x,,\n,,,\n \t,\npull,y\n",  # empty columns and rows of spreadsheets
+        '"label\u200b", "id"\n"\u3000push", "x"\n"pull", "y"\n',
+        "\n\nid,label,note\nx,push,\ny,pull\u2003,sent twice\n",
+    ],
+)
+def test_blanks_around_values_and_names_of_columns_do_not_count(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.csv").write_text(text, "utf-8", newline="")
+    assert read_label_csv(tmp_path / "x.csv", False) == [Annotation("push", "x"), Annotation("pull", "y")]
+
+
+def test_names_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
+    """An e with an accent is one character or two; macOS unzips names with two."""
+    rows = [
+        read_label_csv(write(tmp_path / f"{form}.csv", f"label,id\n{normalize(form, 'éclair,ñ')}\n"), False)
+        for form in ("NFC", "NFD")
+    ]
+    assert rows[0] == rows[1] == [Annotation(normalize("NFC", "éclair"), normalize("NFC", "ñ"))]
+    index = write(tmp_path / "dictionary.json", json.dumps({normalize("NFD", "éclair"): 1, "push ": 0}))
+    assert read_classes(index) == ["push", rows[0][0].label]
+    write(index, '{"push": 0, "push ": 1}')
+    with pytest.raises(ValueError, match="dictionary.json: two classes differ only in blanks"):
+        read_classes(index)
+
+
+def test_repeated_rows_are_used_once_and_what_two_splits_share_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the same set: the splits of UCF-101 share videos by design."""
+    train = write(tmp_path / "x1_train.csv", "label,id,group\na,1,g1\na,2,g2\na,1 ,g1\nb,1,g3\n")
+    val = write(tmp_path / "x1_val.csv", "label,id,group\na,2,g2\nb,9,g1\n")
+    other = write(tmp_path / "x2_val.csv", "label,id\na,1\n")
+    splits = read_splits(dict.fromkeys((train, val, other), False))
+    assert [row.folder for row in splits[train]] == ["a/1", "a/2", "b/1"]
+    assert caplog.messages == [
+        f"1 of 4 rows repeat a video, used once, such as a/1 in {train}, line 4",
+        f"{train} and {val}: 1 videos in both, such as a/2",
+        f"{train} and {val}: 2 groups in both, such as g1",
+    ]
+    caplog.clear()
+    clips = [
+        write(tmp_path / f"{split}.csv", f"{TIMED}\na,x,{start},{start + 2}\n")
+        for split, start in (("train", 0), ("val", 7))
+    ]
+    read_splits(dict.fromkeys(clips, True))  # other seconds of the same video
+    assert [line.partition(": ")[2] for line in caplog.messages] == ["1 videos in both, such as a/x"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "difference"),
+    [
+        (["a", "b"], ["a", "c", "b"], "only in there: ['c']"),
+        (["push ", "b"], ["push", "b"], "only in here: ['push ']; only in there: ['push']"),
+        (["a", "b", "c"], ["a", "c", "b"], "number 1 is 'b' in here, 'c' in there"),
+    ],
+)
+def test_how_classes_differ(one: list[str], other: list[str], difference: str) -> None:
+    assert describe_difference(one, other, ("here", "there")) == difference
+
+
 @pytest.mark.parametrize("times", [(), ("1.50", "2.5")])
 def test_written_label_file_is_read_back(tmp_path: Path, times: tuple[str, ...]) -> None:
     rows = [Annotation('a, "b"', "x,y", *times), Annotation("ü 日本", "#1?", *times)]
@@ -51,9 +116,19 @@ def test_written_label_file_is_read_back(tmp_path: Path, times: tuple[str, ...])
     ("text", "message"),
     [
         ("label,name\nrun,a\n", "x.csv, line 2: needs youtube_id or id; columns are ['label', 'name']"),
-        ("name,id\nrun,a\n", "x.csv, line 2: needs label; columns are ['name', 'id']"),
+        ("name,id\nrun,a\n", "x.csv, line 1: needs label; columns, separated by commas, are ['name', 'id']"),
+        ("label;id\nrun;a\n", "x.csv, line 1: needs label; columns, separated by commas, are ['label;id']"),
+        ("label\tid\nrun\ta\n", r"line 1: needs label; columns, separated by commas, are ['label\tid']"),
+        ("label,id\nrun;a\n", "x.csv, line 2: has 1 values for 2 columns"),
+        (f"{TIMED}\nrun,a,0,5\nrun,b\n", "x.csv, line 3: has 2 values for 4 columns"),
+        (
+            "label,id\nrun,a\nturn, left,b\n",
+            """line 3: has 3 values for 2 columns; quote a value with a comma: "turn, left\"""",
+        ),
         ("", "x.csv: has no rows"),
         ("label,id\n", "x.csv: has no rows"),
+        ("\ufefflabel,id\r\n,\r\n \r\n\r\n", "x.csv: has no rows"),
+        ("# label,id\n", "x.csv, line 1: needs label"),
         ("label,id\nrun,a\n../../etc,b\n", "x.csv, line 3: '../../etc' is outside the dataset folder"),
         ("label,id\nrun,/etc/passwd\n", "x.csv, line 2: '/etc/passwd' is outside"),
         ("label,id\nrun,..\n", "x.csv, line 2: '..' is outside"),
@@ -86,18 +161,12 @@ def test_clips_in_the_same_whole_seconds_are_read_once(
         Annotation("b", "x", "1.9", "3.1"),
         Annotation("c", "y"),
     ]
-    assert "dropped 2 rows in the same whole seconds as another one" in caplog.text
+    assert (
+        f"3 of 6 rows repeat a video, used once, such as a/x_000001_000003 in {train}, line 3" in caplog.text
+    )
     empty = write(tmp_path / "empty.csv", f"{TIMED}\na,x,2.5,2.5\n")
     with pytest.raises(ValueError, match=r"empty.csv, line 2: x_000002_000002 has no time between"):
         read_annotations([empty])
-
-
-def test_classes_are_numbered_by_first_appearance_and_keep_their_numbers(tmp_path: Path) -> None:
-    path = write(tmp_path / "train.csv", "label,id\nzebra,a\nape,b\nzebra,c\n")
-    assert read_or_write_classes(path, read_label_csv(path, False)) == ["zebra", "ape"]
-    assert json.loads((tmp_path / "dictionary.json").read_text()) == {"zebra": 0, "ape": 1}
-    write(path, "label,id\nape,b\nzebra,a\n")
-    assert read_or_write_classes(path, read_label_csv(path, False)) == ["zebra", "ape"]
 
 
 @pytest.mark.parametrize(

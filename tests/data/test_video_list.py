@@ -1,7 +1,12 @@
-"""Videos of a dataset that have a frame database, and its fingerprint."""
+"""Videos of a dataset that have a frame database, its classes, and its fingerprint."""
 
+import dataclasses
+import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import pytest
 
@@ -28,12 +33,19 @@ def load(
     *,
     num_classes: int | None = None,
     max_missing: float = 0.2,
+    may_be_empty: Collection[str] = (),
+    classes: str = "",
+    untrained_classes: bool = False,
 ) -> DatasetSplits:
-    """Write label files with these rows and load the dataset."""
+    """Write label files with these rows, and a class index of these letters, and load the dataset."""
     shutil.rmtree(labels, ignore_errors=True)
     write(labels / "train.csv", "label,id\n" + train)
     write(labels / "val.csv", "label,id\n" + val)
-    return load_dataset(stores, CUSTOM, "", labels, num_classes, max_missing)
+    if classes:
+        numbers = {name: number for number, name in enumerate(classes.split())}
+        write(labels / "dictionary.json", json.dumps(numbers))
+    spec = dataclasses.replace(CUSTOM, untrained_classes=untrained_classes)
+    return load_dataset(stores, spec, "", labels, num_classes, max_missing, may_be_empty)
 
 
 def test_labels_belong_to_their_folders(stores: Path, tmp_path: Path) -> None:
@@ -65,6 +77,93 @@ def test_number_of_classes_must_match(stores: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has 2 classes, expected 51; --num-classes 2 accepts"):
         load(stores, tmp_path / "labels", *rows, num_classes=51)
     assert len(load(stores, tmp_path / "labels", *rows, num_classes=2).classes) == 2
+
+
+def test_classes_are_numbered_by_first_appearance_and_keep_their_numbers(
+    stores: Path, tmp_path: Path
+) -> None:
+    """Their index is not written before a run starts: it may not be that of its checkpoint."""
+    labels = tmp_path / "labels"
+    dataset = load(stores, labels, "run,a\njump,e\nrun,b\n", "run,c\n")
+    assert dataset.classes == ("run", "jump")
+    assert not (labels / "dictionary.json").exists()
+    dataset.write_class_index()
+    assert json.loads((labels / "dictionary.json").read_text()) == {"run": 0, "jump": 1}
+    write(labels / "train.csv", "label,id\njump,e\nrun,a\n")
+    assert load_dataset(stores, CUSTOM, "", labels, None, 0).classes == ("run", "jump")
+
+
+def test_repeated_rows_change_nothing(stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    once = load(stores, tmp_path / "labels", "run,a\njump,e\n", "run,b\n")
+    twice = load(stores, tmp_path / "labels", "run,a\njump,e\nrun , a\n", "run,b\nrun,b\n")
+    assert twice.summary() == once.summary()
+    assert f"1 of 3 rows repeat a video, used once, such as run/a in {tmp_path}/labels/train.csv, line 4" in (
+        caplog.messages
+    )
+
+
+def test_a_class_that_lost_all_its_videos_is_an_error_unless_accepted(
+    stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its output stays, so that other classes keep their numbers."""
+    rows = "run,a\nturn left,gone\nturn left,lost\njump,e\n", "run,b\njump,f\n"
+    labels = tmp_path / "labels"
+    message = r"train.csv: no videos of 1 of 3 classes, such as \['turn left'\]; .* 'turn left=1' or --num-classes 2;"
+    for num_classes in (None, 3):
+        with pytest.raises(ValueError, match=message):
+            load(stores, labels, *rows, num_classes=num_classes, max_missing=1)
+    for accepted in (
+        load(stores, labels, *rows, num_classes=2, max_missing=0.5),
+        load(stores, labels, *rows, max_missing=0, may_be_empty=["turn left"]),
+    ):
+        assert accepted.classes == ("run", "turn left", "jump")
+        assert accepted.train.labels.tolist() == [0, 2]
+    assert "train.csv: no videos of 1 of 3 classes: ['turn left']" in caplog.text
+    assert "val.csv: no videos of 1 of 3 classes: ['turn left']" in caplog.text
+    with pytest.raises(ValueError, match="missing frame databases for 1 of 2 videos"):  # of the other classes
+        load(stores, labels, rows[0].replace("run,a", "run,missing"), rows[1], may_be_empty=["turn left"])
+
+
+def test_a_class_of_the_index_without_rows_is_an_error_unless_the_dataset_has_such(
+    stores: Path, tmp_path: Path
+) -> None:
+    rows = "run,a\njump,e\n", "run,b\njump,f\n"
+    labels = tmp_path / "labels"
+    with pytest.raises(
+        ValueError, match=r"such as \['fly'\]; .* --max-missing fly=1 .* remove dictionary.json"
+    ):
+        load(stores, labels, *rows, classes="fly run jump")
+    assert len(load(stores, labels, *rows, classes="fly run jump", untrained_classes=True).classes) == 3
+    with pytest.raises(ValueError, match=r"such as \['fall'\]"):  # it had videos
+        load(stores, labels, rows[0] + "fall,x\n", rows[1], untrained_classes=True, max_missing=0.5)
+
+
+def test_a_class_without_validation_videos_and_a_single_class_are_named(
+    stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(stores, tmp_path / "labels", "run,a\njump,e\n", "run,b\n")
+    assert "val.csv: no videos of 1 of 2 classes: ['jump']" in caplog.text
+    assert "single class" not in caplog.text
+    load(stores, tmp_path / "labels", "run,a\n", "run,b\n")
+    assert "train.csv: has videos of a single class, 'run'" in caplog.text
+
+
+@pytest.mark.parametrize("of_rows", ["NFC", "NFD"])
+def test_stores_are_found_in_any_unicode_form(tmp_path: Path, of_rows: Literal["NFC", "NFD"]) -> None:
+    """Also where one class has folders of both forms. The fingerprint is that of the composed names."""
+    names = {
+        normalize("NFD", "café"): ["1", normalize("NFD", "ñ")],
+        normalize("NFC", "café"): ["2"],
+    }
+    make_stores(tmp_path, names | {"push ": ["3"]}, n_frames=2)
+    rows = normalize(of_rows, "café,1\ncafé,ñ\ncafé,2\npush,3\n")
+    dataset = load(tmp_path, tmp_path / "labels", rows, rows, max_missing=0)
+    assert dataset.classes == (normalize("NFC", "café"), "push")
+    assert all((dataset.train.folder(index) / "frames.db").is_file() for index in range(4))
+    composed = tmp_path / "composed"
+    for index, name in enumerate(("café/1", "café/ñ", "café/2", "push/3")):
+        shutil.copytree(dataset.train.folder(index), composed / "jpg" / normalize("NFC", name))
+    assert load(composed, tmp_path / "labels", rows, rows).fingerprint() == dataset.fingerprint()
 
 
 def test_validation_class_without_training_videos_is_an_error(stores: Path, tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """Label files of custom datasets, and links that sort videos into class folders."""
 
+import shutil
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import pytest
 
 from data.label_files import Annotation, read_label_csv
 from data.labels.splits import split_by_list
 from tests.commands import error_of, main_of
+from tests.data.helpers import make_video, transcode
 from tests.synthetic_frames import make_stores
 
 main = main_of("data.labels")
@@ -66,6 +70,7 @@ def test_folders_with_a_list_of_validation_videos(stores: Path, tmp_path: Path) 
         ("run/a\nrun/z\n", "val.txt, line 2: 'run/z' is a duplicate or not a store"),
         ("a\n", "val.txt, line 1: 'a' is a duplicate or not a store"),
         ("run/a\nrun/a.avi\n", "val.txt, line 2: 'run/a.avi' is a duplicate or not"),
+        ("\ufeff\n\n", "val.txt: has no rows"),
         ("run/a\nrun/b\nrun/c\nrun/d\n", "val.txt: leaves no training videos of class 'run'"),
         ("run/café\n".encode("latin-1"), "val.txt: not text in UTF-8"),
     ],
@@ -76,6 +81,20 @@ def test_invalid_list_of_validation_videos(
     (tmp_path / "val.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message):
         split_by_list(stores / "jpg", tmp_path / "val.txt")
+
+
+@pytest.mark.parametrize("of_list", ["NFC", "NFD"])
+def test_a_list_of_validation_videos_in_another_unicode_form(
+    tmp_path: Path, of_list: Literal["NFC", "NFD"]
+) -> None:
+    """Blanks around a line do not count. Label files have the composed form, whatever the disk has."""
+    make_stores(
+        tmp_path, {normalize("NFD", "café"): ["1", normalize("NFC", "né")], "run ": ["2", "3"]}, n_frames=2
+    )
+    path = write(tmp_path / "val.txt", normalize(of_list, "café/né.mp4 \nrun/2\u00a0\n"))
+    assert main(["folders", str(tmp_path), "--val-list", str(path)]) == 0
+    composed = normalize("NFC", "label,id,split\ncafé,né,val\nrun,2,val\n")
+    assert (tmp_path / "labels" / "val.csv").read_text("utf-8") == composed
 
 
 def test_invalid_fraction(stores: Path) -> None:
@@ -106,5 +125,45 @@ def test_link_sorts_videos_into_class_folders(tmp_path: Path, capsys: pytest.Cap
         "linked 0, present 3, missing 1",
         "linked 1, present 2, missing 1",
     ]
-    write(tmp_path / "flat" / "x.mp4", "another")
-    assert "both match x" in error_of(main, "link", tmp_path / "flat", videos, labels)
+
+
+def test_link_replaces_corrupted_videos_and_leaves_out_doubtful_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Copies of Kinetics have train/, val/ and replacement/replacement_for_corrupted_k400/ side by side."""
+    flat, ids = tmp_path / "flat", ("replaced", "equal", "beside", "two", "only")
+    rows = "".join(f"c,{name},1,11\n" for name in ids)
+    labels = write(tmp_path / "x.csv", f"label,youtube_id,time_start,time_end\n{rows}")
+    names = {name: f"{name}_000001_000011" for name in ids}
+    video = make_video(tmp_path / "video.mp4", size=60)
+    new = flat / "replacement/replacement_for_corrupted_k400"
+    write(flat / f"train/{names['replaced']}.mp4", "corrupted")
+    for path in (f"train/{names['equal']}.mp4", f"val/{names['equal']}.mp4", f"train/{names['beside']}.mp4"):
+        write(flat / path, "")
+        shutil.copy(video, flat / path)
+    write(flat / f"train/{names['beside']}.unheard", "no video")
+    arguments = ["link", str(flat), str(tmp_path / "videos"), str(labels)]
+    assert main(arguments) == 0
+    for path in (
+        new / f"{names['replaced']}.mp4",
+        new / f"{names['only']}.mp4",
+        flat / f"{names['two']}.mp4",
+    ):
+        write(path, "")
+        shutil.copy(video, path)
+    transcode(video, flat / f"{names['two']}.webm", "-t", "0.1")
+    assert main(arguments) == 1
+    links = {path.stem: path.resolve() for path in (tmp_path / "videos/c").iterdir()}
+    assert links == {
+        names["replaced"]: new / f"{names['replaced']}.mp4",
+        names["only"]: new / f"{names['only']}.mp4",
+        names["equal"]: flat / f"train/{names['equal']}.mp4",
+        names["beside"]: flat / f"train/{names['beside']}.mp4",
+    }
+    assert f"{names['two']}.webm are the same video: delete or rename one of the two" in caplog.text
+    assert main(arguments) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "linked 3, present 0, missing 2",
+        "linked 2, present 2, missing 0, replaced 1, failed 1",
+        "linked 0, present 4, missing 0, replaced 1, failed 1",
+    ]

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -267,12 +268,32 @@ INVALID = [
     ("ucf101", UCF | {"trainlist01.txt": "A/v1.avi\n"}, "ucf101 1: has training videos of 1 classes, expected 2"),
     ("kinetics", {}, "no *700*train*.csv or *700*/train*.csv or train*.csv in it or its subfolders"),
     ("kinetics", KINETICS_FILES | {"val.csv": K + "a,z,x,4,val\n"}, "val.csv, line 2: times 'x' to '4' must be"),
-    ("kinetics", KINETICS_FILES | {"val.csv": K + "a,z\n"}, "val.csv, line 2: needs youtube_id, time_start, time_end"),
+    ("kinetics", KINETICS_FILES | {"val.csv": K + "a,z\n"}, "val.csv, line 2: has 2 values for 5 columns"),
     ("hacs", {"HACS_clips_v1.1.1.csv": HACS_HEADER + "a,x,train,1,2,1\n"}, "v1.1.1.csv, line 2: subset 'train' is not"),
     ("diving48", DIVING | {"Diving48_V2_train.json": '[{"vid_name": "x", "label": 2}]'},
      "Diving48_V2_train.json, video 1: needs vid_name, and a label below 2"),
     ("diving48", DIVING | {"Diving48_vocab.json": '["a", "a"]'}, "vocab.json: classes must be numbered 0, 1, ..."),
     ("diving48", DIVING | {"Diving48_V2_train.json": "["}, "Diving48_V2_train.json: not JSON"),
+    ("diving48", DIVING | {"Diving48_vocab.json": "[1, 2]"}, "Diving48_vocab.json: not a list of classes"),
+    ("diving48", DIVING | {"Diving48_vocab.json": '{"A": 0}'}, "Diving48_vocab.json: has no rows"),
+    # lists that were cut off
+    ("ucf101", UCF | {"trainlist01.txt": ""}, "trainlist01.txt: has no rows"),
+    ("ucf101", UCF | {"testlist01.txt": "\ufeff\r\n \r\n"}, "testlist01.txt: has no rows"),
+    ("ucf101", UCF | {"classInd.txt": "\n"}, "classInd.txt: has no rows"),
+    ("ucf101", UCF | {"trainlist01.txt": "# of the site\n"}, "trainlist01.txt, line 1: unexpected format, '# of"),
+    ("hmdb51", {"clap_test_split1.txt": "a.avi 1\nb.avi 2\n", "run_test_split1.txt": ""}, "run_test_split1.txt: has"),
+    ("hmdb51", {"clap_test_split1.txt": "a.avi 1\nb.avi 0\n"}, "hmdb51 1: the lists have no rows for val"),
+    ("kinetics", KINETICS_FILES | {"train.csv": K}, "train.csv: has no rows"),
+    ("kinetics", KINETICS_FILES | {"val.csv": ""}, "val.csv: has no rows"),
+    ("kinetics", KINETICS_FILES | {"train.csv": K + "a,x,1"}, "train.csv, line 2: has 3 values for 5 columns"),
+    ("kinetics", KINETICS_FILES | {"train.csv": K + "a, b,x,1,2,train\n"},
+     """train.csv, line 2: has 6 values for 5 columns; quote a value with a comma: "turn, left\""""),
+    ("hacs", {"HACS_clips_v1.1.1.csv": HACS_HEADER}, "HACS_clips_v1.1.1.csv: has no rows"),
+    ("hacs", {"HACS_clips_v1.1.1.csv": HACS_HEADER + "a,x,training,1,2,-1\na,y,validation,1,2,1\n"},
+     "hacs: the lists have no rows for train"),
+    ("mit", {"moments_categories.txt": "a,0\nb,1\n", "trainingSet.csv": "\n", "validationSet.csv": "a/x.mp4,a,3,0"},
+     "trainingSet.csv: has no rows"),
+    ("diving48", DIVING, "Diving48_V2_train.json: has no rows"),
 ]  # fmt: skip
 
 
@@ -286,6 +307,27 @@ def test_invalid_lists_are_an_error_with_file_and_line(
     command = (name, tmp_path, tmp_path / "labels", "--num-classes", 2, *flags)
     assert message.format(folder=tmp_path) in error_of(main, *command)
     assert not (tmp_path / "labels").exists()
+
+
+def test_names_of_lists_and_classes_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
+    write(tmp_path / normalize("NFD", "Café_test_split1.txt"), "a.avi 1\u00a0\nb.avi 2 \n")
+    run("hmdb51", tmp_path, tmp_path / "new", "--split", "1", "--num-classes", "1")
+    assert read_classes(tmp_path / "new" / "hmdb_split1_dictionary.json") == [normalize("NFC", "Café")]
+    for file, lines in UCF.items():
+        text = lines.replace("A", "Café")
+        text = normalize("NFD", text) if file == "classInd.txt" else normalize("NFC", text)
+        write(tmp_path / "ucf" / file, text)
+    run("ucf101", tmp_path / "ucf", tmp_path / "new", "--split", "1", "--num-classes", "2")
+    write(tmp_path / "new" / "ucf101_split1_dictionary.json", normalize("NFD", '{"B ": 0, "Café": 1}'))
+    run("ucf101", tmp_path / "ucf", tmp_path / "new", "--split", "1", "--num-classes", "2", "--overwrite")
+
+
+def test_a_class_that_conflicts_leave_without_videos_is_an_error(tmp_path: Path) -> None:
+    for file, text in (UCF | {"testlist01.txt": "A/v1.avi\n"}).items():
+        write(tmp_path / file, text)
+    command = ("ucf101", tmp_path, tmp_path / "labels", "--split", "1", "--leave-out-conflicts")
+    error = error_of(main, *command, "--num-classes", 2)
+    assert "testlist01.txt, line 1: class 'A' is not one of the 1 classes of training" in error
 
 
 def test_lists_in_two_subfolders_are_ambiguous(tmp_path: Path) -> None:
@@ -311,7 +353,11 @@ def test_existing_label_files_and_class_numbers_are_kept(tmp_path: Path) -> None
     labels = tmp_path / "labels"
     index = write(labels / "ucf101_split2_dictionary.json", '{"A": 0, "B": 1}')
     command = ("ucf101", tmp_path / "lists", labels, "--num-classes", "2")
-    assert f"{index}: has other classes; remove it if no checkpoint" in error_of(main, *command)
+    error = error_of(main, *command)
+    assert (
+        f"{index}: only in the index: ['A', 'B']; only in the lists: ['Class000', 'Class001']; remove"
+        in error
+    )
     assert list(labels.iterdir()) == [index]
     write(index, '{"Class001": 0, "Class000": 1}')
     run(*command)

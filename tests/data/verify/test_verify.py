@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -226,6 +228,30 @@ def test_label_files_to_check(dataset: Path, capsys: pytest.CaptureFixture[str])
     assert main([str(dataset), "--workers", "1", "--labels", str(test)]) == 1
     shutil.rmtree(dataset / "labels")
     assert main([str(dataset), "--workers", "1"]) == 0  # without label files, all stores
+
+
+def test_repeated_rows_and_videos_of_two_splits_are_counted(
+    dataset: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train = dataset / "labels" / "train.csv"
+    train.write_text(train.read_text() + "run ,b\n")
+    assert main([str(dataset), "--workers", "1"]) == 0
+    output = capfd.readouterr()
+    assert output.out.splitlines()[1].split() == ["run", "3", "0", "0", "3"]
+    assert f"WARNING 1 of 6 rows repeat a video, used once, such as run/b in {train}, line 7" in output.err
+    assert f"WARNING {train} and {dataset}/labels/val.csv: 1 videos in both, such as run/a" in output.err
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_stores_are_found_in_any_unicode_form(
+    tmp_path: Path, form: Literal["NFC", "NFD"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_stores(tmp_path, {normalize("NFD", "café"): ["é"], normalize("NFC", "né "): ["a"]}, n_frames=FRAMES)
+    write(tmp_path / "labels" / "train.csv", normalize(form, "label,id\ncafé,é\nné,a\n"))
+    assert main([str(tmp_path), "--workers", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[3].split() == ["2", "classes", "2", "0", "0", "2"]
+    shutil.rmtree(tmp_path / "labels")
+    assert main([str(tmp_path), "--workers", "2"]) == 0  # without label files
 
 
 def test_ids_have_times_if_the_dataset_has_timed_ids(

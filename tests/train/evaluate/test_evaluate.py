@@ -4,6 +4,7 @@ import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from data.fused_engine import scale_short_side
 from data.video_sampler import uniform_clips
 from tests import commands
 from tests.commands import main_of
-from tests.synthetic_frames import painted_jpegs
+from tests.data.labels.test_labels import write
+from tests.synthetic_frames import make_stores, painted_jpegs
 from tests.train.checkpoints import make_checkpoint
 from tests.train.ranks import run_ranks
 from train.evaluate.scores import Scores, summarize
@@ -25,7 +27,7 @@ from train.options import Options
 labels_main = main_of("data.labels")
 main = main_of("train.evaluate")
 
-OPTIONS = Options(network="srtg_tiny", clip_length=4, clip_size=32, short_side=36, batch_size=5, flip=False)
+OPTIONS = Options(network="srtg_tiny", clip_length=4, clip_size=32, batch_size=5, flip=False)
 # frames of each video, one of each class for training: longer and shorter than a clip
 LENGTHS = {"a": [12, 2, 30], "b": [8, 9, 3], "c": [7, 4, 5]}
 
@@ -66,8 +68,8 @@ def score_one_by_one(checkpoint: Path, folder: Path, clips: int) -> np.ndarray:
     store = FrameStore(folder)
     views = []
     for indices in uniform_clips(store.n_frames, 4, 2, clips):
-        frames = scale_short_side(store.read(indices), 36)
-        for left in (0, 2, 4):
+        frames = scale_short_side(store.read(indices), 37)  # 32 is 256/294 of it
+        for left in (0, 2, 5):
             clip = torch.from_numpy(frames[None, :, 2:34, left : left + 32].copy())
             views.append(model.logits(clip)[0].softmax(dim=0).numpy())
     return np.array(views)
@@ -217,6 +219,34 @@ def test_corrupt_videos(
     assert "all 6 videos are corrupt: " in error_of(*words, "--skip-bad-samples")
 
 
+def test_names_in_another_unicode_form_and_overlapping_splits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint of before names were composed, and folders that macOS has unzipped."""
+    nfd = normalize("NFD", "café")
+    make_stores(tmp_path, {nfd: ["1", "2"], "push": ["3", "4"]}, n_frames=4)
+    for split, rows in (("train", "café,1\npush,3\n"), ("val", "café,2\npush ,3\npush,3\n")):
+        write(tmp_path / "labels" / f"{split}.csv", "label,id\n" + normalize("NFC", rows))
+    net = make_checkpoint(tmp_path / "net.pth", OPTIONS, classes=[f"{nfd} ", "push", "fly"])
+    assert (
+        evaluate(net, "--dataset", tmp_path, "--clips", "1", "--crops", "1", "--output", tmp_path / "out")
+        == 0
+    )
+    error = capsys.readouterr().err
+    assert (
+        f"WARNING 1 of 3 rows repeat a video, used once, such as push/3 in {tmp_path}/labels/val.csv, line 4"
+        in error
+    )
+    assert "1 videos in both, such as push/3" in error
+    assert "val.csv: no videos of 1 of 3 classes: ['fly']" in error
+    scores = Scores.load(tmp_path / "out" / "scores.npz")
+    assert (scores.classes[0], scores.videos) == (
+        normalize("NFC", nfd),
+        (normalize("NFC", f"{nfd}/2"), "push/3"),
+    )
+    assert scores.labels.tolist() == [0, 1]
+
+
 def test_errors(dataset: Path, checkpoints: list[Path], tmp_path: Path) -> None:
     no_dataset = make_checkpoint(tmp_path / "no_dataset.pth", OPTIONS, dataset={})
     other_classes = make_checkpoint(tmp_path / "other.pth", OPTIONS, classes=["a", "b"])
@@ -227,7 +257,7 @@ def test_errors(dataset: Path, checkpoints: list[Path], tmp_path: Path) -> None:
     net, words = checkpoints[0], ("--dataset", dataset, "--output", tmp_path / "out")
     labels = tmp_path / "labels"
     labels.mkdir()
-    (labels / "val.csv").write_text((dataset / "labels" / "val.csv").read_text() + "a,missing\n")
+    (labels / "val.csv").write_text((dataset / "labels" / "val.csv").read_text() + "a,missing,val\n")
     missing = (*words, "--labels", labels, "--clips", "1", "--crops", "1")
     assert evaluate(net, *missing, "--max-missing", "0.5") == 0
     for message, arguments in {

@@ -1,5 +1,6 @@
 """Accuracies with known values, scores files, and averages."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,15 +88,23 @@ def test_average_of_two_results() -> None:
 
 
 def test_different_videos_classes_or_labels_are_not_averaged() -> None:
-    fewer = make_scores([0, 0, 0], [[0], [0], [0]])
+    fewer = replace(SCORES, videos=(*SCORES.videos[:3], "x"))
+    swapped = replace(SCORES, classes=(CLASSES[1], CLASSES[0], *CLASSES[2:]))
     renamed = replace(SCORES, classes=("walk", *CLASSES[1:]))
     relabeled = replace(SCORES, labels=np.array([0, 0, 0, 2]))
     for results, message in (
-        ([SCORES, fewer], "videos of results 1 and 2 differ"),
-        ([SCORES, SCORES, renamed], "classes of results 1 and 3 differ"),
+        (
+            [SCORES, fewer],
+            "videos of results 1 and 2 differ, only in result 1: ['jump/v3']; only in result 2: ['x']",
+        ),
+        ([SCORES, SCORES, renamed], "classes of results 1 and 3 differ, only in result 1: ['run']; only in"),
+        (
+            [SCORES, swapped],
+            "classes of results 1 and 2 differ, number 0 is 'run' in result 1, 'jump' in result 2",
+        ),
         ([SCORES, relabeled], "labels of results 1 and 2 differ"),
     ):
-        with pytest.raises(ValueError, match=f"cannot average: {message}"):
+        with pytest.raises(ValueError, match=re.escape(f"cannot average: {message}")):
             average_scores(results)
 
 
