@@ -5,16 +5,20 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 from matplotlib.lines import Line2D
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from data.batch_sampler import BatchShape
+from data.common.lettering import has_letters, letter_codes, text_mask
 from train.lr_schedule import LRSchedule
 from train.multigrid import MultigridSchedule
 
@@ -24,6 +28,8 @@ LINE_STYLES = ("-", "--", ":", "-.")
 COLUMNS = 3  # of axes in a row
 MAX_LABELED_CLASSES = 110  # of a confusion matrix: more would not be legible
 MAX_NUMBERED_CLASSES = 30
+PICTURE_SCALE = 0.25  # points a pixel, of names drawn as pictures
+EM_SPACE = "\u2003"
 
 Line = tuple[Sequence[float], Sequence[float]]  # epochs, values
 
@@ -45,6 +51,9 @@ class History(NamedTuple):
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, SVG or PDF file, by its suffix. Raise ValueError for other suffixes."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for text in figure.findobj(Text):
+        if not has_letters(findfont("DejaVu Sans"), text.get_text()):
+            text.set_text(letter_codes(text.get_text()))
     try:
         figure.savefig(path, dpi=110, format=path.suffix[1:].lower())
     except ValueError as error:
@@ -194,12 +203,34 @@ def plot_confusion(counts: np.ndarray, classes: Sequence[str], title: str, path:
     axes.set(title=title, xlabel="predicted as", ylabel="class")
     axes.spines[:].set_visible(False)
     if len(classes) <= MAX_LABELED_CLASSES:
-        # parse_math: a class name may contain a dollar sign
-        axes.set_xticks(range(len(classes)), classes, rotation=90, parse_math=False)
-        axes.set_yticks(range(len(classes)), classes, parse_math=False)
+        _label_classes(axes, classes)
     if len(classes) <= MAX_NUMBERED_CLASSES:
         for row, column in np.argwhere(counts):
             color = "white" if fractions[row, column] > 0.55 else "black"
             text = axes.text(column, row, str(counts[row, column]), color=color, fontsize="small")
             text.set(ha="center", va="center")
     save_figure(figure, path)
+
+
+def _label_classes(axes: Axes, classes: Sequence[str]) -> None:
+    """Label the ticks of both axes; names with letters that matplotlib's font lacks as pictures, over a blank."""
+    font_size = mpl.rcParams["font.size"]
+    style: dict[str, Any] = {"boxcoords": "offset points", "frameon": False, "pad": 0}
+    labels = list(classes)
+    for number, name in enumerate(classes):
+        if has_letters(findfont("DejaVu Sans"), name):
+            continue
+        mask = text_mask(name, round(font_size / PICTURE_SCALE))
+        labels[number] = EM_SPACE * math.ceil(mask.shape[1] * PICTURE_SCALE / font_size)
+        picture = np.dstack([np.zeros((*mask.shape, 3), np.uint8), mask])
+        for image, tick, transform, offset, alignment in (
+            (picture, (0, number), axes.get_yaxis_transform(), (-6, 0), (1, 0.5)),
+            (np.rot90(picture), (number, 0), axes.get_xaxis_transform(), (0, -6), (0.5, 1)),
+        ):
+            box = OffsetImage(image, zoom=PICTURE_SCALE)
+            axes.add_artist(
+                AnnotationBbox(box, tick, offset, xycoords=transform, box_alignment=alignment, **style)
+            )
+    # parse_math: a class name may contain a dollar sign
+    axes.set_xticks(range(len(classes)), labels, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(classes)), labels, parse_math=False)

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from data.batch_sampler import ClipSpec, clip_seed, epoch_order
-from data.browse.contact_sheet import FPS, ShownClip, draw_sheet, draw_video
+from data.browse.contact_sheet import ShownClip, draw_sheet, draw_video
 from data.common.cli import OneLineParser, Values, boolean, choice, not_negative, positive
+from data.ffmpeg.video_files import DEFAULT_FPS, StoredVideo
 from data.frame_store import FrameStoreError
 from data.label_files import find_label_sets
 from data.video_iterator import TrainDataset
@@ -42,7 +43,18 @@ def load_clip(dataset: DatasetSplits, clips: TrainDataset, spec: ClipSpec) -> Sh
     folder = dataset.train.folder(sample.index)
     frames, params = clips.sample(folder, spec)
     label = dataset.classes[sample.label]
-    return ShownClip(label, folder.name, sample.clip.numpy(), list(frames.indices), params)
+    ends = frame_ends(StoredVideo(folder).times[frames.indices])
+    return ShownClip(label, folder.name, sample.clip.numpy(), list(frames.indices), params, ends)
+
+
+def frame_ends(times: np.ndarray) -> np.ndarray:
+    """Return when each frame of a clip gives way to the next, in seconds from the start of the clip.
+
+    `times` are those in the video. The last frame, and one before an earlier frame, stay as long as the others.
+    """
+    steps = np.diff(times, append=-1)
+    later = steps[steps > 0]
+    return np.where(steps > 0, steps, np.median(later) if len(later) else 1 / DEFAULT_FPS).cumsum()
 
 
 def collect(options: argparse.Namespace) -> list[ShownClip]:
@@ -53,7 +65,10 @@ def collect(options: argparse.Namespace) -> list[ShownClip]:
         raise ValueError(f"{options.dataset}: no label files {options.variant or ''} found")
     spec = files.spec
     dataset = load_dataset(
-        options.dataset, spec, files.variant, files.folder, num_classes=None, max_missing=1.0
+        *(options.dataset, spec, files.variant, files.folder),
+        num_classes=None,
+        max_missing=1.0,
+        may_be_empty=None,
     )
     unknown = [name for name in options.classes or () if name not in dataset.classes]
     if unknown:
@@ -121,8 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw_sheet(options.output, clips, title)
         print(f"{options.output}: {len(clips)} clips of {len({clip.label for clip in clips})} classes")
         if options.video:
-            draw_video(options.video, clips)
-            print(f"{options.video}: the same clips, {FPS} frames per second")
+            length = draw_video(options.video, clips)
+            text = f"each at its own speed ({DEFAULT_FPS:g} frames per second where the times are not known)"
+            print(f"{options.video}: the same clips, {text}, repeated for {length:.1f} s")
     return 0
 
 

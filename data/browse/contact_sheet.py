@@ -1,121 +1,104 @@
 """Draw clips as an image and as a video: a row of frames each, with what was sampled for them."""
 
-import itertools
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from data.common.lettering import draw_text
 from data.ffmpeg.encoding import video_writer
+from data.video_iterator import describe_params
 from data.video_transforms import ClipParams
 
 FRAMES_PER_STRIP = 8
 TILE = 128  # size of a frame in pixels
-FPS = 10
 # pixels
 MARGIN, GAP, ROW_GAP, TITLE_HEIGHT, HEADING_HEIGHT, LINE_HEIGHT, TEXT_WIDTH = 16, 2, 10, 34, 30, 18, 340
 PAPER, INK, GRAY = (250, 250, 248), (30, 30, 30), (120, 120, 120)
+LARGE, NORMAL, SMALL = 20, 15, 13  # font sizes
 MIN_VIDEO_SECONDS = 6  # clips are repeated
 LABEL_HEIGHT = 20  # above a clip in the video
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+TICK = 0.01  # seconds, to which times in the video are rounded
 
 
 class ShownClip(NamedTuple):
-    """A clip uint8 `(T, H, W, 3)`, BGR, its class and video, and what was sampled: frame indices and parameters."""
+    """A clip uint8 `(T, H, W, 3)`, BGR, its class and video, and what was sampled: frame indices and parameters.
+
+    `ends`: when each frame gives way to the next, in seconds from the start of the clip, `(T,)`.
+    """
 
     label: str
     video_id: str
     frames: np.ndarray
     indices: list[int]
     params: ClipParams
-
-
-def describe(clip: ShownClip) -> list[str]:
-    """Return a line for each sampled parameter."""
-    top, left, side = clip.params.crop_box
-    lines = [f"frames {describe_frames(clip.indices)}", f"crop {side}x{side} at ({left}, {top})"]
-    lines += ["flipped"] if clip.params.flipped else []
-    for augmentation, params in clip.params.augmentations:
-        lines.append(f"{augmentation.name} " + ", ".join(f"{value:.3g}" for value in params))
-    return lines
-
-
-def describe_frames(indices: Sequence[int]) -> str:
-    """Return `12 to 42, interval 2`, or the first indices where the interval varies."""
-    intervals = {later - earlier for earlier, later in itertools.pairwise(indices)}
-    if len(intervals) != 1:
-        return ", ".join(map(str, indices[:10])) + ", ..." * (len(indices) > 10)
-    return f"{indices[0]} to {indices[-1]}, interval {intervals.pop()}"
+    ends: np.ndarray
 
 
 def draw_sheet(path: Path, clips: Sequence[ShownClip], title: str) -> None:
     """Write an image with a heading per class and a row per clip: up to FRAMES_PER_STRIP frames, then the text."""
-    large, normal, small = (ImageFont.load_default(size) for size in (20, 15, 13))
     num_shown = min(FRAMES_PER_STRIP, max(len(clip.frames) for clip in clips))
     strip_width = num_shown * (TILE + GAP)
-    texts = [
-        [_shorten(line, small, TEXT_WIDTH) for line in (clip.video_id, *describe(clip))] for clip in clips
-    ]
+    texts = [[clip.video_id, *describe_params(clip.indices, clip.params)] for clip in clips]
     heights = [max(TILE, LINE_HEIGHT * len(text)) + ROW_GAP for text in texts]
     is_first = [i == 0 or clip.label != clips[i - 1].label for i, clip in enumerate(clips)]
     height = 2 * MARGIN + TITLE_HEIGHT + HEADING_HEIGHT * sum(is_first) + sum(heights)
-    sheet = Image.new("RGB", (3 * MARGIN + strip_width + TEXT_WIDTH, height), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN - 4), title, INK, large)
+    sheet = np.full((height, 3 * MARGIN + strip_width + TEXT_WIDTH, 3), PAPER, np.uint8)
+    draw_text(sheet, title, (MARGIN, MARGIN + LARGE - 4), INK, LARGE)
     y = MARGIN + TITLE_HEIGHT
     for clip, first, text, row_height in zip(clips, is_first, texts, heights, strict=True):
         if first:
-            draw.text((MARGIN, y + 4), clip.label, INK, normal)
+            draw_text(sheet, clip.label, (MARGIN, y + 4 + NORMAL), INK, NORMAL)
             y += HEADING_HEIGHT
         shown = np.linspace(0, len(clip.frames) - 1, num_shown).round().astype(int)
         for column, index in enumerate(shown):
-            image = Image.fromarray(_resize(clip.frames[index])[:, :, ::-1])
-            sheet.paste(image, (MARGIN + column * (TILE + GAP), y))
+            left = MARGIN + column * (TILE + GAP)
+            sheet[y : y + TILE, left : left + TILE] = _resize(clip.frames[index])[:, :, ::-1]
         for row, line in enumerate(text):
             color = GRAY if row else INK
-            draw.text((2 * MARGIN + strip_width, y - 2 + LINE_HEIGHT * row), line, color, small)
+            baseline = y - 2 + LINE_HEIGHT * row + SMALL
+            draw_text(sheet, line, (2 * MARGIN + strip_width, baseline), color, SMALL, TEXT_WIDTH)
         y += row_height
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        sheet.save(path)
+        Image.fromarray(sheet).save(path)
     except ValueError as error:  # the extension is not one of a format
         raise ValueError(f"{path}: {error}") from error
 
 
-def draw_video(path: Path, clips: Sequence[ShownClip]) -> None:
-    """Write a video of all clips side by side, each below its class, repeated for MIN_VIDEO_SECONDS at least."""
+def draw_video(path: Path, clips: Sequence[ShownClip]) -> float:
+    """Write a video of all clips side by side, each below its class, and return its length in seconds.
+
+    Each clip is shown at its own times, and repeated until the longest one ends, after MIN_VIDEO_SECONDS at least.
+    """
     columns = min(len(clips), max(1, round((len(clips) * 16 / 9) ** 0.5)))
     rows = -(-len(clips) // columns)
-    length = max(len(clip.frames) for clip in clips)
-    height, width = rows * (TILE + LABEL_HEIGHT), columns * TILE
-    canvas = np.full((length, height, width, 3), PAPER[::-1], np.uint8)
-    font = ImageFont.load_default(13)
-    for i, clip in enumerate(clips):
-        top, left = i // columns * (TILE + LABEL_HEIGHT), i % columns * TILE
-        label = Image.new("RGB", (TILE, LABEL_HEIGHT), PAPER)
-        ImageDraw.Draw(label).text((4, 2), _shorten(clip.label, font, TILE - 8), INK, font)
-        canvas[:, top : top + LABEL_HEIGHT, left : left + TILE] = np.asarray(label)[:, :, ::-1]
-        top += LABEL_HEIGHT
-        for target, frame in zip(canvas, clip.frames, strict=True):
-            target[top : top + TILE, left : left + TILE] = _resize(frame)
-    with video_writer(path, height, width, FPS) as writer:
-        for _ in range(math.ceil(MIN_VIDEO_SECONDS * FPS / length)):
-            for frame in canvas:
-                writer.write(frame)
+    canvas = np.full((rows * (TILE + LABEL_HEIGHT), columns * TILE, 3), PAPER[::-1], np.uint8)
+    tiles = []
+    # by tick, which tiles change to which of their frames
+    changes: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    longest = max(clip.ends[-1] for clip in clips)
+    length = float(longest * math.ceil(MIN_VIDEO_SECONDS / longest))
+    for number, clip in enumerate(clips):
+        top, left = number // columns * (TILE + LABEL_HEIGHT), number % columns * TILE
+        baseline = LABEL_HEIGHT - 5
+        draw_text(canvas[top:, left:], clip.label, (4, baseline), INK[::-1], SMALL, TILE - 8)
+        tiles.append(canvas[top + LABEL_HEIGHT : top + LABEL_HEIGHT + TILE, left : left + TILE])
+        for start in np.arange(0, length, clip.ends[-1]):
+            for index, seconds in enumerate((0, *clip.ends[:-1])):
+                changes[round((start + seconds) / TICK)].append((number, index))
+    with video_writer(path, *canvas.shape[:2]) as writer:
+        for tick in sorted(tick for tick in changes if tick < round(length / TICK)):
+            for number, index in changes[tick]:
+                tiles[number][:] = _resize(clips[number].frames[index])
+            writer.write(canvas, tick * TICK)
+    return length
 
 
 def _resize(frame: np.ndarray) -> np.ndarray:
     return cv2.resize(frame, (TILE, TILE), interpolation=cv2.INTER_AREA)
-
-
-def _shorten(text: str, font: Font, width: int) -> str:
-    """Return text that fits a width in pixels, with an ellipsis where it is cut."""
-    shortened = text
-    while font.getlength(shortened) > width:
-        text = text[:-1]
-        shortened = text + "..."
-    return shortened

@@ -46,9 +46,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a text file in UTF-8."""
+    """Write a text file in UTF-8, which bytes of file names that are not are escaped in."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8")
+        temporary.write_text(text, "utf-8", "backslashreplace")
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:

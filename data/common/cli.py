@@ -1,8 +1,10 @@
 """What the command-line tools share: a parser with one-line errors, argument types, and safe messages."""
 
 import argparse
+import io
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,17 +22,36 @@ def sanitize(text: object, longest: int = 200) -> str:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage, with exit code 2."""
+    """An argument parser whose errors are one line, without the usage, with exit code 2.
+
+    The name of an existing file may begin with a dash, as in `*.mp4`. From parsing on, a letter that the terminal lacks
+    is printed as `?`.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
+        words = sys.argv[1:] if args is None else args
+        words = [f"./{word}" if word.startswith("-") and os.path.lexists(word) else word for word in words]
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {sanitize(message, LONGEST_MESSAGE)}\n")
 
     @contextmanager
     def one_line_errors(self, *others: type[Exception]) -> Iterator[None]:
-        """Exit with one line, with code 2 after an error of invalid input or one of `others`, 130 after Ctrl-C."""
+        """Exit with one line, with code 2 after an error of invalid input or one of `others`, 130 after Ctrl-C, 141 if
+        nothing reads the output any more, as after `| head`.
+        """
         expected: tuple[type[Exception], ...] = (ValueError, LookupError, OSError, *others)
         try:
             yield
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # else Python prints an error when it flushes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.exit(141, f"{self.prog}: broken pipe\n")
         except KeyboardInterrupt:
             self.exit(130, f"{self.prog}: interrupted\n")
         except expected as error:

@@ -102,9 +102,9 @@ def _fill_polygon(frame: np.ndarray, points: np.ndarray, color: tuple[int, ...])
 def write_video(path: Path, frames: np.ndarray) -> None:
     """Write frames uint8 `(T, H, W, 3)`, BGR, as an H.264 MP4 file of 25 frames per second."""
     _, height, width, _ = frames.shape
-    with video_writer(path, height, width, FPS, threads=1) as writer:
-        for frame in frames:
-            writer.write(frame)
+    with video_writer(path, height, width, threads=1) as writer:
+        for index, frame in enumerate(frames):
+            writer.write(frame, index / FPS)
 
 
 def write_shapes_dataset(root: Path, videos_per_class: int, n_frames: int, height: int, seed: int) -> None:

@@ -4,7 +4,7 @@ Predict the class of videos: files, frame stores, or folders of them, of any len
 as a validation clip slides over each video; the probabilities of the video are the mean over its windows.
 
 `--overlay` draws the prediction of each window onto the video, `--gradcam` a heat map of what supports the predicted
-class (Grad-CAM). A damaged file is predicted up to the first frame that cannot be decoded.
+class (Grad-CAM), each frame at its own time. A damaged file is predicted up to the first frame that cannot be decoded.
 """
 
 import argparse
@@ -65,13 +65,14 @@ def output_paths(target: Path | None, videos: Sequence[Video]) -> Sequence[Path 
 
 
 def write_video(video: Video, path: Path, draw: Callable[[int, np.ndarray], np.ndarray]) -> None:
-    """Write `draw(index, frame)` of each frame of a video."""
+    """Write `draw(index, frame)` of each frame of a predicted video, at the frame's own time."""
+    times = video.times  # of the prediction's iteration; the next may replace them
     frames = video.frames()
     first = next(frames)
     height, width = first.shape[:2]
-    with video_writer(path, height, width, video.fps) as writer:
-        for index, frame in enumerate(itertools.chain([first], frames)):
-            writer.write(draw(index, frame))
+    with video_writer(path, height, width) as writer:
+        for index, (frame, seconds) in enumerate(zip(itertools.chain([first], frames), times, strict=False)):
+            writer.write(draw(index, frame), seconds)
 
 
 def write_overlay(video: Video, prediction: Prediction, classes: Sequence[str], k: int, path: Path) -> None:
@@ -182,12 +183,12 @@ def predict_all(arguments: argparse.Namespace, device: torch.device, videos: Seq
             results.append((video, prediction))
             if video.decode_error:
                 logger.warning("%s: decoding stopped early: %s", video.path, video.decode_error)
-            if arguments.json != "-":
-                print(prediction_text(video, prediction, classes, top))
             if overlay is not None:
                 write_overlay(video, prediction, classes, top, overlay)
             if heatmap is not None:
                 write_gradcam(predictor, video, prediction, heatmap)
+            if arguments.json != "-":
+                print(prediction_text(video, prediction, classes, top))
     finally:
         text = json.dumps([prediction_json(*result, classes, top) for result in results], indent=1)
         if arguments.json == "-":

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from data.common.lettering import draw_text, text_mask
 from train.predict.predictor import ClassScore
 
-FONT = cv2.FontFace("sans")
 WHITE, HIGHLIGHT, GREY = (255, 255, 255), (80, 200, 255), (110, 110, 110)  # BGR
 TEXT_BACKGROUND = 0.35  # brightness of the frame below text
 HEAT_OPACITY = 0.65  # of the color where the heat map is 1
@@ -28,33 +28,21 @@ def draw_predictions(frame: np.ndarray, scores: Sequence[ClassScore]) -> np.ndar
     strip = frame[top:]
     cv2.convertScaleAbs(strip, dst=strip, alpha=TEXT_BACKGROUND)
     margin, font_size = row_height // 3, max(8, round(row_height * 0.7))
-    number_left = width - _text_width("0.00", font_size) - margin
+    number_left = width - text_mask("0.00", font_size).shape[1] - margin
     bar_left, bar_right = round(width * 0.5), number_left - margin
     bar_radius = max(1, row_height // 7)
     for row, (label, probability) in enumerate(shown):
         middle = top + row_height // 6 + row_height * row + row_height // 2
         color = HIGHLIGHT if row == 0 else WHITE
         baseline = middle + round(font_size * 0.36)
-        text = _shorten(label, font_size, bar_left - 2 * margin)
-        cv2.putText(frame, text, (margin, baseline), color, FONT, font_size)
-        cv2.putText(frame, f"{probability:.2f}", (number_left, baseline), color, FONT, font_size)
+        draw_text(frame, label, (margin, baseline), color, font_size, width=bar_left - 2 * margin)
+        draw_text(frame, f"{probability:.2f}", (number_left, baseline), color, font_size)
         if bar_right > bar_left:
             end = bar_left + round((bar_right - bar_left) * probability)
             for right, bar_color in ((bar_right, GREY), (end, color)):
                 corners = (bar_left, middle - bar_radius), (right, middle + bar_radius)
                 cv2.rectangle(frame, *corners, bar_color, cv2.FILLED)
     return frame
-
-
-def _text_width(text: str, font_size: int) -> int:
-    return cv2.getTextSize((0, 0), text, (0, 0), FONT, font_size)[2]
-
-
-def _shorten(text: str, font_size: int, width: int) -> str:
-    """Return the beginning of a text that fits into a width in pixels."""
-    while len(text) > 1 and _text_width(text, font_size) > width:
-        text = text[:-2] + "…"
-    return text
 
 
 def draw_gradcam(frame: np.ndarray, heatmap: np.ndarray, crop_scale: float) -> np.ndarray:

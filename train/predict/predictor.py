@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data.datasets import CUSTOM, SPECS
 from data.ffmpeg.video_files import Video
 from train.inference import InferenceModel
 from train.predict.gradcam import SaliencyTube, grad_cam, gradcam_stage, heatmap_over_time
@@ -90,14 +91,14 @@ class VideoPredictor:
     def _batches(self, video: Video) -> Iterator[tuple[list[Window], Tensor]]:
         """Yield batches of windows, preprocessed as in validation, with their clips, uint8 `(B, T, H, W, 3)`."""
         options = self.model.options
-        frames = video.frames(self.model.short_side)
+        stored = SPECS.get(self.model.dataset.get("name", ""), CUSTOM).short_side
+        frames = video.frames(max(stored, self.model.short_side))  # the pixels of a frame store
         windows = sliding_windows(
             tqdm(frames, desc=video.path.name, unit="frame", leave=False, disable=None),
             length=options.clip_length,
             interval=options.val_frame_interval,
             stride=self.stride,
             size=options.clip_size,
-            short_side=self.model.short_side,
         )
         while batch := list(itertools.islice(windows, self.batch_size)):
             yield batch, torch.from_numpy(np.stack([window.clip for window in batch]))

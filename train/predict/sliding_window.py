@@ -22,7 +22,7 @@ class Window(NamedTuple):
 
 
 def sliding_windows(
-    frames: Iterable[np.ndarray], *, length: int, interval: int, stride: int, size: int, short_side: int
+    frames: Iterable[np.ndarray], *, length: int, interval: int, stride: int, size: int
 ) -> Iterator[Window]:
     """Yield a clip of `length` frames every `stride` frames, and one at the end, all preprocessed as in validation.
 
@@ -33,7 +33,7 @@ def sliding_windows(
     buffer: deque[np.ndarray] = deque(maxlen=span)  # of cropped frames
     count = 0
     for count, frame in enumerate(frames, start=1):
-        buffer.append(validation_clip(frame[None], size=size, short_side=short_side)[0])
+        buffer.append(validation_clip(frame[None], size=size)[0])
         if count >= span and (count - span) % stride == 0:
             yield _window(buffer, count, range(0, span, interval))
     if 0 < count < span:

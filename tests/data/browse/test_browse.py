@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from data.batch_sampler import BatchShape, TrainBatchSampler
-from data.browse.contact_sheet import ShownClip, describe, describe_frames
+from data.browse.contact_sheet import ShownClip
 from data.datasets import CUSTOM
+from data.frame_store import write_frame_store
 from data.synthetic.shapes import write_shapes_dataset
-from data.video_iterator import TrainDataset
+from data.video_iterator import TrainDataset, describe_frames, describe_params
 from data.video_list import load_dataset
 from tests.commands import error_of, main_of
-from tests.synthetic_frames import indices_of, make_stores
+from tests.data.helpers import packets
+from tests.synthetic_frames import indices_of, make_stores, painted_jpegs
 
 main = main_of("data.browse")
 
@@ -66,7 +68,7 @@ def test_description_is_what_was_done(tmp_path: Path) -> None:
     plain = collect(*arguments, "--augment", "none", "--flip")
     assert {clip.params.flipped for clip in plain} == {True, False}
     for clip in plain:
-        assert describe(clip)[2:] == ["flipped"] * clip.params.flipped
+        assert describe_params(clip.indices, clip.params)[2:] == ["flipped"] * clip.params.flipped
         frames = clip.frames[:, :, ::-1] if clip.params.flipped else clip.frames
         assert indices_of(frames) == clip.indices
     augmented = collect(*arguments, "--no-flip")
@@ -89,7 +91,8 @@ def test_command_draws_a_sheet_and_a_video(
     assert main([*arguments, "--video", str(video)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{image}: 4 clips of 2 classes",
-        f"{video}: the same clips, 10 frames per second",
+        f"{video}: the same clips, each at its own speed (25 frames per second where the times are not known),"
+        " repeated for 6.1 s",
     ]
     sheet = cv2.imread(str(image))
     shown = collect(*arguments)
@@ -98,10 +101,39 @@ def test_command_draws_a_sheet_and_a_video(
     corners = zip(rows, columns, strict=True)
     assert any(np.array_equal(sheet[y : y + 128, x : x + 128], shown[0].frames[0]) for y, x in corners)
     capture = cv2.VideoCapture(str(video))
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 60  # four frames, repeated for six seconds
-    assert capture.get(cv2.CAP_PROP_FPS) == 10
+    # four frames of 0.08 s, at interval 2, repeated until after six seconds
+    np.testing.assert_allclose(packets(video), [(0.08 * i, 0.08) for i in range(76)], atol=2e-6)
     frame = capture.read()[1]
     assert np.abs(frame[20:148, :128].astype(int) - shown[0].frames[0]).mean() < 12
+
+
+def test_clips_are_shown_at_the_times_of_their_stores(tmp_path: Path) -> None:
+    """One of variable rate, one of 10 frames per second, and one whose two frames are repeated."""
+    own_times = {"a": [0, 0.04, 0.5, 0.54, 2, 2.04], "b": np.arange(6) / 10, "c": [0, 0.25]}
+    for name, times in own_times.items():
+        write_frame_store(tmp_path / "jpg" / name / "v", painted_jpegs(len(times), 0), list(times))
+    write_labels(tmp_path, "a,v\nb,v\nc,v\n", "a,v\n")
+    words = [
+        tmp_path,
+        *SMALL,
+        "--clip-length",
+        6,
+        "--train-frame-interval",
+        1,
+        "--no-flip",
+        "--augment",
+        "none",
+    ]
+    ends = [0.04, 0.5, 0.54, 2, 2.04, 2.08], np.arange(1, 7) / 10, np.arange(1, 7) / 4
+    for clip, expected in zip(collect(*words), ends, strict=True):
+        np.testing.assert_allclose(clip.ends, expected)
+    video = tmp_path / "clips.mp4"
+    main([*map(str, words), "--classes", "a", "-o", str(tmp_path / "x.png"), "--video", str(video)])
+    starts = [repeat + time for repeat in (0, 2.08, 4.16) for time in own_times["a"]]
+    np.testing.assert_allclose([time for time, _ in packets(video)], starts, atol=2e-6)
+    assert sum(packets(video)[-1]) == pytest.approx(6.24, abs=1e-5)
+    main([*map(str, words), "-o", str(tmp_path / "x.png"), "--video", str(video)])
+    assert {round(time, 2) for time, _ in packets(video)} >= {0.04, 0.1, 0.25, 2.58, 5.9, 6.0, 6.2}
 
 
 def test_flags_of_training(shapes: Path) -> None:

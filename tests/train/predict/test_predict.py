@@ -1,16 +1,24 @@
 """python -m train.predict with a network whose predictions are known: it classifies clips by their brightness."""
 
+import io
 import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from data.ffmpeg.encoding import VideoWriter
+from data.ffmpeg.encoding import VideoWriter, video_writer
 from data.ffmpeg.video_files import VideoFile
+from data.frame_store import write_frame_store
 from tests.commands import error_of, main_of
-from tests.train.toy_task import CLASSES, brightness_network, save_brightness_network, write_video
+from tests.data.helpers import packets, run_ffmpeg, transcode
+from tests.synthetic_frames import painted_jpegs
+from tests.train.checkpoints import save_network
+from tests.train.toy_task import CLASSES, OPTIONS, brightness_network, save_brightness_network, write_video
 from train.inference import load_inference_model
 from train.predict.predictor import ClassScore, Prediction, VideoPredictor, topk_classes
 
@@ -20,6 +28,7 @@ main = main_of("train.predict")
 SPAN = 7  # frames of a window: 4 at interval 2
 NUM_FRAMES = 30
 SUNRISE = 14  # the first bright frame
+MILLISECONDS = ("-fps_mode", "passthrough", "-enc_time_base", "1:1000")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +108,7 @@ def test_drawn_videos_have_the_frames_and_size_of_the_video(
         np.stack(list(VideoFile(path).frames())).astype(int) for path in (sunrise, overlay, gradcam)
     )
     assert drawn.shape == heat.shape == source.shape == (NUM_FRAMES, 90, 121, 3)
-    assert VideoFile(overlay).fps == VideoFile(sunrise).fps == 25
+    np.testing.assert_allclose(packets(overlay), [(index / 25, 0.04) for index in range(NUM_FRAMES)])
     assert abs(drawn - source)[:, :50].mean() < 4  # above the strip
     assert abs(drawn - source)[:, 75:].mean() > 20
     # the center crop of 90 pixels is bright in its lower right corner from SUNRISE on
@@ -107,6 +116,124 @@ def test_drawn_videos_have_the_frames_and_size_of_the_video(
     assert change[SUNRISE + 6 :, 55:70, 80:104].mean() > 40
     assert change[SUNRISE + 6 :, 2:20, 20:40].mean() < 10
     assert change[: SUNRISE - 8].mean() < 5
+
+
+def recording(folder: Path, times: Sequence[float]) -> Path:
+    """Return a video of variable rate, as of a browser or a phone."""
+    with video_writer(folder / "recording.mp4", 64, 80) as writer:
+        for index, seconds in enumerate(times):
+            writer.write(np.full((64, 80, 3), 8 * index, np.uint8), seconds)
+    return folder / "recording.mp4"
+
+
+def webm(source: Path) -> Path:
+    return transcode(source, source.with_suffix(".webm"), "-c:v", "libvpx", *MILLISECONDS)
+
+
+def behind_a_cover(source: Path) -> Path:
+    """Its first video stream is a picture: ffmpeg prints its rate first."""
+    cover, target = source.with_name("cover.png"), source.with_suffix(".mkv")
+    run_ffmpeg("-i", source, "-frames:v", 1, cover)
+    run_ffmpeg(
+        "-i",
+        cover,
+        "-i",
+        source,
+        "-map",
+        0,
+        "-map",
+        1,
+        "-c",
+        "copy",
+        "-disposition:v:0",
+        "attached_pic",
+        target,
+    )
+    return target
+
+
+def behind_a_preview(source: Path) -> Path:
+    """Its first video stream is smaller, and has another rate."""
+    target = source.with_suffix(".mkv")
+    options = [
+        "-map",
+        0,
+        "-map",
+        0,
+        *MILLISECONDS,
+        "-filter:v:0",
+        "scale=40:32,settb=1/1000,setpts=N*7",
+    ]
+    run_ffmpeg("-i", source, *options, "-c:v", "libx264", target)
+    return target
+
+
+def as_store(source: Path) -> Path:
+    dataset = source.parents[2] / "set"
+    assert convert([str(source.parents[1]), str(dataset), "--short-side", "64"]) == 0
+    return dataset / "jpg" / source.parent.name / source.stem
+
+
+@pytest.mark.parametrize("change", [webm, behind_a_cover, behind_a_preview, as_store])
+def test_drawn_videos_last_as_long_as_their_source(
+    checkpoint: Path, tmp_path: Path, change: Callable[[Path], Path]
+) -> None:
+    times = [0, 0.033, 0.066, 0.1, 0.6, 0.64, 2.5, 2.533, 2.566, 6]
+    (tmp_path / "videos" / "a").mkdir(parents=True)
+    source = change(recording(tmp_path / "videos" / "a", times))
+    overlay, gradcam = tmp_path / "overlay.mp4", tmp_path / "gradcam.mp4"
+    assert predict(checkpoint, source, "--overlay", overlay, "--gradcam", gradcam) == 0
+    for path in (overlay, gradcam):
+        np.testing.assert_allclose([seconds for seconds, _ in packets(path)], times, atol=0.001)
+        assert sum(packets(path)[-1]) == pytest.approx(6.034, abs=0.002)
+
+
+def test_stores_without_times_are_drawn_with_25_frames_per_second(checkpoint: Path, tmp_path: Path) -> None:
+    write_frame_store(tmp_path / "v", painted_jpegs(5, 0, 64))
+    assert predict(checkpoint, tmp_path / "v", "--overlay", tmp_path / "o.mp4") == 0
+    np.testing.assert_allclose(packets(tmp_path / "o.mp4"), [(index / 25, 0.04) for index in range(5)])
+
+
+def test_names_with_a_dash_first(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As YouTube ids have it: `python -m train.predict CHECKPOINT *.mp4`."""
+    names = ["--3.mp4", "-abc.mp4", "-hx.mp4", "-5"]
+    for name in names:
+        constant_video(tmp_path / "v.mp4").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert predict(checkpoint, *names, "--top", 1, "--overlay", "out") == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()[::2]] == names
+    assert sorted(path.name for path in Path("out").iterdir()) == ["--3.mp4", "-5.mp4", "-abc.mp4", "-hx.mp4"]
+    assert "required: VIDEO" in error_of(main, checkpoint, "--top", 1)
+    assert "unrecognized arguments: --topp=1" in error_of(main, checkpoint, "-abc.mp4", "--topp=1")
+
+
+def test_any_name_survives_an_ascii_terminal(tmp_path: Path) -> None:
+    """The terminal loses letters; pictures, JSON and features have them, also those that are not UTF-8."""
+    net = save_network(tmp_path / "net.pth", brightness_network(), OPTIONS, ("推", "धक्का"))
+    video = constant_video(tmp_path / os.fsdecode(b"caf\xe9 \xe6\x8e\xa8.mp4"))
+    words = [
+        net,
+        video,
+        "--json",
+        tmp_path / "p.json",
+        "--features",
+        tmp_path / "f.npz",
+        "--overlay",
+        tmp_path / "o",
+    ]
+    for encoding, letters in (("ascii", "??"), ("latin-1", "??"), ("utf-8", "?推")):
+        terminal = io.TextIOWrapper(io.BytesIO(), encoding)
+        with redirect_stdout(terminal):
+            assert predict(*words) == 0
+        printed = terminal.buffer.getvalue().decode(encoding)
+        assert f"caf{letters[0]} {letters[1]}.mp4: 10 frames" in printed
+        (prediction,) = json.loads((tmp_path / "p.json").read_text("utf-8"))
+        assert (prediction["video"], prediction["topk"][0]["class"]) == (str(video), "धक्का")
+        with np.load(tmp_path / "f.npz") as arrays:
+            assert (arrays["videos"][0], arrays["classes"][0]) == (str(video), "推")
+        assert len(list((tmp_path / "o").iterdir())) == 1
 
 
 def test_several_videos_are_drawn_into_a_folder(checkpoint: Path, tmp_path: Path) -> None:
@@ -153,7 +280,7 @@ def test_frame_store_has_the_prediction_of_its_video(
 ) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a").symlink_to(sunrise.parent)
-    assert convert([str(tmp_path / "videos"), str(tmp_path / "set"), "--short-side", "64"]) == 0
+    assert convert([str(tmp_path / "videos"), str(tmp_path / "set")]) == 0
     capsys.readouterr()
     windows = []
     for path in (sunrise, tmp_path / "set" / "jpg" / "a" / "sunrise"):
