@@ -13,6 +13,7 @@ from data.fused_engine import scale_short_side
 from data.video_iterator import ValDataset
 from data.video_list import VideoIndex
 from data.video_sampler import uniform_clips
+from data.video_transforms import validation_short_side
 
 CROPS = (1, 3, 10)
 
@@ -51,8 +52,8 @@ class MultiViewDataset(ValDataset):
     With `clips=1, crops=1` the view is the validation clip.
     """
 
-    def __init__(self, videos: VideoIndex, *, interval: int, clips: int, crops: int, short_side: int) -> None:
-        super().__init__(videos, interval=interval, short_side=short_side)
+    def __init__(self, videos: VideoIndex, *, interval: int, clips: int, crops: int) -> None:
+        super().__init__(videos, interval=interval)
         self.clips = clips
         self.crops = crops
 
@@ -64,7 +65,7 @@ class MultiViewDataset(ValDataset):
         scaled = {}
         for (position,), frame in store.fetch(needed).decode_each(halved=False):
             # a copy, as the frame is overwritten by the next one
-            scaled[needed[position]] = scale_short_side(frame[None].copy(), max(self.short_side, size))[0]
+            scaled[needed[position]] = scale_short_side(frame[None].copy(), validation_short_side(size))[0]
         height, width = scaled[needed[0]].shape[:2]
         crops = spatial_crops(height, width, size, self.crops)
         views = np.empty((len(clips), len(crops), spec.length, size, size, 3), np.uint8)

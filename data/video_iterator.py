@@ -4,6 +4,7 @@ Follow a clip: the batch sampler's ClipSpec reaches `TrainDataset.__getitem__`; 
 collated to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalization and layout are left to the device (train/engine.py).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -45,6 +46,24 @@ class Batch(NamedTuple):
     labels: torch.Tensor
     indices: torch.Tensor
     bad: list[BadSample]
+
+
+def describe_frames(indices: Sequence[int]) -> str:
+    """Return `12 to 42, interval 2`, or the first indices where the interval varies."""
+    intervals = {later - earlier for earlier, later in itertools.pairwise(indices)}
+    if len(intervals) != 1:
+        return ", ".join(map(str, indices[:10])) + ", ..." * (len(indices) > 10)
+    return f"{indices[0]} to {indices[-1]}, interval {intervals.pop()}"
+
+
+def describe_params(indices: Sequence[int], params: ClipParams) -> list[str]:
+    """Return a line for the frames of a clip and for each of its random parameters."""
+    top, left, side = params.crop_box
+    lines = [f"frames {describe_frames(indices)}", f"crop {side}x{side} at ({left}, {top})"]
+    lines += ["flipped"] if params.flipped else []
+    for augmentation, values in params.augmentations:
+        lines.append(f"{augmentation.name} " + ", ".join(f"{value:.3g}" for value in values))
+    return lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +129,21 @@ class TrainDataset(Dataset[Sample]):
         )
         return frames, params
 
+    def describe(self, spec: ClipSpec) -> str:
+        """Return a line on the clip of `spec`: video, size of its frames, class, and what was sampled."""
+        sample = self[spec]
+        folder = self.videos.folder(sample.index)
+        frames, params = self.sample(folder, spec)
+        what = "; ".join(describe_params(frames.indices, params))
+        return f"{folder} ({frames.width}x{frames.height}), class {sample.label}, {spec.length}x{spec.size}: {what}"
+
 
 class ValDataset(Dataset[Sample]):
     """The center crop of the middle clip of each video, nothing random. A corrupt video is not replaced."""
 
-    def __init__(self, videos: VideoIndex, *, interval: int, short_side: int) -> None:
+    def __init__(self, videos: VideoIndex, *, interval: int) -> None:
         self.videos = videos
         self.interval = interval
-        self.short_side = short_side
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -134,7 +160,7 @@ class ValDataset(Dataset[Sample]):
         """Return a clip, uint8 `(length, size, size, 3)`, BGR. Raise FrameStoreError if the video is corrupt."""
         store = FrameStore(folder)
         frames = store.read(center_clip(store.n_frames, spec.length, self.interval))
-        return validation_clip(frames, size=spec.size, short_side=self.short_side)
+        return validation_clip(frames, size=spec.size)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

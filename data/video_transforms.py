@@ -18,6 +18,7 @@ from data.imgaug_engine import Augmenter, augment_frames, iaa
 CLIP_PROBABILITY = 0.8  # of augmenting a clip at all
 AUGMENTATION_PROBABILITY = 0.4  # of each augmentation, in clips that are augmented
 FLIP_PROBABILITY = 0.5
+VALIDATION_CROP = 256 / 294  # of the short side: the original scales it to 294 and crops 256
 
 Params = tuple[float, ...]
 
@@ -168,9 +169,14 @@ def training_clip(
     return out
 
 
-def validation_clip(frames: np.ndarray, *, size: int, short_side: int) -> np.ndarray:
-    """Scale the short side to `short_side`, or `size` if larger, and crop the center: `(T, size, size, 3)`."""
-    frames = scale_short_side(frames, max(short_side, size))
+def validation_short_side(size: int) -> int:
+    """Return the short side that frames are scaled to before a validation crop of `size`: 256 -> 294, 224 -> 257."""
+    return round(size / VALIDATION_CROP)
+
+
+def validation_clip(frames: np.ndarray, *, size: int) -> np.ndarray:
+    """Return the center square of VALIDATION_CROP of the short side, scaled to `(T, size, size, 3)`."""
+    frames = scale_short_side(frames, validation_short_side(size))
     top, left = ((side - size) // 2 for side in frames.shape[1:3])
     return np.ascontiguousarray(frames[:, top : top + size, left : left + size])
 

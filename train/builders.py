@@ -11,13 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from data.batch_sampler import (
-    BatchShape,
-    RankShard,
-    TrainBatchSampler,
-    ValBatchSampler,
-    batchnorm_batches,
-)
+from data.batch_sampler import BatchShape, RankShard, TrainBatchSampler, ValBatchSampler, batchnorm_batches
 from data.clip_loader import ClipLoader, choose_prefetch_factor, shared_memory_bytes
 from data.video_iterator import TrainDataset, ValDataset
 from data.video_list import DatasetSplits
@@ -79,7 +73,7 @@ def make_loaders(
         flip=options.flip,
         frame_sampling=options.frame_sampling,
     )
-    val = ValDataset(dataset.val, interval=options.val_frame_interval, short_side=options.short_side)
+    val = ValDataset(dataset.val, interval=options.val_frame_interval)
     # two clips per rank if BatchNorm statistics are computed on each rank alone
     min_clips = 1 if options.sync_batchnorm or options.freeze_batchnorm else 2
     shard = RankShard(dist.rank, dist.world_size, min_clips)

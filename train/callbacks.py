@@ -53,6 +53,7 @@ class Callback:
     """Base class that does nothing. `close` is called at the end of the run, also after an error."""
 
     def on_step(self, report: StepReport) -> None: ...
+    def on_val_step(self, report: StepReport) -> None: ...
     def on_epoch(self, report: EpochReport) -> None: ...
     def close(self) -> None: ...
 
@@ -61,13 +62,14 @@ class SpeedMonitor:
     """Throughput in clips/s of data loading (r), forward (f) and backward pass with the update (b).
 
     Passes count once the device has completed them, without waiting for it. If `colored`, a rate is red below the
-    first limit, green from the second on, else yellow.
+    first limit, green from the second on, else yellow. In validation there is no backward pass.
     """
 
     RATES = {"data": ("r", 100, 3000), "forward": ("f", 50, 300), "backward": ("b", 20, 200)}
 
-    def __init__(self, colored: bool = False) -> None:
+    def __init__(self, colored: bool = False, backward: bool = True) -> None:
         self.colored = colored
+        self.backward = backward
         self._reset()
 
     def _reset(self) -> None:
@@ -80,7 +82,8 @@ class SpeedMonitor:
 
     def describe(self) -> str:
         """Return a summary of the steps since the last call."""
-        rates = " ".join(self._format(name, rate) for name, rate in self.rates().items())
+        shown = (pair for pair in self.rates().items() if pair[0] != "backward" or self.backward)
+        rates = " ".join(self._format(name, rate) for name, rate in shown)
         self._reset()
         return f"Speed ({rates}) clip/sec"
 
@@ -98,7 +101,8 @@ class SpeedMonitor:
     def _format(self, name: str, rate: float) -> str:
         symbol, red, green = self.RATES[name]
         color = "red" if rate < red else "yellow" if rate < green else "green"
-        return f"{symbol}=" + (ansi_wrap(f"{rate:.2e}", color=color) if self.colored else f"{rate:.2e}")
+        text = f"{rate:.2e}".replace("e+0", "e+").replace("e-0", "e-")
+        return f"{symbol}=" + (ansi_wrap(text, color=color) if self.colored else text)
 
 
 def gate_stages(gate_names: Sequence[str]) -> list[str]:
@@ -130,7 +134,8 @@ class GateMonitor:
 class ProgressLogger(Callback):
     """Logs a line every `interval` steps and two per epoch; shows a progress bar on a terminal.
 
-    All ranks have one, as loss, accuracy and gates are those of the clips of all ranks since the last line.
+    All ranks have one, as loss, accuracy and gates are those of the clips of all ranks: since the last line in
+    training, since the first batch in validation.
     """
 
     def __init__(
@@ -147,15 +152,15 @@ class ProgressLogger(Callback):
         self.dist = dist
         self.cost = cost
         self.sums = zero_metric_sums(device)
-        self.speed = SpeedMonitor(colored=terminal_supports_colors(sys.stderr))
+        self.val_sums = zero_metric_sums(device)
+        colored = terminal_supports_colors(sys.stderr)
+        self.speed = SpeedMonitor(colored)
+        self.val_speed = SpeedMonitor(colored, backward=False)
         self.gates = GateMonitor(gate_names, device, dist)
         self.bar: tqdm | None = None
 
     def on_step(self, report: StepReport) -> None:
-        if self.bar is None:
-            hidden = None if logger.isEnabledFor(logging.INFO) else True  # None: only on a terminal
-            self.bar = tqdm(total=report.num_steps, initial=report.step, leave=False, disable=hidden)
-        self.bar.update()
+        self._advance_bar(report)
         self.sums += report.sums
         self.speed.on_step(report)
         self.cost.on_step(report)
@@ -173,6 +178,29 @@ class ProgressLogger(Callback):
             if means := self.gates.means():
                 line += "  gates " + " ".join(f"{stage} {mean:.2f}" for stage, mean in means.items())
             logger.info("%s", line)
+
+    def on_val_step(self, report: StepReport) -> None:
+        if report.step == 0:
+            self.close()
+            self.val_sums = torch.zeros_like(self.val_sums)
+        bar = self._advance_bar(report, "val")
+        self.val_sums += report.sums
+        self.val_speed.on_step(report)
+        done = report.step + 1
+        if done % self.interval == 0 or done == report.num_steps:
+            means = _format(compute_metrics(self.dist.all_reduce(self.val_sums)))  # waits for a GPU
+            bar.set_postfix_str(means)
+            line = f"epoch {report.epoch}/{self.end_epoch} val step {done}/{report.num_steps}  {means}"
+            logger.info("%s  %s", line, self.val_speed.describe())
+        elif self.dist.world_size == 1 and not self.val_sums.is_cuda:
+            bar.set_postfix_str(_format(compute_metrics(self.val_sums)))
+
+    def _advance_bar(self, report: StepReport, name: str | None = None) -> tqdm:
+        if self.bar is None:
+            hidden = None if logger.isEnabledFor(logging.INFO) else True  # None: only on a terminal
+            self.bar = tqdm(None, name, report.num_steps, initial=report.step, leave=False, disable=hidden)
+        self.bar.update()
+        return self.bar
 
     def on_epoch(self, report: EpochReport) -> None:
         self.close()

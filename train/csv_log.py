@@ -29,7 +29,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 def truncate_results(folder: Path, first_epoch: int) -> None:
     """Drop the rows of `first_epoch` and later, and partial rows left by a kill, so that no epoch is duplicated."""
     for path in folder.glob(f"*_{RESULTS}"):
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             header, *rows = file.read().splitlines(keepends=True) or [""]
         kept = [row for row in rows if row.endswith("\n") and _epoch_of(row, path) < first_epoch]
         if not header.endswith("\n"):

@@ -28,6 +28,7 @@ from train.parallel.step_timer import StepTimer, StepTimes
 logger = logging.getLogger(__name__)
 
 AUTOCAST_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DEBUG_STEPS = 3  # whose shapes and times are logged by --debug-mode
 TOO_FEW_VALUES = "Expected more than 1 value per channel when training"  # of BatchNorm
 MIN_LOSS_SCALE = 2.0**-14  # GradScaler starts at 2^16 and halves with each skipped step: 30 in a row
 
@@ -50,12 +51,13 @@ def corrupt_validation_error(sample: BadSample) -> CorruptSamplesError:
 
 
 class StepReport(NamedTuple):
-    """The result of a step. `shape`: of the batch over all ranks. `corrupt`: its samples that could not be read.
+    """The result of a step of training, or of validation, where `lr` is 0 and gates are not counted.
 
-    Sums over this rank's clips, on the device: `sums` `(4,)` (see train.metrics) and `gate_sums` `(gates,)`.
-    `data_time`: seconds spent waiting for the batch; `seconds`: those and the time until the report. `times`: of the
-    steps that the device has completed since the last report; on a GPU, which is not waited for, usually the previous
-    one. `peak_memory`: see `train.parallel.devices.peak_memory`.
+    `shape`: of the batch over all ranks. `corrupt`: its samples that could not be read. Sums over this rank's clips, on
+    the device: `sums` `(4,)` (see train.metrics) and `gate_sums` `(gates,)`. `data_time`: seconds spent waiting for the
+    batch; `seconds`: those and the time until the report. `times`: of the steps that the device has completed since the
+    last report; on a GPU, which is not waited for, usually the previous one. `peak_memory`: see
+    `train.parallel.devices.peak_memory`.
     """
 
     epoch: int
@@ -98,6 +100,7 @@ class Trainer:
     prefetcher: DevicePrefetcher = field(init=False)
     timer: StepTimer = field(init=False)
     unchecked: list[tuple[str, Tensor]] = field(default_factory=list)  # steps whose loss was not checked yet
+    described_steps: int = 0
 
     def __post_init__(self) -> None:
         self.prefetcher = DevicePrefetcher(self.device)
@@ -131,7 +134,15 @@ class Trainer:
             self.unchecked.append((where, sums))
             if self.device.type == "cpu":
                 self.check_finite()
-            cost = data_time, time.perf_counter() - requested_at, self.timer.read(), peak_memory(self.device)
+            describing = self.described_steps < DEBUG_STEPS and logger.isEnabledFor(logging.DEBUG)
+            if describing and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            times = self.timer.read()
+            if describing:
+                self.described_steps += 1
+                text = "%s: clips %s, data %.3f s, forward %.3f s, backward %.3f s"
+                logger.debug(text, where, tuple(batch.clips.shape), data_time, times.forward, times.backward)
+            cost = data_time, time.perf_counter() - requested_at, times, peak_memory(self.device)
             yield StepReport(epoch, step, len(steps), shape, lr, sums, gate_sums, *cost, batch.bad)
             requested_at = time.perf_counter()
 
@@ -191,22 +202,31 @@ class Trainer:
                     self._forward(network.forward, clips)  # not compiled: its graphs are for other modes
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[Batch], skip_bad_samples: bool) -> tuple[Tensor, list[BadSample]]:
-        """Return metric sums `(4,)` over all clips, and the corrupt samples, which raise unless skipped."""
+    def evaluate(
+        self, epoch: int, num_videos: int, base: BatchShape, batches: Iterable[Batch], skip_bad_samples: bool
+    ) -> Iterator[StepReport]:
+        """Validate all videos in batches of `base`; yield a report after each. Corrupt ones raise unless skipped."""
         self.eval_network.eval()
-        sums = zero_metric_sums(self.device)
-        corrupt: list[BadSample] = []
-        for batch in self._prefetch(batches):
-            corrupt += batch.bad
+        timer, no_gates = StepTimer(self.device), torch.zeros(0, device=self.device)
+        requested_at = time.perf_counter()
+        num_steps = -(-num_videos // base.batch)
+        for step, batch in enumerate(self._prefetch(batches)):
+            data_time = time.perf_counter() - requested_at
+            shape = base._replace(batch=min(base.batch, num_videos - step * base.batch))
             if batch.bad and not skip_bad_samples:
                 raise corrupt_validation_error(batch.bad[0])
+            sums = zero_metric_sums(self.device)
+            timer.start(shape.batch)
             if len(batch.labels):
                 oom = "validation: out of memory; a lower --batch-size may help"
                 with oom_as(StepOutOfMemoryError, oom):
                     logits, _ = self._forward(self.eval_network, self.normalization(batch.clips))
                 loss = nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
-                sums += batch_metric_sums(logits, batch.labels, loss)
-        return sums, corrupt
+                sums = batch_metric_sums(logits, batch.labels, loss)
+            timer.forward_done()
+            cost = data_time, time.perf_counter() - requested_at, timer.read(), peak_memory(self.device)
+            yield StepReport(epoch, step, num_steps, shape, 0.0, sums, no_gates, *cost, batch.bad)
+            requested_at = time.perf_counter()
 
     def check_finite(self) -> None:
         """Raise TrainingError if a loss since the last check is not finite, or fp16 has broken the run: by a collapsed

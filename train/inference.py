@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data.video_transforms import validation_short_side
 from network import create_network
 from network.pretrained import read_tensors_file
 from train.engine import AUTOCAST_DTYPES
@@ -24,8 +25,8 @@ from train.parallel.devices import default_precision
 class InferenceModel:
     """A trained network in evaluation mode on its device, with the weights used in validation (the EMA, if enabled).
 
-    `classes`: names in the order of the logits. `options`: those of the training run, with clip length, clip size,
-    short side and intervals. `epoch`: number of completed epochs. `dataset`: the dataset entry of the checkpoint.
+    `classes`: names in the order of the logits. `options`: those of the training run, with clip length, clip size
+    and intervals. `epoch`: number of completed epochs. `dataset`: the dataset entry of the checkpoint.
     """
 
     path: Path
@@ -41,8 +42,7 @@ class InferenceModel:
     @property
     def short_side(self) -> int:
         """Short side that frames are scaled to before the center crop."""
-        assert self.options.short_side is not None  # filled in when training starts
-        return max(self.options.short_side, self.options.clip_size)
+        return validation_short_side(self.options.clip_size)
 
     def preprocess(self, clips: Tensor) -> Tensor:
         """Return the network's input, float32 `(B, 3, T, H, W)`, for decoded clips, uint8 `(B, T, H, W, 3)`, BGR."""

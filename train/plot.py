@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{path}: best val {scores} (epoch {best['Epoch']})")
             for result in sorted([*path.glob(f"val_{RESULTS}"), *path.glob("*_best.pth")]):
                 print(f"  {result}")
-    print(f"figure: {arguments.output}")
+        print(f"figure: {arguments.output}")
     return 0
 
 

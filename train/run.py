@@ -1,5 +1,6 @@
 """A run: creates or restores network, trainer and loaders by its plan, and trains its epochs."""
 
+import itertools
 import logging
 import time
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data.clip_loader import LoaderError
@@ -22,7 +24,7 @@ from train.checkpointing.manager import CheckpointManager
 from train.csv_log import truncate_results
 from train.dry_run import format_summary
 from train.engine import CorruptSamplesError, StepReport, TrainingError
-from train.metrics import compute_metrics
+from train.metrics import compute_metrics, zero_metric_sums
 from train.optimizer import is_fine_tuning
 from train.parallel.devices import oom_as
 from train.parallel.distributed import DistContext
@@ -34,6 +36,7 @@ from train.step_cost import StepCostMonitor, peak_flops
 
 logger = logging.getLogger(__name__)
 
+DEBUG_CLIPS = 8  # described by --debug-mode
 SYNC_STEPS = 4  # steps between exchanges of several ranks about checkpoints, signals and corrupt clips
 
 
@@ -54,6 +57,8 @@ class Run:
             # a resumed run fine-tunes as it began
             fine_tune=is_fine_tuning(checkpoint["optimizer"]) if checkpoint else plan.options.fine_tune,
         )
+        if checkpoint is None and isinstance(self.options.resume_epoch, int):
+            self.state.epochs_done = self.options.resume_epoch - 1  # of a dry run
         with self._creation_errors():
             self.trainer = make_trainer(self.options, self.state, plan.device, dist)
         self.checkpoints = CheckpointManager(
@@ -77,7 +82,12 @@ class Run:
         """Return the path and content of the checkpoint to resume from; only the main process needs to see the file."""
         found: tuple[Path, Content] | tuple[None, None] = None, None
         if self.dist.is_main_process:
-            found = find_resume_point(self.folder, self.plan.options, self.plan.spec, self.plan.dataset)
+            try:
+                found = find_resume_point(self.folder, self.plan.options, self.plan.spec, self.plan.dataset)
+            except FileNotFoundError as error:
+                if not self.plan.options.dry_run:
+                    raise
+                logger.warning("%s; showing the schedule alone", error)
         return self.dist.broadcast_object(found[0]), self.dist.broadcast_checkpoint(found[1])
 
     @contextmanager
@@ -129,6 +139,7 @@ class Run:
                 epochs_done = self.state.epochs_done
                 archive_newer(self.folder, self.options.network, epochs_done, self.state.step)
                 truncate_results(self.folder, epochs_done + 1)
+                self.plan.dataset.write_class_index()
                 write_run_json(self.folder, self.options, self.checkpoints.metadata["dataset"])
             return self._train()
 
@@ -173,6 +184,8 @@ class Run:
             "%s: %d classes, %d training and %d validation videos",
             *(options.dataset, len(dataset.classes), len(dataset.train), len(dataset.val)),
         )
+        source = self.checkpoints.last_checkpoint or options.pretrained_3d
+        logger.debug("weights: %s", source or f"new, by --random-seed {options.random_seed}")
         params = sum(parameter.numel() for parameter in self.state.network.parameters()) / 1e6
         logger.info(
             "%s: %.2f M params, on %s in %s", options.network, params, self.plan.device, options.precision
@@ -202,6 +215,10 @@ class Run:
         gates = GateMonitor(state.gate_names, self.plan.device, dist)
         steps = self.plan.schedule.epoch(epoch)
         self.loaders.batch_sampler.set_epoch(epoch, [step.shape for step in steps], first_step=state.step)
+        if not trainer.described_steps and logger.isEnabledFor(logging.DEBUG):
+            specs = itertools.chain.from_iterable(self.loaders.batch_sampler)
+            for spec in itertools.islice(specs, DEBUG_CLIPS):
+                logger.debug("clip: %s", self.loaders.train_dataset.describe(spec))
         corrupt: list[BadSample] = []
         for report in trainer.train_epoch(epoch, steps, self.loaders.train, first_step=state.step):
             speed.on_step(report)
@@ -225,10 +242,7 @@ class Run:
         step_cost = cost.summary()
         self._update_batchnorm(signals)
         val_started = time.monotonic()
-        val_sums, val_corrupt = trainer.evaluate(
-            self._until_stopped(self.loaders.val, signals), self.options.skip_bad_samples
-        )
-        val_corrupt = dist.all_gather(val_corrupt)
+        val_sums, val_corrupt = self._validate(epoch, signals)
         if val_corrupt:
             logger.warning("validation skipped %d of %d videos", len(val_corrupt), len(self.plan.dataset.val))
         epoch_report = EpochReport(
@@ -249,6 +263,19 @@ class Run:
         for callback in self.callbacks:  # rows before checkpoints: resuming drops rows without a checkpoint
             callback.on_epoch(epoch_report)
         self.checkpoints.save_epoch(epoch, epoch_report.val.top1)
+
+    def _validate(self, epoch: int, signals: SignalHandler) -> tuple[Tensor, list[BadSample]]:
+        """Return metric sums `(4,)` over this rank's clips, and the corrupt samples of all ranks."""
+        sums = zero_metric_sums(self.plan.device)
+        corrupt: list[BadSample] = []
+        batches = self._until_stopped(self.loaders.val, signals)
+        videos, skip_bad_samples = len(self.plan.dataset.val), self.options.skip_bad_samples
+        for report in self.trainer.evaluate(epoch, videos, self.plan.base, batches, skip_bad_samples):
+            sums += report.sums
+            corrupt += report.corrupt
+            for callback in self.callbacks:
+                callback.on_val_step(report)
+        return sums, self.dist.all_gather(corrupt)
 
     def _update_batchnorm(self, signals: SignalHandler) -> None:
         """Take precise statistics for the network that is validated, the EMA if there is one."""

@@ -50,11 +50,11 @@ def test_views_are_those_cut_out_one_by_one(
     tmp_path: Path, n_frames: int, height: int, width: int, clips: int, crops: int
 ) -> None:
     folder = write_noise(tmp_path / "v", n_frames, height, width)
-    dataset = MultiViewDataset(VIDEOS, interval=2, clips=clips, crops=crops, short_side=36)
+    dataset = MultiViewDataset(VIDEOS, interval=2, clips=clips, crops=crops)
     views = dataset.read(folder, ClipSpec(0, 4, 32, seed=0))
     expected = []
     for clip in uniform_clips(n_frames, 4, 2, clips):
-        frames = scale_short_side(FrameStore(folder).read(clip), 36)
+        frames = scale_short_side(FrameStore(folder).read(clip), 37)  # 32 is 256/294 of it
         for top, left, flipped in spatial_crops(*frames.shape[1:3], 32, crops):
             part = frames[:, top : top + 32, left : left + 32]
             expected.append(part[:, :, ::-1] if flipped else part)
@@ -63,8 +63,8 @@ def test_views_are_those_cut_out_one_by_one(
 
 def test_frames_that_need_no_scaling_are_not_overwritten(tmp_path: Path) -> None:
     """All frames are decoded into one buffer."""
-    write_frame_store(tmp_path / "v", painted_jpegs(20))
-    dataset = MultiViewDataset(VIDEOS, interval=2, clips=3, crops=3, short_side=50)
+    write_frame_store(tmp_path / "v", painted_jpegs(20, size=57))  # 50 is 256/294 of it
+    dataset = MultiViewDataset(VIDEOS, interval=2, clips=3, crops=1)
     views = dataset.read(tmp_path / "v", ClipSpec(0, 4, 50, seed=0))
     assert [indices_of(view) for view in views] == uniform_clips(20, 4, 2, 3)
 
@@ -72,8 +72,8 @@ def test_frames_that_need_no_scaling_are_not_overwritten(tmp_path: Path) -> None
 def test_a_single_view_is_the_validation_clip(tmp_path: Path) -> None:
     write_noise(tmp_path / "v", 30, 40, 52)
     videos, spec = video_index(tmp_path, ["v"]), ClipSpec(0, 8, 32, seed=0)
-    (view,) = MultiViewDataset(videos, interval=3, clips=1, crops=1, short_side=36)[spec].clip
-    assert (view == ValDataset(videos, interval=3, short_side=36)[spec].clip).all()
+    (view,) = MultiViewDataset(videos, interval=3, clips=1, crops=1)[spec].clip
+    assert (view == ValDataset(videos, interval=3)[spec].clip).all()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -81,7 +81,7 @@ def test_loader_yields_one_batch_per_video(tmp_path: Path, workers: int) -> None
     for number, n_frames in enumerate([3, 20, 6]):
         write_frame_store(tmp_path / f"v{number}", painted_jpegs(n_frames))
     videos = video_index(tmp_path, ["v0", "v1", "gone", "v2"])
-    views = MultiViewDataset(videos, interval=1, clips=3, crops=1, short_side=50)
+    views = MultiViewDataset(videos, interval=1, clips=3, crops=1)
     settings = {"length": 4, "size": 50, "workers": workers, "local_world_size": 1}
     first, missing, last = view_loader(views, [3, 2, 0], **settings)
     assert first.clips.shape == (1, 3, 4, 50, 50, 3)

@@ -102,7 +102,7 @@ def test_fewer_frames_cover_the_same_time(videos: VideoIndex) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_validation_reads_the_center_clip(videos: VideoIndex, workers: int) -> None:
-    clips = ValDataset(videos, interval=3, short_side=50)
+    clips = ValDataset(videos, interval=3)
     batches = list(ClipLoader(clips, ValBatchSampler(18, BatchShape(4, 5, 50)), workers=workers))
     assert [index for batch in batches for index in batch.indices.tolist()] == list(range(18))
     for batch in batches:
@@ -124,7 +124,7 @@ def test_corrupt_training_video_is_reported_and_replaced(corrupt: VideoIndex, wo
 
 def test_corrupt_validation_video_is_reported_and_not_replaced(corrupt: VideoIndex) -> None:
     specs = [ClipSpec(index, 2, 50, seed=0) for index in range(6)]
-    batch = load(ValDataset(corrupt, interval=1, short_side=50), specs)
+    batch = load(ValDataset(corrupt, interval=1), specs)
     assert batch.indices.tolist() == [0, 1, 2, 4, 5]
     assert [bad.video for bad in batch.bad] == [str(corrupt.folder(3))]
 

@@ -146,12 +146,25 @@ def test_crop_has_clip_size(clip_size: int) -> None:
 
 def test_frames_are_enlarged_for_clips_larger_than_the_short_side() -> None:
     assert crop(make_clip(), 0, short_side=40, clip_size=70, size=70).shape == (4, 70, 70, 3)
-    assert validation_clip(make_clip(), size=70, short_side=40).shape == (4, 70, 70, 3)
+    assert validation_clip(make_clip(), size=70).shape == (4, 70, 70, 3)
 
 
-def test_validation_crops_the_center() -> None:
-    frames = make_clip(2, 40, 80)
-    assert np.array_equal(validation_clip(frames, size=32, short_side=40), frames[:, 4:36, 24:56])
+def test_validation_crops_256_of_294_pixels_at_the_center() -> None:
+    frames = make_clip(2, 294, 392)
+    assert np.array_equal(validation_clip(frames, size=256), frames[:, 19:275, 68:324])
+
+
+@pytest.mark.parametrize("size", [16, 80, 112, 224, 284, 320])
+@pytest.mark.parametrize(("height", "width"), [(384, 512), (90, 60), (294, 294)])
+def test_validation_sees_the_same_field_of_view_at_any_size(size: int, height: int, width: int) -> None:
+    y, x = np.mgrid[0:height, 0:width] + 0.5
+    positions = np.stack([0 * x, 255 * y / height, 255 * x / width], axis=-1).round().astype(np.uint8)
+    clip = validation_clip(positions[None], size=size)[0] / 255
+    fraction = min(height, width) * 256 / 294 * (size - 1) / size  # between the middles of the outer pixels
+    seen = clip[-1, 0, 1] - clip[0, 0, 1], clip[0, -1, 2] - clip[0, 0, 2]
+    assert seen == pytest.approx((fraction / height, fraction / width), abs=1.2 / size)
+    center = (clip[0, 0] + clip[-1, -1])[1:] / 2
+    assert center == pytest.approx((0.5, 0.5), abs=1 / size)
 
 
 def test_compose_augments_all_frames_alike_and_each_clip_differently() -> None:

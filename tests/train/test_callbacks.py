@@ -1,8 +1,15 @@
 """What is logged and written: throughput, accuracy, gates, CSV files, corrupt samples."""
 
+import contextlib
 import csv
+import fcntl
 import logging
+import os
+import pty
 import re
+import struct
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -55,7 +62,7 @@ def test_throughput_is_clips_over_seconds_of_the_interval() -> None:
     monitor.on_step(step_report(clips=10))
     monitor.on_step(step_report(clips=30, data_time=0.003, times=StepTimes(30, 0.3, 1.5)))
     assert monitor.rates() == pytest.approx({"data": 40 / 0.004, "forward": 40 / 0.4, "backward": 40 / 2.0})
-    assert monitor.describe() == "Speed (r=1.00e+04 f=1.00e+02 b=2.00e+01) clip/sec"
+    assert monitor.describe() == "Speed (r=1.00e+4 f=1.00e+2 b=2.00e+1) clip/sec"
     assert monitor.rates() == {}
 
 
@@ -86,7 +93,7 @@ def test_throughput_colors(symbol: str, rate: float, color: str) -> None:
     monitor = SpeedMonitor(colored=True)
     times = StepTimes(1000, forward, backward)
     monitor.on_step(step_report(clips=1000, data_time=data_time, times=times))
-    assert f"{symbol}={color}{rate:.2e}" in monitor.describe()
+    assert f"{symbol}={color}{rate:.2e}".replace("e+0", "e+") in monitor.describe()
 
 
 def test_gates_are_averaged_by_stage() -> None:
@@ -120,6 +127,50 @@ def test_progress_is_logged_each_interval_and_at_the_end(caplog: pytest.LogCaptu
     assert lines[0][9:] == ["batch 30x16x112x112", "lr 0.05", "gates layer1 0.05"]
     assert lines[1][2] == "top-1 1.000"
     assert lines[2][1:] == ["loss 1.5000", "top-1 0.500", "top-5 0.900", "(12.3 s, data time 2.0%)"]
+
+
+def test_validation_logs_running_means_each_interval_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Over the clips so far, in each epoch anew."""
+    caplog.set_level(logging.INFO)
+    cost = StepCostMonitor(lambda length, size: 1, peak_flops=1e12, started=0)
+    log = ProgressLogger(2, 9, [], CPU, DistContext(), cost)
+    for epoch in (1, 2):
+        for step, correct in enumerate((10, 0, 5)):
+            times = StepTimes(10, forward=0.1)
+            log.on_val_step(step_report(step, 10, correct, epoch=epoch, num_steps=3, times=times))
+    speed = "Speed (r=1.00e+4 f=1.00e+2) clip/sec"
+    assert [record.message for record in caplog.records] == [
+        f"epoch {epoch}/9 val step {done}/3  loss 2.0000  top-1 0.500  top-5 1.000  {speed}"
+        for epoch in (1, 2)
+        for done in (2, 3)
+    ]
+
+
+def show_validation() -> None:
+    fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("4H", 24, 160, 0, 0))
+    sys.stderr = os.fdopen(2, "w")
+    logging.getLogger().setLevel(logging.INFO)
+    log = ProgressLogger(
+        99, 9, [], CPU, DistContext(), StepCostMonitor(lambda length, size: 1, None, started=0)
+    )
+    for step, correct in enumerate((10, 0)):
+        log.on_val_step(step_report(step, 10, correct, num_steps=3))
+    log.close()
+
+
+def test_a_terminal_shows_the_running_means_of_validation() -> None:
+    """After each batch, where this waits for no GPU and no other rank."""
+    pid, terminal = pty.fork()  # a process of its own, as a visible bar starts a thread
+    if pid == 0:
+        show_validation()
+        os._exit(0)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end, on Linux
+        while chunk := os.read(terminal, 1000):
+            shown += chunk
+    assert os.waitpid(pid, 0)[1] == 0
+    for text in (b"val:", b"1/3", b"top-1 1.000", b"2/3", b"top-1 0.500"):
+        assert text in shown
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:

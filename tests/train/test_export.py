@@ -20,7 +20,7 @@ from train.options import Options
 
 main = main_of("train.export")
 
-SMALL = {"clip_length": 4, "clip_size": 32, "short_side": 24}
+SMALL = {"clip_length": 4, "clip_size": 32, "short_side": 96}
 
 
 def load(checkpoint: Path) -> InferenceModel:
@@ -51,12 +51,7 @@ def assert_metadata(metadata: dict[str, str], model: InferenceModel) -> None:
     assert json.loads(metadata["classes"]) == ["a", "b", "c"]
     assert ClipNormalizer.from_dict(json.loads(metadata["normalization"])) == model.normalization
     names = ("clip_length", "clip_size", "frame_interval", "short_side")
-    assert [metadata[name] for name in names] == [
-        "4",
-        "32",
-        "2",
-        "32",
-    ]  # a short side below the crop is raised
+    assert [metadata[name] for name in names] == ["4", "32", "2", "37"]  # 32 is 256/294 of 37
 
 
 def test_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

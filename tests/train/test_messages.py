@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train.helpers import NAME, assert_fails, corrupt_store, epochs, folder, train
+from tests.train.helpers import NAME, assert_fails, corrupt_store, epochs, folder, load, train
 from train.engine import Trainer
 from train.run_folder import exclusive_lock
 
@@ -32,6 +32,24 @@ def test_invalid_input_ends_with_exit_code_2_and_writes_nothing(
 ) -> None:
     assert_fails(capsys, 2, "train: error: ", message, run=lambda: train(stores, tmp_path, flags))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_that_lost_all_its_videos(
+    own_stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    label_file = own_stores / "labels" / "train.csv"
+    label_file.write_text(label_file.read_text() + "turn left,gone,train\n")
+    message = (
+        "train.csv: no videos of 1 of 3 classes, such as ['turn left']; their outputs stay untrained with"
+    )
+    assert_fails(
+        capsys, 2, message, "--max-missing 'turn left=1' or --num-classes 2",
+        run=lambda: train(own_stores, tmp_path / "strict", "--end-epoch 1 --max-missing 1"),
+    )  # fmt: skip
+    for number, flag in enumerate(("--max-missing 'turn left=1'", "--num-classes 2")):
+        assert train(own_stores, tmp_path / str(number), f"--end-epoch 1 {flag}") == 0
+        assert load(tmp_path / str(number), "ep-0001")["classes"] == ["a", "b", "turn left"]
+    assert "train.csv: no videos of 1 of 3 classes: ['turn left']" in caplog.text
 
 
 def test_debug_mode_shows_the_traceback(stores: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: spellings, defaults, groups, and a one-line error for every invalid value."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ EXAMPLES = {
     "gates": "soft",
     "srtg_position": "mid",
     "pool": "soft",
+    "stem_pool": "False",
     "pretrained_format": "imagenet",
     "resume_epoch": "auto",
     "lr_steps": "7",
@@ -96,6 +98,7 @@ NEEDED = {
     "fine_tune": "--pretrained-3d x",
     "fine_tune_factor": "--fine-tune --pretrained-3d x",
     "pretrained_format": "--pretrained-3d x",
+    "allow_partial": "--pretrained-3d x",
     "long_cycle_period": "--long-cycles",
     "batch_scaling": "--long-cycles",
 }
@@ -129,9 +132,11 @@ def test_a_flag_changes_its_option_only(option: dataclasses.Field) -> None:
         ("--short-cycles maybe", "argument --short-cycles: 'maybe' is not one of True, False"),
         ("--gates hard", "argument --gates: 'hard' is not one of False, True, soft"),
         ("--precision fp8", "argument --precision: 'fp8' is not one of fp32, fp16, bf16"),
+        ("--max-missing run=0.5", "argument --max-missing: 'run=0.5' is not a number from 0 to 1"),
         ("--max-missing 2", "argument --max-missing: '2' is not a number from 0 to 1"),
         ("--resume-epoch last", "argument --resume-epoch: 'last' is not a whole number of at least 1"),
         ("--resume-epoch 1", "argument --resume-epoch: 1 is the first epoch"),
+        ("--resume-epoch 102", "argument --resume-epoch: 102 is beyond the last epoch, --end-epoch 100"),
         ("--ema-decay 1", "argument --ema-decay: '1' is not a number from 0 to below 1"),
         ("--mixup -1", "argument --mixup: '-1' is not a number of at least 0"),
         ("--sub-bn-size 1", "argument --sub-bn-size: '1' is not a whole number of at least 2"),
@@ -151,6 +156,8 @@ def test_a_flag_changes_its_option_only(option: dataclasses.Field) -> None:
         ("--sync-batchnorm --sub-bn-size 2", "--sync-batchnorm: does not work with --sub-bn-size, --accum"),
         ("--freeze-batchnorm --sub-bn-size 2", "--sub-bn-size: has no effect with --freeze-batchnorm"),
         ("--pretrained-format imagenet", "--pretrained-format: needs pretrained weights"),
+        ("--allow-partial", "--allow-partial: needs pretrained weights"),
+        ("--pool soft --stem-pool False", "--pool: has no effect with --stem-pool False"),
         ("--no-such-flag", "unrecognized arguments: --no-such-flag"),
         ("--batch 3", "unrecognized arguments: --batch 3"),
         ("--variant 400", "unrecognized arguments: --variant 400"),
@@ -188,6 +195,17 @@ def test_the_defaults_of_a_script_hold_until_a_flag_changes_them() -> None:
     chosen = Options(long_cycles=True, lr_steps=(40, 60), clip_size=284)
     assert parse_options(CUSTOM, chosen, DATASET) == dataclasses.replace(chosen, dataset=Path("somewhere"))
     assert parse_options(CUSTOM, chosen, [*DATASET, "--no-long-cycles"]).long_cycles is False
+
+
+def test_classes_that_may_lose_all_their_videos() -> None:
+    for flags, limits in (
+        ("", (0.2, [])),
+        ("--max-missing 0.5", (0.5, [])),
+        ("--max-missing 'turn left=1'", (0.2, ["turn left"])),
+        ("--max-missing 0.3 'a=b=1' 'turn, left=1'", (0.3, ["a=b", "turn, left"])),
+    ):
+        options = parse_options(CUSTOM, Options(), [*DATASET, *shlex.split(flags)])
+        assert options.missing_limits == Options.from_dict(options.to_dict()).missing_limits == limits
 
 
 def test_network_kwargs_leave_out_defaults() -> None:

@@ -1,5 +1,7 @@
 """python -m train.plot: curves and schedules of runs as figures."""
 
+import itertools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,3 +132,25 @@ def test_errors(tmp_path: Path) -> None:
 def test_class_names_are_not_read_as_tex(tmp_path: Path) -> None:
     plot_confusion(np.eye(2), ["a$\\frac$", "b"], "title", tmp_path / "confusion.svg")
     assert "a$\\frac$" in (tmp_path / "confusion.svg").read_text()
+
+
+def test_class_names_of_other_scripts_are_readable(tmp_path: Path) -> None:
+    """Where matplotlib's font lacks letters it draws the same box for each, and prints a warning for each."""
+    counts = np.eye(2, dtype=int)
+    pictures = []
+    for name in ("推推", "拉拉", "धक्का", "ผลัก", "밀다"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            plot_confusion(counts, ["a", name], "video@1", tmp_path / "c.png")
+        pictures.append(cv2.imread(str(tmp_path / "c.png")))
+    height, width = np.min([picture.shape[:2] for picture in pictures], axis=0)
+    ink = [picture[:height, :width].min(axis=2) < 100 for picture in pictures]
+    assert all((one != other).sum() > 50 for one, other in itertools.combinations(ink, 2))
+
+
+def test_names_of_runs_in_letters_that_the_font_lacks_are_shown_as_codes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "推", 1, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main([str(run), "-o", str(tmp_path / "curves.svg")]) == 0
+    assert "\\u63a8" in (tmp_path / "curves.svg").read_text("utf-8")

@@ -1,5 +1,6 @@
 """Resuming: bit for bit as if the run had never stopped, or refused with one line."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -223,7 +225,38 @@ def test_a_mismatched_checkpoint_is_refused(
     refused("saved with --network tiny, not srtg_tiny", flags="3 --network srtg_tiny")
     refused("saved with --optimizer sgd, not adamw", flags="3 --optimizer adamw")
     two = make_dataset(tmp_path / "two", videos=2, classes="ab", n_frames=4)
-    refused("saved for 3 classes, which differ from the 2", flags="3", dataset=two)
+    message = "saved for 3 classes, which differ from the 2 of this dataset: only in the file: ['c']"
+    refused(message, flags="3", dataset=two)
+
+
+@pytest.mark.parametrize("resume", ["--resume-epoch 3", "", "--resume-epoch auto"])
+def test_a_class_index_that_disagrees_with_a_checkpoint_is_not_written(
+    own_stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: str
+) -> None:
+    """Without an index, classes are numbered by first appearance: in another order than for the checkpoint."""
+    assert train(own_stores, tmp_path / "first", "--end-epoch 2") == 0
+    index, label_file = (own_stores / "labels" / name for name in ("dictionary.json", "train.csv"))
+    assert json.loads(index.read_text()) == {"a": 0, "b": 1}
+    index.unlink()
+    header, *lines = label_file.read_text().splitlines()
+    label_file.write_text("\n".join([header, *reversed(lines)]) + "\n")
+    flags = f"--pretrained-3d {path_of(tmp_path / 'first', 'ep-0002')} --end-epoch 3 {resume}"
+    message = "number 0 is 'a' in the file, 'b' in the dataset"
+    assert_fails(capsys, 2, message, run=lambda: train(own_stores, tmp_path / "second", flags))
+    assert not index.exists()
+    assert train(own_stores, tmp_path / "dry", "--dry-run") == 0
+    assert not index.exists()
+    index.write_text('{"a": 0, "b": 1}')
+    assert train(own_stores, tmp_path / "second", flags) == 0
+
+
+def test_classes_of_a_checkpoint_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "set", videos=2, classes="aé", n_frames=4)
+    assert train(dataset, tmp_path / "results", "--end-epoch 1") == 0
+    saved = path_of(tmp_path / "results", "ep-0001")
+    content = load(tmp_path / "results", "ep-0001")
+    torch.save(content | {"classes": ["a", normalize("NFD", "é ")]}, saved)
+    assert train(dataset, tmp_path / "results", "--end-epoch 2 --resume-epoch 2") == 0
 
 
 def test_another_split_does_not_resume_the_run(

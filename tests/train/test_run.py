@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.synthetic_frames import make_stores
 from tests.train.conftest import make_dataset
-from tests.train.helpers import NAME, epochs, folder, load, rows, train, weights
+from tests.train.helpers import NAME, assert_fails, corrupt_store, epochs, folder, load, rows, train, weights
 
 
 def test_files_of_a_run(reference_run: Path) -> None:
@@ -171,7 +172,7 @@ def test_the_normalization_of_the_pretrained_weights_is_kept(stores: Path, tmp_p
     """That of ImageNet weights is for RGB."""
     stem = {"conv1.weight": torch.randn(8, 3, 7, 7), "bn1.weight": torch.ones(8), "bn1.bias": torch.zeros(8)}
     torch.save(stem, tmp_path / "image.pth")
-    flags = f"--pretrained-3d {tmp_path / 'image.pth'} --end-epoch 1 --lr-base 1e-9"
+    flags = f"--pretrained-3d {tmp_path / 'image.pth'} --allow-partial --end-epoch 1 --lr-base 1e-9"
     assert train(stores, tmp_path / "auto", flags) == 0
     content = load(tmp_path / "auto", "ep-0001")
     assert content["normalization"]["mean"] == [0.485, 0.456, 0.406]
@@ -243,6 +244,66 @@ def test_a_dry_run_with_both_cycles(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert plan["shared_memory_bytes"] == 9 * max(b * t * s * s * 3 for b, t, s in shapes)
     # a step costs about the same at any shape, and 14 steps replace 105
     assert len(steps) / 105 < 1.3 * plan["relative_flops"] < 1.5 * len(steps) / 105
+
+
+def test_a_dry_run_without_a_checkpoint_shows_the_schedule_of_an_epoch(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = "--short-cycles --lr-steps 20 40 --lr-base 0.8 --resume-epoch"
+    before, after, fine_tuned = (
+        dry_run(capsys, stores, tmp_path, flags, epoch)["steps"] for epoch in ("40", "41", "41 --fine-tune")
+    )
+    assert [(step["epoch"], step["step"], step["batch"]) for step in after] == [(41, 1, 4), (41, 2, 8)]
+    assert [step["lr"] for step in (*before, *after)] == pytest.approx([0.08] * 2 + [0.008] * 2)
+    assert fine_tuned == after
+    assert f"{NAME}_ep-0040.pth: there is no such checkpoint; showing the schedule alone" in caplog.text
+    assert_fails(
+        capsys, 2, "no.pth: there is no such checkpoint",
+        run=lambda: train(stores, tmp_path, "--dry-run --resume-epoch 41 --pretrained-3d no.pth"),
+    )  # fmt: skip
+    assert_fails(capsys, 2, "ep-0040.pth", run=lambda: train(stores, tmp_path, "--resume-epoch 41"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_mode_describes_data_steps_and_sources(
+    own_stores: Path, one_epoch: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corrupt = corrupt_store(own_stores, "train")
+    flags = "--end-epoch 1 --log-interval 1 --augment fused --max-bad-samples 1 --precise-bn 8"
+    for name, more in {"plain": "", "debug": "--debug-mode --workers 2"}.items():
+        caplog.clear()
+        assert train(own_stores, tmp_path / name, flags, more) == 0
+    assert rows(tmp_path / "plain", "val") == rows(tmp_path / "debug", "val")
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "DEBUG"]
+    labels = own_stores / "labels"
+    assert f"labels: {labels}/train.csv and {labels}/val.csv, class index: {labels}/dictionary.json" in lines
+    assert "weights: new, by --random-seed 1" in lines
+
+    clips = [line for line in lines if line.startswith("clip: ")]
+    assert len(clips) == 8
+    assert not any(corrupt in line for line in clips)  # what is trained on in its place
+    for line in clips:
+        pattern = (
+            r"clip: \S+/jpg/([ab])/\1\d \(50x50\), class [01], 4x32: frames [^;]*; crop 44x44 at \(\d, \d\).*"
+        )
+        assert re.fullmatch(pattern, line), line
+    text = " ".join(clips)
+    assert "; flipped" in text
+    assert re.search(r"; (contrast|color|rotation) -?\d", text)
+
+    steps = [line for line in lines if line.startswith("epoch 1, step")]
+    assert len(steps) == 2
+    pattern = r"epoch 1, step 1, batch 4x4x32x32, .*: clips \(4, 4, 32, 32, 3\), data 0.\d+ s, forward .* s"
+    assert re.fullmatch(pattern, steps[0])
+    for name in (f"{NAME}_ep-0001.pth", "pretrained"):
+        caplog.clear()
+        path = folder(one_epoch) / f"{NAME}_ep-0001.pth"
+        more = "--resume-epoch 2 --end-epoch 2" if name != "pretrained" else f"--pretrained-3d {path}"
+        results = tmp_path / ("debug" if name != "pretrained" else name)
+        assert train(own_stores, results, flags, "--debug-mode", more) == 0
+        source = path if name == "pretrained" else folder(results) / name
+        assert f"weights: {source}" in caplog.text
+    assert "tensors loaded, 2 with a different shape, 0 not in the file" in caplog.text
 
 
 def test_csv_and_tensorboard_agree(stores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.commands import main_of
+from network import create_network
+from tests.commands import error_of, main_of
 from tests.synthetic_frames import make_stores
 from tests.train.helpers import NAME, argv_of, assert_fails, load, train
+from train.inference import load_inference_model
 
 
 def other_momentum(content: dict[str, Any]) -> None:
@@ -59,6 +61,58 @@ def test_a_malformed_checkpoint_is_named(
     torch.save(content, output / f"{NAME}_ep-0001.pth")
     flags = "--end-epoch 2 --resume-epoch 2 --dry-run"
     assert_fails(capsys, 2, f"{NAME}_ep-0001.pth: ", message, run=lambda: train(stores, tmp_path, flags))
+
+
+PAGE = "w.pth: this is a web page, not a file of weights: open its address in a browser"
+
+
+def test_a_web_page_in_the_place_of_weights(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a download from a page that asks first leaves; each command names it."""
+    path = tmp_path / "w.pth"
+    path.write_text("<!DOCTYPE html><html><title>Virus scan warning</title></html>")
+    commands = {
+        "train.predict": [path, stores / "jpg"],
+        "train.evaluate": [path, "--dataset", stores],
+        "train.export": [path, "-o", tmp_path / "w.onnx"],
+    }
+    for command, words in commands.items():
+        assert PAGE in error_of(main_of(command), *words)
+    assert_fails(capsys, 2, PAGE, run=lambda: train(stores, tmp_path / "new", f"--pretrained-3d {path}"))
+    flags = f"--pretrained-3d {path} --resume-epoch 2"
+    assert_fails(capsys, 2, PAGE, run=lambda: train(stores, tmp_path / "resumed", flags))
+
+
+def test_weights_of_another_network(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path, run = tmp_path / "w.pth", f"--pretrained-3d {tmp_path / 'w.pth'} --end-epoch 1 --fine-tune"
+    weights = create_network("srtg_tiny", 9).state_dict()
+    torch.save({name: value for name, value in weights.items() if ".sar." not in name}, path)
+    assert train(stores, tmp_path / "hint", run, "--network srtg_tiny") == 0
+    assert f"{path}: this is a plain tiny: --network tiny" in caplog.text
+    torch.save({name: value for name, value in weights.items() if name.startswith(("stem.1", "fc"))}, path)
+    message = f"{path}: 5 of tiny's 72 tensors were loaded, 0 have another shape"
+    assert_fails(capsys, 2, message, "--allow-partial", run=lambda: train(stores, tmp_path / "few", run))
+    assert train(stores, tmp_path / "forced", run, "--allow-partial") == 0
+    assert f"{message}: is it of another network?" in caplog.text
+
+
+def test_a_network_without_pooling_after_the_stem(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Checkpoints record it. Those of before the option have pooling, and resume."""
+    assert train(stores, tmp_path / "a", "--end-epoch 1 --stem-pool False") == 0
+    checkpoint = tmp_path / "a" / f"{NAME}_gates_False" / f"{NAME}_ep-0001.pth"
+    assert isinstance(load_inference_model(checkpoint, torch.device("cpu")).network.pool, torch.nn.Identity)
+    flags = "--end-epoch 2 --resume-epoch 2 --dry-run"
+    message = "saved with --stem-pool False, not True"
+    assert_fails(capsys, 2, message, run=lambda: train(stores, tmp_path / "a", flags))
+    content = torch.load(checkpoint, weights_only=True)
+    del content["options"]["stem_pool"]
+    torch.save(content, checkpoint)
+    assert train(stores, tmp_path / "a", flags) == 0
 
 
 def test_no_locale_no_home_and_names_that_are_not_latin(tmp_path: Path, repository: Path) -> None:

@@ -39,7 +39,7 @@ def save_brightness_network(path: Path) -> Path:
 def write_video(path: Path, frames: np.ndarray) -> Path:
     """Write grey frames `(T, H, W)` as a video of 25 frames per second."""
     _, height, width = frames.shape
-    with video_writer(path, height, width, 25, threads=1) as writer:
-        for frame in frames:
-            writer.write(np.repeat(frame[..., None], 3, axis=2).astype(np.uint8))
+    with video_writer(path, height, width, threads=1) as writer:
+        for index, frame in enumerate(frames):
+            writer.write(np.repeat(frame[..., None], 3, axis=2).astype(np.uint8), index / 25)
     return path

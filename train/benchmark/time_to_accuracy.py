@@ -129,8 +129,8 @@ def train_to_accuracy(
         trainer.check_finite()  # waits for the GPU
         seconds += time.perf_counter() - started
         num_steps += len(steps)
-        val_sums, _ = trainer.evaluate(val_loader, skip_bad_samples=False)
-        top1 = compute_metrics(val_sums).top1
+        reports = trainer.evaluate(epoch, len(val), val_shape, val_loader, skip_bad_samples=False)
+        top1 = compute_metrics(torch.stack([report.sums for report in reports]).sum(dim=0)).top1
         yield EpochResult(epoch, seconds, num_steps, epoch * len(train), top1)
         if top1 >= target:
             return

@@ -72,8 +72,8 @@ def make_parser() -> OneLineParser:
 
 def _load_or_evaluate(
     path: Path, arguments: argparse.Namespace, device: torch.device, dist: DistContext
-) -> Scores:
-    """Return the scores in a scores file, or of a checkpoint on all videos; print their summary."""
+) -> tuple[Scores, str]:
+    """Return the scores in a scores file, or of a checkpoint on all videos, and where they come from."""
     if path.suffix == ".npz":
         scores, source = Scores.load(path), "scores"
     else:
@@ -96,10 +96,7 @@ def _load_or_evaluate(
             for sample in bad:
                 logger.warning("corrupt video skipped: %s", sample.reason)
             source += f", {len(bad)} of {len(videos)} videos skipped"
-    if dist.is_main_process:
-        print(f"{path}: {source}, {len(scores.videos)} videos of {len(set(scores.labels))} classes")
-        print(summary_text(scores), flush=True)
-    return scores
+    return scores, f"{path}: {source}, {len(scores.videos)} videos of {len(set(scores.labels))} classes"
 
 
 def _run(arguments: argparse.Namespace, dist: DistContext) -> None:
@@ -113,15 +110,16 @@ def _run(arguments: argparse.Namespace, dist: DistContext) -> None:
     device, _ = choose_device(arguments.gpus, dist)
     results = []
     for number, path in enumerate(arguments.files, start=1):
-        results.append(_load_or_evaluate(path, arguments, device, dist))
+        scores, source = _load_or_evaluate(path, arguments, device, dist)
+        results.append(scores)
         if dist.is_main_process and len(arguments.files) > 1:  # before the next file, which may fail
-            results[-1].save(folder / f"{number}_{path.stem}.npz")
+            scores.save(folder / f"{number}_{path.stem}.npz")
+            print(f"{source}\n{summary_text(scores)}", flush=True)
     if dist.is_main_process:
         scores = average_scores(results)
-        if len(results) > 1:
-            print(f"average of {len(results)}\n{summary_text(scores)}")
         write_results(scores, folder)
-        print(f"results: {folder}")
+        title = f"average of {len(results)}" if len(results) > 1 else source
+        print(f"{title}\n{summary_text(scores)}\nresults: {folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

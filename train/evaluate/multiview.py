@@ -4,7 +4,6 @@
 gathers the scores of all ranks (train/evaluate/scores.py).
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from data.datasets import SPECS
-from data.label_files import find_label_folder, read_label_csv
+from data.label_files import clean_names, find_label_folder, read_splits
 from data.multiview import MultiViewDataset, view_loader
 from data.video_iterator import BadSample, Batch
 from data.video_list import VideoIndex, find_videos
@@ -43,11 +42,16 @@ def load_split(
     if name not in SPECS:
         raise ValueError(f"{model.path}: the checkpoint does not name its dataset")
     spec, options = SPECS[name], model.options
-    file_name = {"train": spec.train_csv, "val": spec.val_csv}[split].format(variant=options.variant)
-    path = find_label_folder(root, file_name, labels or options.labels) / file_name
-    rows = read_label_csv(path, spec.timed_ids)
-    allowed = options.max_missing if max_missing is None else max_missing
-    return find_videos(root / "jpg", path, rows, model.classes, allowed, f"classes of {model.path}")
+    names = {"train": spec.train_csv, "val": spec.val_csv}
+    names = {name: file.format(variant=options.variant) for name, file in names.items()}
+    folder = find_label_folder(root, names[split], labels or options.labels)
+    files = [folder / name for name in names.values() if name == names[split] or (folder / name).is_file()]
+    rows = read_splits(dict.fromkeys(files, spec.timed_ids))
+    path = folder / names[split]
+    allowed, may_be_empty = options.missing_limits
+    allowed = allowed if max_missing is None else max_missing
+    whose = f"classes of {model.path}"
+    return find_videos(root / "jpg", path, rows[path], model.classes, allowed, may_be_empty, whose)
 
 
 def score_videos(model: InferenceModel, videos: Sequence[Batch], batch_size: int) -> list[VideoScore]:
@@ -90,9 +94,7 @@ def evaluate(
         raise ValueError(
             f"--crops 10: includes flipped crops, but {model.path} was trained with --flip False"
         )
-    dataset = MultiViewDataset(
-        videos, interval=options.val_frame_interval, clips=clips, crops=crops, short_side=model.short_side
-    )
+    dataset = MultiViewDataset(videos, interval=options.val_frame_interval, clips=clips, crops=crops)
     loader = view_loader(
         dataset,
         range(dist.rank, len(videos), dist.world_size),
@@ -121,8 +123,8 @@ def evaluate(
         raise ValueError(f"all {len(videos)} videos are corrupt: {bad[0].reason}")
     indices = [score.video for score in scored]
     scores = Scores(
-        classes=model.classes,
-        videos=tuple(os.fsdecode(videos.folders[index]) for index in indices),
+        classes=tuple(clean_names(model.classes)),
+        videos=tuple(map(videos.name, indices)),
         labels=videos.labels[indices],
         probabilities=np.stack([score.probabilities for score in scored]),
         views=f"{clips}x{crops}",

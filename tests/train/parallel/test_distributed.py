@@ -1,6 +1,7 @@
 """Several ranks: the same weights as one, each clip once, and errors that name the rank."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,6 +61,11 @@ def test_several_ranks_learn_what_one_does(
     ranks = RankProcesses(world_size, stores, tmp_path / "results", *UNEVEN)
     assert ranks.end() == [0] * world_size
     assert_same_results(single_rank, tmp_path / "results")
+    val = re.findall(
+        r"val(?: step 2/2)?  loss (\S+)", (folder(tmp_path / "results") / "train.log").read_text()
+    )
+    assert len(val) == 4
+    assert val[::2] == val[1::2]  # the running loss ends as that of the epoch, over the clips of all ranks
     logs = [log.read_text() for log in ranks.logs]
     assert "--gpus 0: ignored" in logs[0]
     assert logs[1:] == [""] * (world_size - 1)
@@ -95,6 +101,7 @@ def test_ranks_that_would_get_a_single_clip_are_idle(stores: Path, tmp_path: Pat
     assert [row[0] for row in rows(tmp_path / "results", "val")] == ["1", "2"]
     log = ranks.logs[0].read_text()
     assert "step 3/3" in log
+    assert "epoch 1/2 val step 1/2" in log
     assert f"3 ranks, up to {2 if sync else 3} of 5 clips each" in log
     assert ("1 of 3 ranks are idle" in log) == (not sync)
 
