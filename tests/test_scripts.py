@@ -3,15 +3,19 @@
 import csv
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-import tests.tiny_network  # noqa: F401  registers it
 from data.datasets import DIVING48, HACS, HMDB51, KINETICS, MIT, UCF101, DatasetSpec
+from network import registry
+from tests.commands import run_command
 from tests.synthetic_frames import make_stores
+from tests.tiny_network import tiny_builders  # registers `tiny`
 
 # flags of the original's README, some in its spelling
 FLAGS = shlex.split(
@@ -118,3 +122,50 @@ def test_the_defaults_are_those_of_the_papers(repository: Path, script: str) -> 
     assert (options.train_frame_interval, options.val_frame_interval) == (train_interval, val_interval)
     assert (options.long_cycles, options.short_cycles) == (cycles, cycles)
     assert options.network == "srtg_r3d_34"
+
+
+# of the original's README, but for the folder of `data`
+FROM_SCRATCH = (
+    "train_hacs.py --network srtg_r3d_34 --dataset data/HACS_videos/ --clip-size 324 --gpus 4 --lr-base 0.1 "
+    "--batch-size 48"
+)
+RESUMED = (
+    "train_hacs.py --network srtg_r3d_50 --dataset data/HACS_videos/ --clip-size 256 --gpus 4 --pretrained_3d "
+    "results/HACS/srtg_r3d_50_gates_False/srtg_r3d_50_ep-0020.pth --resume-epoch 21 --lr-base 0.1 --batch-size 32"
+)
+TRANSFERRED = (
+    "train_kinetics.py --network srtg_r3d_34 --dataset data/Kinetics_videos/ --variant 700 --clip-size 224 --gpus 4 "
+    "--pretrained_3d results/HACS/srtg_r3d_34_gates_False/srtg_r3d_34_ep-0080.pth --fine-tune True --lr-base 0.1 "
+    "--batch-size 48"
+)
+
+
+def run_example(folder: Path, command: str, flags: str) -> str:
+    """Run a command in `folder` without GPUs, and return its output."""
+    exit_code, output = run_command(*shlex.split(f"{command} --gpus 0 --workers 0 {flags}"), cwd=folder)
+    assert exit_code == 0, output
+    return output
+
+
+def test_the_examples_of_the_original_readme(tmp_path: Path) -> None:
+    """Training from scratch, resuming from a file, and fine-tuning on another dataset, on videos of two classes."""
+    make_dataset(tmp_path, HACS, "")
+    (tmp_path / "data/X_videos").rename(tmp_path / "data/HACS_videos")
+    (tmp_path / "labels").rename(tmp_path / "data/HACS_videos/labels")
+    make_dataset(tmp_path, KINETICS, "700")
+    (tmp_path / "data/X_videos").rename(tmp_path / "data/Kinetics_videos")
+    results = tmp_path / "results/HACS"
+    with mock.patch.dict(registry._BUILDERS, tiny_builders()):
+        run_example(tmp_path, FROM_SCRATCH, "--num-classes 2 --end-epoch 1")
+        checkpoint = results / "srtg_r3d_34_gates_False/srtg_r3d_34_ep-0001.pth"
+        shutil.copy(checkpoint, checkpoint.with_name("srtg_r3d_34_ep-0080.pth"))
+
+        started = RESUMED.partition(" --pretrained_3d")[0]
+        run_example(tmp_path, started, "--num-classes 2 --end-epoch 20 --save-frequency 20 --clip-length 2")
+        output = run_example(tmp_path, RESUMED, "--num-classes 2 --end-epoch 21 --clip-length 2")
+        assert "srtg_r3d_50_ep-0020.pth: resuming from epoch 21, step 1" in output
+        assert (results / "srtg_r3d_50_gates_False/srtg_r3d_50_ep-0021.pth").exists()
+
+        output = run_example(tmp_path, TRANSFERRED, "--num-classes 2 --end-epoch 1")
+    assert "tensors loaded, 0 with a different shape, 0 not in the file" in output
+    assert (tmp_path / "results/KINETICS-700/srtg_r3d_34_gates_False/srtg_r3d_34_ep-0001.pth").exists()
