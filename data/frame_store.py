@@ -105,17 +105,12 @@ class FrameStore:
     def times(self) -> np.ndarray | None:
         """Return the seconds of each frame, 0 for the first: float64 `(n_frames,)`; None if they are not known."""
         with open_database(self.path) as connection:
-            tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'Times'"
-            if connection.execute(tables).fetchone() is None:
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'Times'").fetchone() is None:
                 return None
             rows = connection.execute("SELECT seconds FROM Times ORDER BY rowid").fetchall()
-        try:
-            times = np.array(rows, np.float64).reshape(self.n_frames)
-        except (ValueError, TypeError):
-            raise FrameStoreError(
-                f"{self.path}: Times has not a number for each of {self.n_frames} frames"
-            ) from None
-        return times
+        if len(rows) != self.n_frames:
+            raise FrameStoreError(f"{self.path}: Times has {len(rows)} rows, not {self.n_frames}")
+        return np.array(rows, np.float64)[:, 0]
 
     def _read_count(self) -> int | None:
         """Return the number in `n_frames`; None if the file is missing or empty."""
@@ -264,7 +259,6 @@ def _write_database(path: Path, video_id: str, jpegs: Iterable[bytes], times: Se
             connection.execute("INSERT INTO Images (rowid, ObjId, frames, size) VALUES (?, ?, ?, ?)", row)
         if times:
             connection.execute("CREATE TABLE Times (seconds REAL NOT NULL)")
-            rows = enumerate(times, start=1)
-            connection.executemany("INSERT INTO Times (rowid, seconds) VALUES (?, ?)", rows)
+            connection.executemany("INSERT INTO Times VALUES (?)", [(time,) for time in times])
         connection.execute("COMMIT")
     return count

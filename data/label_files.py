@@ -23,21 +23,13 @@ from data.datasets import SPECS, DatasetSpec
 
 logger = logging.getLogger(__name__)
 
-# those of Unicode, such as no-break spaces, and zero-width ones
-BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\ufeff"
-
 
 def clean(name: str) -> str:
     """Return a name without blanks around it, composed (NFC): names that look the same are the same.
 
     macOS unzips file names decomposed (NFD), an accent behind its letter.
     """
-    return unicodedata.normalize("NFC", name).strip(BLANKS)
-
-
-def clean_names(names: Iterable[object]) -> list[str]:
-    """Return the `clean` class names of a checkpoint, "?" for what is no text."""
-    return [clean(name) if isinstance(name, str) else "?" for name in names]
+    return unicodedata.normalize("NFC", name).strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,50 +130,46 @@ def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[st
     """Yield file and line, and the values by column, of each row of a CSV that is not blank.
 
     Raise ValueError for a file that is not a CSV in UTF-8 or has no rows, and with file and line for a header without
-    the `required` columns and a row with more or fewer values than the header.
+    the `required` columns and a row with more or fewer values than the header; empty ones at its end do not count.
     """
+    number = 0
     columns: list[str] = []
-    num_rows = 0
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True, skipinitialspace=True)  # strict: an open quote is an error
-            for values in (list(map(clean, row)) for row in reader):
+            for number, values in enumerate(filter(any, (list(map(clean, row)) for row in reader))):
                 location = f"{path}, line {reader.line_num}"
-                while len(values) > len(columns) and not values[-1]:  # spreadsheets add empty ones
-                    values.pop()
-                if not any(values):
-                    continue
-                if not set(required) <= set(columns or values):
-                    raise ValueError(
-                        f"{location}: needs {', '.join(required)}; columns, separated by commas, are {values}"
-                    )
-                if columns and len(values) != len(columns):
-                    hint = '; quote a value with a comma: "turn, left"' if len(values) > len(columns) else ""
-                    raise ValueError(f"{location}: has {len(values)} values for {len(columns)} columns{hint}")
-                if columns:
-                    yield location, dict(zip(columns, values, strict=True))
-                num_rows += bool(columns)
                 columns = columns or values
+                if not set(required) <= set(columns):
+                    raise ValueError(
+                        f"{location}: needs {', '.join(required)}; columns, separated by commas, are {columns}"
+                    )
+                if len(values) < len(columns) or any(values[len(columns) :]):
+                    raise ValueError(
+                        f"{location}: has {len(values)} values for {len(columns)} columns, separated by commas; "
+                        'quote a value with a comma: "turn, left"'
+                    )
+                if number > 0:
+                    yield location, dict(zip(columns, values, strict=False))
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a CSV in UTF-8, {error}") from error
-    if not num_rows:
+    if number == 0:
         raise ValueError(f"{path}: has no rows")
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield file and line, and the text, of each line that is not blank.
+def read_lines(path: Path) -> list[tuple[str, str]]:
+    """Return file and line, and the text, of each line that is not blank.
 
     Raise ValueError if the file is not UTF-8 or has no such line.
     """
     try:
-        lines = [clean(line) for line in path.read_text("utf-8-sig").splitlines()]
+        lines = enumerate(map(clean, path.read_text("utf-8-sig").splitlines()), start=1)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not text in UTF-8, {error}") from error
-    if not any(lines):
+    rows = [(f"{path}, line {number}", line) for number, line in lines if line]
+    if not rows:
         raise ValueError(f"{path}: has no rows")
-    for number, line in enumerate(lines, start=1):
-        if line:
-            yield f"{path}, line {number}", line
+    return rows
 
 
 def read_label_csv(path: Path, timed_ids: bool) -> list[Annotation]:
@@ -262,10 +250,7 @@ def read_classes(path: Path) -> list[str]:
         raise ValueError(f"{path}: not JSON, {error}") from error
     if not isinstance(numbers, dict) or any(type(number) is not int for number in numbers.values()):
         raise ValueError(f"{path}: not a JSON object of class names and numbers")
-    cleaned = {clean(name): number for name, number in numbers.items()}
-    if len(cleaned) < len(numbers):
-        raise ValueError(f"{path}: two classes differ only in blanks around them or in their Unicode form")
-    return order_classes(path, cleaned)
+    return list(map(clean, order_classes(path, numbers)))
 
 
 def order_classes(path: Path, numbers: Mapping[str, int], first: int = 0) -> list[str]:
@@ -276,11 +261,9 @@ def order_classes(path: Path, numbers: Mapping[str, int], first: int = 0) -> lis
 
 
 def describe_difference(one: Sequence[str], other: Sequence[str], where: tuple[str, str]) -> str:
-    """Return how two different lists of names, found at `where`, differ: in names, or else first in their order."""
-    only = (where[0], sorted({*one} - {*other})), (where[1], sorted({*other} - {*one}))
-    if names := [f"only in {place}: {found[:5]}" for place, found in only if found]:
-        return "; ".join(names)
-    number, (a, b) = next(pair for pair in enumerate(zip(one, other, strict=True)) if len({*pair[1]}) > 1)
+    """Return where two different lists of names, found at `where`, first differ: in a name, None at the end of one."""
+    pairs = enumerate(itertools.zip_longest(one, other))
+    number, (a, b) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
     return f"number {number} is {a!r} in {where[0]}, {b!r} in {where[1]}"
 
 

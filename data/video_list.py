@@ -1,12 +1,12 @@
 """The videos and classes of a dataset: rows of label files whose frame database exists."""
 
-import functools
+import glob
 import hashlib
 import logging
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from data.label_files import (
     Annotation,
     class_index_path,
     clean,
-    clean_names,
     find_label_folder,
     read_classes,
     read_splits,
@@ -50,10 +49,6 @@ class VideoIndex:
         """Return the folder of a video."""
         return self.root / os.fsdecode(self.folders[index])
 
-    def name(self, index: int) -> str:
-        """Return `<class>/<video_id>` of a video as label files spell it."""
-        return "/".join(map(clean, os.fsdecode(self.folders[index]).split("/")))
-
     def empty_classes(self, classes: Sequence[str]) -> list[str]:
         """Return the names of the classes without a video."""
         labels = set(self.labels.tolist())
@@ -62,20 +57,17 @@ class VideoIndex:
 
 @dataclass(frozen=True)
 class DatasetSplits:
-    """The training and validation videos of a dataset. `classes`: names in the order of their numbers.
-
-    `class_index`: where their index is, or is to be written.
-    """
+    """The training and validation videos of a dataset. `classes`: names in the order of the class index, if any yet."""
 
     classes: tuple[str, ...]
     train: VideoIndex
     val: VideoIndex
-    class_index: Path | None = None
+    class_index: Path
 
     def write_class_index(self) -> None:
         """Write the class index if there is none, so that class numbers never change; log if it cannot be written."""
         try:
-            if self.class_index and not self.class_index.exists():
+            if not self.class_index.exists():
                 write_classes(self.class_index, self.classes)
         except OSError as error:
             logger.warning("%s: class index not written, %s", self.class_index, error)
@@ -96,8 +88,7 @@ class DatasetSplits:
         """
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for videos in (self.train, self.val):
-            names = [os.fsencode(videos.name(index)) for index in range(len(videos))]
-            columns = (names, videos.labels.tolist(), videos.sizes.tolist())
+            columns = (videos.folders.tolist(), videos.labels.tolist(), videos.sizes.tolist())
             for video in sorted(zip(*columns, strict=True)):
                 digest.update(b"\n%s %d %d" % video)
             digest.update(b"\n\n")
@@ -110,14 +101,14 @@ def load_dataset(
     variant: str,
     labels: Path | None,
     num_classes: int | None,
-    max_missing: float,
-    may_be_empty: Collection[str] | None = (),
+    max_missing: float | str,
+    may_be_empty: bool = False,
 ) -> DatasetSplits:
     """Read the label files of a variant and find its videos below `root/jpg`.
 
     Raise FileNotFoundError for missing folders and label files; ValueError for invalid label files, for another number
-    of classes than `num_classes`, if more than the fraction `max_missing` of a split is missing, and for a class
-    without training videos, unless it `may_be_empty` (None: any) or `num_classes` is the number of the others.
+    of classes than `num_classes`, if more of a split is missing than `max_missing` allows, and for a class without
+    training videos, unless `max_missing` is its name, any `may_be_empty`, or `num_classes` is the number of the others.
     """
     if not (root / "jpg").is_dir():
         raise FileNotFoundError(f"{root}: --dataset must be a folder with jpg/<class>/<video_id>/frames.db")
@@ -129,9 +120,7 @@ def load_dataset(
     named = dict.fromkeys(row.label for row in rows[train_csv])
     classes = read_classes(index) if index.exists() else list(named)
     logger.debug("labels: %s and %s, class index: %s", train_csv, val_csv, index)
-    train, val = (
-        find_videos(root / "jpg", path, rows[path], classes, max_missing, may_be_empty or ()) for path in rows
-    )
+    train, val = (find_videos(root / "jpg", path, rows[path], classes, max_missing) for path in rows)
     empty = train.empty_classes(classes)
     num_trained = len(classes) - len(empty)
     if num_classes not in (None, len(classes), num_trained):
@@ -141,11 +130,11 @@ def load_dataset(
         )
     if spec.untrained_classes:
         empty = [name for name in empty if name in named]
-    if num_classes != num_trained and may_be_empty is not None and not set(empty) <= set(may_be_empty):
+    if num_classes != num_trained and not may_be_empty and not {*empty} <= {max_missing}:
         raise ValueError(
-            f"{train_csv}: no videos of {len(empty)} of {len(classes)} classes, such as {empty[:5]}; their outputs "
-            f"stay untrained with --max-missing {shlex.quote(empty[0] + '=1')} or --num-classes {num_trained}; "
-            f"remove {index.name} if it is older than the label files"
+            f"{train_csv}: no videos of {len(empty)} of {len(classes)} classes, such as {empty[:5]}; "
+            f"--num-classes {num_trained}, or for one class --max-missing {shlex.quote(empty[0] + '=1')}, leaves "
+            f"their outputs untrained; remove {index.name} if it is older than the label files"
         )
     if num_trained == 1:
         logger.warning("%s: has videos of a single class, %r", train_csv, classes[int(train.labels[0])])
@@ -157,21 +146,26 @@ def find_videos(
     path: Path,
     rows: Sequence[Annotation],
     classes: Sequence[str],
-    max_missing: float,
-    may_be_empty: Collection[str] = (),
+    max_missing: float | str,
     whose: str = "classes of the training set; if its dictionary.json is older than the label files, remove it",
 ) -> VideoIndex:
     """Return the rows of label file `path` whose frame database is below `root`; log the missing ones by class.
 
-    Classes that `may_be_empty` do not count for `max_missing`. Raise ValueError for a class that is not in `classes`;
-    `whose` completes the message.
+    Raise ValueError if more than a fraction, `max_missing`, is missing; if that is the name of a class, of the others
+    more than 0.2; and for a class that is not in `classes`: `whose` completes the message.
     """
-    numbers = {name: number for number, name in enumerate(clean_names(classes))}
+    allowed = 0.2 if isinstance(max_missing, str) else max_missing
+    numbers = {name: number for number, name in enumerate(classes)}
     for row in rows:
         if row.label not in numbers:
             raise ValueError(f"{row.location}: class {row.label!r} is not one of the {len(classes)} {whose}")
-    find = store_finder(root)
-    stores = [(row, *find(row)) for row in rows]
+    sizes = [_database_size(root / row.folder) for row in rows]
+    spelled = other_spellings(root) if None in sizes else {}
+    folders = [spelled.get(row.folder, row.folder) for row in rows]
+    stores = [
+        (row, folder, _database_size(root / folder) if size is None else size)
+        for row, folder, size in zip(rows, folders, sizes, strict=True)
+    ]
     found = [store for store in stores if store[2] is not None]
     missing = Counter(row.label for row, _, size in stores if size is None)
     if missing:
@@ -183,12 +177,12 @@ def find_videos(
     if not found:
         example = root / rows[0].folder / DATABASE
         raise ValueError(f"{path}: none of its {len(rows)} videos has a frame database, such as {example}")
-    num_missing = sum(count for name, count in missing.items() if name not in may_be_empty)
-    num_rows = sum(row.label not in may_be_empty for row in rows)
-    if num_missing > max_missing * num_rows:
+    num_missing = sum(count for name, count in missing.items() if name != max_missing)
+    num_rows = sum(row.label != max_missing for row in rows)
+    if num_missing > allowed * num_rows:
         raise ValueError(
             f"{path}: missing frame databases for {num_missing} of {num_rows} videos, "
-            f"more than --max-missing {max_missing:g} allows"
+            f"more than --max-missing {allowed:g} allows"
         )
     videos = VideoIndex(
         root=root,
@@ -202,28 +196,11 @@ def find_videos(
     return videos
 
 
-def store_finder(root: Path) -> Callable[[Annotation], tuple[str, int | None]]:
-    """Return a function that finds a row's frame store below `root`, also where the disk spells its names otherwise.
-
-    It returns the folder as the disk spells it, and the size of its database in bytes, None if there is none. The
-    folders of a class are listed, once, only if a store is not at its path.
-    """
-
-    @functools.cache
-    def spellings(label: str) -> dict[str, str]:
-        paths = (
-            path for folder in root.iterdir() if clean(folder.name) == label for path in folder.glob("*")
-        )
-        return {clean(path.name): f"{path.parent.name}/{path.name}" for path in paths}
-
-    def find(row: Annotation) -> tuple[str, int | None]:
-        folder = row.folder
-        if (size := _database_size(root / folder)) is None:
-            folder = spellings(row.label).get(row.video_id, folder)
-            size = _database_size(root / folder)
-        return folder, size
-
-    return find
+def other_spellings(root: Path) -> dict[str, str]:
+    """Return the folders `<class>/<video_id>` below `root` whose names are not `clean`, by their clean names."""
+    names = glob.iglob("*/*", root_dir=root)
+    cleaned = (("/".join(map(clean, name.split("/"))), name) for name in names)
+    return {name: other for name, other in cleaned if name != other and not has_store(root / name)}
 
 
 def _database_size(folder: Path) -> int | None:

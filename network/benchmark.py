@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.common.cli import OneLineParser, boolean, output_file, positive
+from data.common.cli import OneLineParser, output_file, positive
 from network.compilation import compile_network
 from network.flops import count_flops, count_parameters
 from network.registry import create_network, list_networks
@@ -78,7 +78,7 @@ def benchmark(name: str, arguments: argparse.Namespace, device: torch.device) ->
     """Return the latencies of a network with random weights, on random clips."""
     configure_backends(device, arguments.precision)  # with the kernels of training
     memory_format = torch.channels_last_3d if arguments.channels_last else torch.contiguous_format
-    network = create_network(name, arguments.num_classes, **arguments.options)
+    network = create_network(name, arguments.num_classes)
     network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload] # no such stub
     shape = (arguments.batch, 3, arguments.length, arguments.size, arguments.size)
     clips = torch.randn(shape, device=device).to(memory_format=memory_format)
@@ -100,11 +100,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="(default: fp32)")
     parser.add_argument("--channels-last", action="store_true", help="memory format of weights and clips")
     parser.add_argument("--compile", action="store_true", help="compile the network first")
-    parser.add_argument("--stem-pool", type=boolean, default=True, help="pooling after the stem of ResNets")
     parser.add_argument("--no-latency", action="store_true", help="only parameters and FLOPs")
     parser.add_argument("--json", type=output_file, help="also write the rows to this file")
     arguments = parser.parse_args(argv)
-    arguments.options = {} if arguments.stem_pool else {"stem_pool": False}  # which MTNets do not have
     if unknown := [pattern for pattern in arguments.network if not list_networks(pattern)]:
         parser.error(f"no network matches {', '.join(unknown)}; network.list_networks() returns the names")
     return arguments
@@ -124,8 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in dict.fromkeys(name for pattern in arguments.network for name in list_networks(pattern)):
         try:
             latencies = [] if arguments.no_latency else [*benchmark(name, arguments, device)]
-            params = count_parameters(name, num_classes)
-            flops = count_flops(name, num_classes, length, size, **arguments.options)
+            params, flops = count_parameters(name, num_classes), count_flops(name, num_classes, length, size)
         except (ValueError, RuntimeError) as error:  # out of memory, a BatchNorm of one value, no compiler
             failed[name] = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             print(f"{name:24} failed: {failed[name]}", flush=True)

@@ -244,9 +244,8 @@ class MTNet(nn.Module):
     def _split(self, x: Tensor) -> Branches:
         """`(B, 64, T, H, W)` -> short `(B, 56, T/2, H/2, W/2)`, long `(B, 8, T/4, H/4, W/4)`."""
         height, width = x.shape[3:]
-        if (
-            height % 2 or width % 2
-        ):  # the original repeats the first row and column, even if only one side is odd
+        # the original repeats the first row and column, even if only one side is odd
+        if height % 2 or width % 2:
             x = F.pad(x, (1, 0, 1, 0, 0, 0), mode="replicate")
         x = self.pool(x)
         frames = select_static_frames(x)

@@ -8,7 +8,6 @@ and of 3D-ResNets-PyTorch (`3d-resnets`), and 2D ResNets trained on ImageNet (`i
 """
 
 import json
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +16,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from network.file_kind import file_kind
 from network.pretrained_formats import CHECKPOINT_FORMATS, detect_format
 from network.registry import list_networks
 
 Shape = tuple[int, ...]
-WRAPPER_PREFIX = re.compile(r"^(module\.)+")  # of DataParallel, in weights published for the original
+WRAPPER_PREFIX = "module."  # of DataParallel, in weights published for the original
+FAILED_DOWNLOADS = (  # pattern of the first bytes, what the file is, and what to do
+    (rb"\0*\Z", "an empty file", "download it again"),
+    (rb"\W*<[!?\w]", "a web page", "open its address in a browser, and download the file there"),
+    (rb"version https://", "a Git LFS pointer", "git lfs pull fetches the file itself"),
+    # the first file of an archive of torch.save is data.pkl
+    (rb"PK(?!.*/data\.pkl)", "a zip archive of other files", "unpack it first"),
+    (rb"[\s!-~]+\Z", "a text file", "download it again"),  # such as {"error": "not found"}
+)
 
 
 class IncompatibleKeys(NamedTuple):
@@ -41,32 +47,22 @@ class IncompatibleKeys(NamedTuple):
     normalization: Mapping[str, Any] | None
 
     def check(self, network: str, allow_partial: bool = False) -> str | None:
-        """Return a warning if the file is of another network than `network`, with its name if that is clear.
+        """Return a warning if the file seems to be of another network than `network`.
 
-        Raise ValueError if fewer than a tenth of the tensors were loaded, unless `allow_partial`. The head, whose shape
-        depends on the number of classes, does not count.
+        Raise ValueError if fewer than a tenth of the network's tensors were loaded, unless `allow_partial`.
         """
-        different = [name for name, *_ in self.shape_mismatch]
-        loaded, different, missing, unexpected = (
-            [name for name in names if not name.startswith("fc.")]
-            for names in (self.loaded, different, self.missing, self.unexpected)
-        )
-        total = len(loaded) + len(different) + len(missing)
-        counts = (
-            f"{len(loaded)} of {network}'s {total} tensors were loaded, {len(different)} have another shape"
-        )
-        if 10 * len(loaded) < total and not allow_partial:
+        total = len(self.loaded) + len(self.shape_mismatch) + len(self.missing)
+        counts = f"{self.path}: {len(self.loaded)} of {network}'s {total} tensors were loaded"
+        if 10 * len(self.loaded) < total and not allow_partial:
             raise ValueError(
-                f"{self.path}: {counts}: it is of another network; --allow-partial starts from it nonetheless"
+                f"{counts}: it is of another network; --allow-partial starts from it nonetheless"
             )
-        if different or 2 * len(loaded) < total:
-            return (
-                f"{self.path}: {counts}: is it of another network? All other tensors start with random values"
-            )
-        twin = network.removeprefix("srtg_") if network.startswith("srtg_") else f"srtg_{network}"
-        recurrent = [{".sar." in name for name in names} for names in (loaded, missing + unexpected)]
-        if self.format == "own" and recurrent == [{False}, {True}] and twin in list_networks():
-            return f"{self.path}: this is {'an' if twin.startswith('srtg_') else 'a plain'} {twin}: --network {twin}"
+        if 2 * len(self.loaded) < total:
+            return f"{counts}: is it of another network? All other tensors start with random values"
+        plain = network.removeprefix("srtg_")
+        without_recursion = self.missing and all(".sar." in name for name in self.missing)
+        if self.format == "own" and without_recursion and plain in list_networks():
+            return f"{self.path}: this is a plain {plain}: --network {plain}"
         return None
 
     def __str__(self) -> str:
@@ -133,19 +129,20 @@ def read_tensors_file(path: Path) -> Any:
             return _read_safetensors(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a malformed pickle can raise anything
-        raise ValueError(f"{path}: {_one_line(file_kind(path) or _reason(error))}") from None
+        # torch's message goes on with advice to load the file with its code; its context starts with what was rejected
+        reason = str(error.__context__ or error).split(". ")[0] or type(error).__name__
+        damaged = f"holds more than tensors and plain values, or is damaged: {reason}"
+        raise ValueError(f"{path}: {_one_line(_failed_download(path) or damaged)}") from None
 
 
-def _reason(error: Exception) -> str:
-    # torch's own message goes on with advice to load the file with its code; its context starts with what was rejected
-    rejected = isinstance(error, pickle.UnpicklingError)
-    what = (
-        "holds more than tensors and plain values, or is damaged"
-        if rejected
-        else "is damaged or not a checkpoint"
-    )
-    reason = str((rejected and error.__context__) or error).split(". ")[0]
-    return f"{what}: {reason or type(error).__name__}"
+def _failed_download(path: Path) -> str | None:
+    """Return what a file is that holds no weights, and what to do about it; None if it may be a damaged checkpoint."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    for pattern, what, advice in FAILED_DOWNLOADS:
+        if re.match(pattern, start, re.DOTALL):
+            return f"this is {what}, not a file of weights: {advice}"
+    return None
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -173,7 +170,7 @@ def _find_weights(content: Any, path: Path) -> Mapping[str, Tensor]:
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path}: holds no weights, neither at the top level nor under 'state_dict'")
-    return {WRAPPER_PREFIX.sub("", str(name)): value for name, value in weights.items()}
+    return {str(name).removeprefix(WRAPPER_PREFIX): value for name, value in weights.items()}
 
 
 def _one_line(text: object) -> str:

@@ -57,30 +57,24 @@ def from_3d_resnets(weights: StateDict, own: StateDict) -> StateDict:
     """
     converted = {_name_in_3d(name, own): value for name, value in weights.items()}
     kernel = converted.get("stem.0.weight", torch.empty(0))
-    if kernel.shape[2:] == (7, 7, 7) and "stem.0.weight" in own and own["stem.0.weight"].shape[2] == 3:
+    if kernel.shape[2:] == (7, 7, 7):
         parts = kernel.split([3, 1, 3], dim=2)
         converted["stem.0.weight"] = torch.cat([part.sum(dim=2, keepdim=True) for part in parts], dim=2)
     return converted
 
 
-# our names of the modules of 2D ResNets and of 3D-ResNets-PyTorch, where _s and _t are halves of (2+1)D convolutions
-_STEM = {"conv": "0", "bn": "1", "conv_s": "0", "bn_s": "1", "conv_t": "3", "bn_t": "4"}
-_BLOCK = {"conv": "0", "bn": "1", "conv_s": "0.0", "bn_s": "0.1", "conv_t": "0.3", "bn_t": "1"}
-
-
 def _name_in_3d(name: str, own: StateDict) -> str:
-    match = re.fullmatch(r"(layer\d\.\d+\.|)(conv|bn)(\d)(_[st]|)\.(\w+)", name)
-    if match is None:
-        return name
-    block, kind, number, half, tensor = match.groups()
-    if not block:
-        return f"stem.{_STEM[kind + half]}.{tensor}"
-    nested = f"{block}conv{number}.0.0.{tensor}"  # 3 x 3 x 3, also of bottlenecks
-    return (
-        nested
-        if (kind + half == "conv" and nested in own)
-        else f"{block}conv{number}.{_BLOCK[kind + half]}.{tensor}"
-    )
+    """Convert a name of 2D ResNets or of 3D-ResNets-PyTorch, whose _s and _t are the halves of (2+1)D convolutions."""
+    name = re.sub(r"^conv1(_s)?\.", "stem.0.", name)
+    name = re.sub(r"^bn1(_s)?\.", "stem.1.", name)
+    name = re.sub(r"^conv1_t\.", "stem.3.", name)
+    name = re.sub(r"^bn1_t\.", "stem.4.", name)
+    name = re.sub(r"\.conv(\d)_s\.", r".conv\1.0.0.", name)
+    name = re.sub(r"\.bn(\d)_s\.", r".conv\1.0.1.", name)
+    name = re.sub(r"\.conv(\d)_t\.", r".conv\1.0.3.", name)
+    name = re.sub(r"\.bn(\d)(_t)?\.", r".conv\1.1.", name)
+    nested = re.sub(r"\.(conv\d)\.weight$", r".\1.0.0.weight", name)  # 3 x 3 x 3, also of bottlenecks
+    return nested if nested in own else re.sub(r"\.(conv\d)\.weight$", r".\1.0.weight", name)
 
 
 CHECKPOINT_FORMATS = {

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 THROUGHPUT_COLUMNS = {name: f"{name.title()}ClipsPerSec" for name in ("data", "forward", "backward")}
 GATES_COLUMN = "Gates "  # followed by the stage
+DEBUG_STEPS = 3  # of an epoch, each logged by --debug-mode
 
 
 class EpochReport(NamedTuple):
@@ -62,14 +63,13 @@ class SpeedMonitor:
     """Throughput in clips/s of data loading (r), forward (f) and backward pass with the update (b).
 
     Passes count once the device has completed them, without waiting for it. If `colored`, a rate is red below the
-    first limit, green from the second on, else yellow. In validation there is no backward pass.
+    first limit, green from the second on, else yellow. Without a backward pass, as in validation, b is left out.
     """
 
     RATES = {"data": ("r", 100, 3000), "forward": ("f", 50, 300), "backward": ("b", 20, 200)}
 
-    def __init__(self, colored: bool = False, backward: bool = True) -> None:
+    def __init__(self, colored: bool = False) -> None:
         self.colored = colored
-        self.backward = backward
         self._reset()
 
     def _reset(self) -> None:
@@ -82,10 +82,12 @@ class SpeedMonitor:
 
     def describe(self) -> str:
         """Return a summary of the steps since the last call."""
-        shown = (pair for pair in self.rates().items() if pair[0] != "backward" or self.backward)
-        rates = " ".join(self._format(name, rate) for name, rate in shown)
+        rates = self.rates()
+        if not self.times.backward:
+            rates.pop("backward", None)
+        text = " ".join(self._format(name, rate) for name, rate in rates.items())
         self._reset()
-        return f"Speed ({rates}) clip/sec"
+        return f"Speed ({text}) clip/sec"
 
     def rates(self) -> dict[str, float]:
         """Return clips/s since the last `describe`; empty without steps."""
@@ -152,58 +154,49 @@ class ProgressLogger(Callback):
         self.dist = dist
         self.cost = cost
         self.sums = zero_metric_sums(device)
-        self.val_sums = zero_metric_sums(device)
-        colored = terminal_supports_colors(sys.stderr)
-        self.speed = SpeedMonitor(colored)
-        self.val_speed = SpeedMonitor(colored, backward=False)
+        self.speed = SpeedMonitor(colored=terminal_supports_colors(sys.stderr))
         self.gates = GateMonitor(gate_names, device, dist)
         self.bar: tqdm | None = None
 
     def on_step(self, report: StepReport) -> None:
-        self._advance_bar(report)
-        self.sums += report.sums
-        self.speed.on_step(report)
         self.cost.on_step(report)
         self.gates.on_step(report)
-        done = report.step + 1
-        if done % self.interval == 0 or done == report.num_steps:
-            metrics = compute_metrics(self.dist.all_reduce(self.sums))  # waits for a GPU
+        if line := self._advance(report, "step"):
             self.sums = torch.zeros_like(self.sums)
             cost = _format_cost(self.cost.summary())
             self.cost = StepCostMonitor(self.cost.clip_flops, self.cost.peak_flops)
             if self.sums.is_cuda:
                 torch.cuda.reset_peak_memory_stats(self.sums.device)
-            line = f"epoch {report.epoch}/{self.end_epoch} step {done}/{report.num_steps}  {_format(metrics)}"
-            line += f"  {self.speed.describe()}  {cost}  batch {report.shape}  lr {report.lr:.3g}"
+            line += f"  {cost}  batch {report.shape}  lr {report.lr:.3g}"
             if means := self.gates.means():
                 line += "  gates " + " ".join(f"{stage} {mean:.2f}" for stage, mean in means.items())
             logger.info("%s", line)
 
     def on_val_step(self, report: StepReport) -> None:
         if report.step == 0:
-            self.close()
-            self.val_sums = torch.zeros_like(self.val_sums)
-        bar = self._advance_bar(report, "val")
-        self.val_sums += report.sums
-        self.val_speed.on_step(report)
-        done = report.step + 1
-        if done % self.interval == 0 or done == report.num_steps:
-            means = _format(compute_metrics(self.dist.all_reduce(self.val_sums)))  # waits for a GPU
-            bar.set_postfix_str(means)
-            line = f"epoch {report.epoch}/{self.end_epoch} val step {done}/{report.num_steps}  {means}"
-            logger.info("%s  %s", line, self.val_speed.describe())
-        elif self.dist.world_size == 1 and not self.val_sums.is_cuda:
-            bar.set_postfix_str(_format(compute_metrics(self.val_sums)))
+            self.close()  # the bar of training
+        if line := self._advance(report, "val step"):
+            logger.info("%s", line)
 
-    def _advance_bar(self, report: StepReport, name: str | None = None) -> tqdm:
+    def _advance(self, report: StepReport, name: str) -> str | None:
+        """Count a step. Return a line with the means since `sums` were reset, None if none is due."""
         if self.bar is None:
             hidden = None if logger.isEnabledFor(logging.INFO) else True  # None: only on a terminal
             self.bar = tqdm(None, name, report.num_steps, initial=report.step, leave=False, disable=hidden)
         self.bar.update()
-        return self.bar
+        self.sums += report.sums
+        self.speed.on_step(report)
+        done = report.step + 1
+        in_detail = done <= DEBUG_STEPS and logger.isEnabledFor(logging.DEBUG)
+        if done % self.interval and done < report.num_steps and not in_detail:
+            return None
+        means = _format(compute_metrics(self.dist.all_reduce(self.sums)))  # waits for a GPU
+        line = f"epoch {report.epoch}/{self.end_epoch} {name} {done}/{report.num_steps}"
+        return f"{line}  {means}  {self.speed.describe()}"
 
     def on_epoch(self, report: EpochReport) -> None:
         self.close()
+        self.sums = torch.zeros_like(self.sums)
         epoch = f"epoch {report.epoch}/{self.end_epoch}"
         time = f"{report.train_seconds:.1f} s, data time {report.data_time / report.train_seconds:.1%}"
         logger.info("%s train  %s  (%s)", epoch, _format(report.train), time)

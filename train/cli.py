@@ -39,9 +39,7 @@ def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -
             hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
             group.add_argument(f"--no-{flag[2:]}", dest=name, action="store_false", **hidden)
         else:
-            details.update(
-                type=parse, nargs=option.metadata["nargs"], metavar=name.rsplit("_", maxsplit=1)[-1].upper()
-            )
+            details.update(type=parse, metavar=name.rsplit("_", maxsplit=1)[-1].upper())
         group.add_argument(flag, *LEGACY_SPELLINGS.get(flag, ()), **details)
     return parser
 
@@ -58,9 +56,7 @@ def parse_options(
 ) -> Options:
     """Return the options of a run. Invalid values exit with code 2 and a one-line error."""
     parser = make_parser(spec, defaults, prog)
-    parsed: dict[str, Any] = {"variant": "", **vars(parser.parse_args(argv))}
-    parsed = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
-    options = Options(**parsed)
+    options = Options(**{"variant": "", **vars(parser.parse_args(argv))})
     if options.dataset is None:
         parser.error("the following arguments are required: --dataset")
     for conflict in _conflicts(options, defaults):
@@ -86,8 +82,6 @@ def _conflicts(options: Options, defaults: Options) -> Iterator[str]:  # noqa: P
         yield "fine-tune-factor: needs --fine-tune"
     if options.pretrained_format != "auto" and not has_weights:
         yield "pretrained-format: needs pretrained weights, --pretrained-3d FILE"
-    if options.allow_partial and not has_weights:
-        yield "allow-partial: needs pretrained weights, --pretrained-3d FILE"
     if options.pool != "max" and not options.stem_pool:
         yield "pool: has no effect with --stem-pool False"
     if "/" in options.task_name:

@@ -1,6 +1,5 @@
 """The training loop: `Trainer.train_epoch` and `Trainer.evaluate`. Callbacks observe it through its step reports."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -25,10 +24,7 @@ from train.parallel.distributed import DDPModel, DistContext
 from train.parallel.prefetcher import DevicePrefetcher
 from train.parallel.step_timer import StepTimer, StepTimes
 
-logger = logging.getLogger(__name__)
-
 AUTOCAST_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-DEBUG_STEPS = 3  # whose shapes and times are logged by --debug-mode
 TOO_FEW_VALUES = "Expected more than 1 value per channel when training"  # of BatchNorm
 MIN_LOSS_SCALE = 2.0**-14  # GradScaler starts at 2^16 and halves with each skipped step: 30 in a row
 
@@ -100,7 +96,6 @@ class Trainer:
     prefetcher: DevicePrefetcher = field(init=False)
     timer: StepTimer = field(init=False)
     unchecked: list[tuple[str, Tensor]] = field(default_factory=list)  # steps whose loss was not checked yet
-    described_steps: int = 0
 
     def __post_init__(self) -> None:
         self.prefetcher = DevicePrefetcher(self.device)
@@ -134,15 +129,7 @@ class Trainer:
             self.unchecked.append((where, sums))
             if self.device.type == "cpu":
                 self.check_finite()
-            describing = self.described_steps < DEBUG_STEPS and logger.isEnabledFor(logging.DEBUG)
-            if describing and self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            times = self.timer.read()
-            if describing:
-                self.described_steps += 1
-                text = "%s: clips %s, data %.3f s, forward %.3f s, backward %.3f s"
-                logger.debug(text, where, tuple(batch.clips.shape), data_time, times.forward, times.backward)
-            cost = data_time, time.perf_counter() - requested_at, times, peak_memory(self.device)
+            cost = data_time, time.perf_counter() - requested_at, self.timer.read(), peak_memory(self.device)
             yield StepReport(epoch, step, len(steps), shape, lr, sums, gate_sums, *cost, batch.bad)
             requested_at = time.perf_counter()
 

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from data.batch_sampler import BatchShape
-from data.common.lettering import has_letters, letter_codes, text_mask
+from data.common.lettering import has_letters, text_mask
 from train.lr_schedule import LRSchedule
 from train.multigrid import MultigridSchedule
 
@@ -29,6 +28,7 @@ COLUMNS = 3  # of axes in a row
 MAX_LABELED_CLASSES = 110  # of a confusion matrix: more would not be legible
 MAX_NUMBERED_CLASSES = 30
 PICTURE_SCALE = 0.25  # points a pixel, of names drawn as pictures
+TICK_LENGTH = 28  # pixels
 EM_SPACE = "\u2003"
 
 Line = tuple[Sequence[float], Sequence[float]]  # epochs, values
@@ -51,9 +51,6 @@ class History(NamedTuple):
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, SVG or PDF file, by its suffix. Raise ValueError for other suffixes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for text in figure.findobj(Text):
-        if not has_letters(findfont("DejaVu Sans"), text.get_text()):
-            text.set_text(letter_codes(text.get_text()))
     try:
         figure.savefig(path, dpi=110, format=path.suffix[1:].lower())
     except ValueError as error:
@@ -215,22 +212,19 @@ def plot_confusion(counts: np.ndarray, classes: Sequence[str], title: str, path:
 def _label_classes(axes: Axes, classes: Sequence[str]) -> None:
     """Label the ticks of both axes; names with letters that matplotlib's font lacks as pictures, over a blank."""
     font_size = mpl.rcParams["font.size"]
-    style: dict[str, Any] = {"boxcoords": "offset points", "frameon": False, "pad": 0}
     labels = list(classes)
     for number, name in enumerate(classes):
         if has_letters(findfont("DejaVu Sans"), name):
             continue
-        mask = text_mask(name, round(font_size / PICTURE_SCALE))
+        mask = np.pad(text_mask(name, round(font_size / PICTURE_SCALE)), ((0, 0), (0, TICK_LENGTH)))
         labels[number] = EM_SPACE * math.ceil(mask.shape[1] * PICTURE_SCALE / font_size)
         picture = np.dstack([np.zeros((*mask.shape, 3), np.uint8), mask])
-        for image, tick, transform, offset, alignment in (
-            (picture, (0, number), axes.get_yaxis_transform(), (-6, 0), (1, 0.5)),
-            (np.rot90(picture), (number, 0), axes.get_xaxis_transform(), (0, -6), (0.5, 1)),
+        for image, place, units, align in (
+            (picture, (0, number), ("axes fraction", "data"), (1, 0.5)),
+            (np.rot90(picture), (number, 0), ("data", "axes fraction"), (0.5, 1)),
         ):
             box = OffsetImage(image, zoom=PICTURE_SCALE)
-            axes.add_artist(
-                AnnotationBbox(box, tick, offset, xycoords=transform, box_alignment=alignment, **style)
-            )
+            axes.add_artist(AnnotationBbox(box, place, xycoords=units, box_alignment=align, frameon=False))
     # parse_math: a class name may contain a dollar sign
     axes.set_xticks(range(len(classes)), labels, rotation=90, parse_math=False)
     axes.set_yticks(range(len(classes)), labels, parse_math=False)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data.label_files import clean
 from data.video_transforms import validation_short_side
 from network import create_network
 from network.pretrained import read_tensors_file
@@ -69,7 +70,7 @@ def load_inference_model(path: Path, device: torch.device, precision: str | None
     checkpoint = read_tensors_file(path)
     try:
         options = Options.from_dict(checkpoint["options"])
-        classes = tuple(checkpoint["classes"])
+        classes = tuple(map(clean, checkpoint["classes"]))
         network = create_network(options.network, len(classes), **network_kwargs(options))
         network.load_state_dict(checkpoint["state_dict"])
         normalization = ClipNormalizer.from_dict(checkpoint["normalization"])

@@ -47,6 +47,7 @@ def main(
 def _train(spec: DatasetSpec, options: Options, dist: DistContext) -> int:
     level = "DEBUG" if options.debug_mode else "INFO" if dist.is_main_process else "ERROR"
     coloredlogs.install(level=level, fmt=LOG_FORMAT)
+    logging.getLogger("filelock").setLevel("INFO")
     logging.raiseExceptions = False  # a log file on a full disk does not print tracebacks
     log_file = LogFile()
     logging.getLogger().addHandler(log_file)

@@ -39,7 +39,7 @@ def _gates(text: str) -> bool | str:
 
 
 def _max_missing(text: str) -> float | str:
-    """Parse a fraction, or <class>=1 for a class that may lose all its videos: return the number, or its name."""
+    """Parse a fraction, or <class>=1 for a class that may lose all its videos; of that return the name."""
     name, _, limit = text.rpartition("=")
     return clean(name) if name and limit == "1" else fraction(text)
 
@@ -57,8 +57,8 @@ fraction_below_one = number(float, "a number from 0 to below 1", lambda value: 0
 two_or_more = number(int, "a whole number of at least 2", lambda value: value >= 2)
 
 
-def _option(default: Any, parse: Parser, text: str, nargs: str | None = None) -> Any:
-    return field(default=default, metadata={"parse": parse, "help": text, "nargs": nargs})
+def _option(default: Any, parse: Parser, text: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "help": text})
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,9 @@ class Options:
     dataset: Path | None = _option(None, Path, "dataset folder, which holds jpg/")
     labels: Path | None = _option(None, Path, "label file folder (default: labels/ in or above it)")
     variant: str = _option("", str, "version or split of the dataset")
-    num_classes: int | None = _option(
-        None, positive, "classes, or those with training videos (default: the dataset's)"
-    )
-    max_missing: float | tuple[float | str, ...] = _option(
-        0.2,
-        _max_missing,
-        "fraction of a split's videos that may be missing; 'CLASS=1': all of a class (several: 0.3 'a b=1' 'c=1')",
-        nargs="+",
+    num_classes: int | None = _option(None, positive, "classes, or trained ones (default: the dataset's)")
+    max_missing: float | str = _option(
+        0.2, _max_missing, "fraction of a split's videos that may be missing, or CLASS=1: all of this class"
     )
     max_bad_samples: float = _option(0.01, fraction, "fraction of an epoch's clips that may be corrupt")
     skip_bad_samples: bool = _option(False, boolean, "validate without corrupt clips, do not stop")
@@ -186,13 +181,6 @@ class Options:
     profile: int = _option(0, not_negative, "training steps to trace with torch.profiler; 0: none")
     dry_run: bool = _option(False, boolean, "print the options and steps as JSON and exit")
     debug_mode: bool = _option(False, boolean, "log the first clips and steps in detail, show tracebacks")
-
-    @property
-    def missing_limits(self) -> tuple[float, list[str]]:
-        """The fraction of a split's videos that may be missing, and the classes that may lose all of theirs."""
-        values = self.max_missing if isinstance(self.max_missing, tuple) else (self.max_missing,)
-        fractions = [value for value in values if not isinstance(value, str)]
-        return max(fractions, default=0.2), [value for value in values if isinstance(value, str)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, which JSON and `weights_only` checkpoints can hold."""

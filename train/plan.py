@@ -97,5 +97,5 @@ def make_plan(spec: DatasetSpec, options: Options, dist: DistContext) -> Plan:
 def _load_dataset(spec: DatasetSpec, options: Options) -> DatasetSplits:
     assert options.dataset is not None
     return load_dataset(
-        options.dataset, spec, options.variant, options.labels, options.num_classes, *options.missing_limits
+        options.dataset, spec, options.variant, options.labels, options.num_classes, options.max_missing
     )

@@ -1,6 +1,5 @@
 """A run: creates or restores network, trainer and loaders by its plan, and trains its epochs."""
 
-import itertools
 import logging
 import time
 from collections import Counter
@@ -36,7 +35,7 @@ from train.step_cost import StepCostMonitor, peak_flops
 
 logger = logging.getLogger(__name__)
 
-DEBUG_CLIPS = 8  # described by --debug-mode
+DEBUG_CLIPS = 8  # of the first batch of an epoch, described by --debug-mode
 SYNC_STEPS = 4  # steps between exchanges of several ranks about checkpoints, signals and corrupt clips
 
 
@@ -85,7 +84,7 @@ class Run:
             try:
                 found = find_resume_point(self.folder, self.plan.options, self.plan.spec, self.plan.dataset)
             except FileNotFoundError as error:
-                if not self.plan.options.dry_run:
+                if not self.plan.options.dry_run or self.plan.options.pretrained_3d:
                     raise
                 logger.warning("%s; showing the schedule alone", error)
         return self.dist.broadcast_object(found[0]), self.dist.broadcast_checkpoint(found[1])
@@ -215,9 +214,8 @@ class Run:
         gates = GateMonitor(state.gate_names, self.plan.device, dist)
         steps = self.plan.schedule.epoch(epoch)
         self.loaders.batch_sampler.set_epoch(epoch, [step.shape for step in steps], first_step=state.step)
-        if not trainer.described_steps and logger.isEnabledFor(logging.DEBUG):
-            specs = itertools.chain.from_iterable(self.loaders.batch_sampler)
-            for spec in itertools.islice(specs, DEBUG_CLIPS):
+        if logger.isEnabledFor(logging.DEBUG):
+            for spec in next(iter(self.loaders.batch_sampler), [])[:DEBUG_CLIPS]:
                 logger.debug("clip: %s", self.loaders.train_dataset.describe(spec))
         corrupt: list[BadSample] = []
         for report in trainer.train_epoch(epoch, steps, self.loaders.train, first_step=state.step):

@@ -18,7 +18,7 @@ from humanfriendly.terminal import ansi_strip
 from data.common.atomic_io import atomic_write
 from data.common.cli import sanitize
 from data.datasets import DatasetSpec
-from data.label_files import clean_names, describe_difference
+from data.label_files import clean, describe_difference
 from data.video_list import DatasetSplits
 from network.pretrained import read_tensors_file
 from train.checkpointing.checkpoint import (
@@ -63,7 +63,7 @@ def find_resume_point(
             raise ValueError(
                 f"{folder}: output directory is not empty; --resume-epoch auto resumes, --task-name starts another run"
             )
-        _check_order(options, dataset)
+        _check_order(options.pretrained_3d, list(dataset.classes))
         return None, None
     if options.resume_epoch != "auto":
         path, checkpoint = _load_epoch(folder, options, int(options.resume_epoch) - 1)
@@ -73,7 +73,7 @@ def find_resume_point(
         raise ValueError(f"{folder}: none of its checkpoints can be read; --task-name starts another run")
     else:
         logger.info("%s: no checkpoint, starting at epoch 1", folder)
-        _check_order(options, dataset)
+        _check_order(options.pretrained_3d, list(dataset.classes))
         return None, None
     with error_context(path):
         for mismatch in _mismatches(checkpoint, options, spec, dataset):
@@ -84,14 +84,14 @@ def find_resume_point(
     return path, checkpoint
 
 
-def _check_order(options: Options, dataset: DatasetSplits) -> None:
-    """Raise ValueError for pretrained weights whose classes are those of the dataset under other numbers."""
-    content = read_tensors_file(options.pretrained_3d) if options.pretrained_3d else None
-    classes = content.get("classes") if isinstance(content, dict) else None
-    saved = clean_names(classes) if isinstance(classes, list) else []
-    if sorted(saved) == sorted(dataset.classes) and saved != list(dataset.classes):
-        how = describe_difference(saved, dataset.classes, ("the file", "the dataset"))
-        raise ValueError(f"{options.pretrained_3d}: {how}; copy the dictionary.json it was trained with")
+def _check_order(path: Path | None, classes: list[str]) -> None:
+    """Raise ValueError for a file of pretrained weights whose classes are these under other numbers."""
+    content = read_tensors_file(path) if path else None
+    names = content.get("classes") if isinstance(content, dict) else None
+    saved = [clean(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    if sorted(saved) == sorted(classes) and saved != classes:
+        how = describe_difference(saved, classes, ("the file", "the dataset"))
+        raise ValueError(f"{path}: {how}; copy the dictionary.json it was trained with")
 
 
 def _load_epoch(folder: Path, options: Options, epoch: int) -> tuple[Path, Content]:
@@ -131,7 +131,7 @@ def _mismatches(
     saved = checkpoint["normalization"]["channel_order"]
     if options.channel_order not in (None, saved):
         yield f"saved with --channel-order {saved}, not {options.channel_order}"
-    old, new = clean_names(checkpoint["classes"]), list(dataset.classes)
+    old, new = list(map(clean, checkpoint["classes"])), list(dataset.classes)
     if old != new:
         how = describe_difference(old, new, ("the file", "the dataset"))
         yield f"saved for {len(old)} classes, which differ from the {len(new)} of this dataset: {how}"

@@ -64,12 +64,8 @@ def collect(options: argparse.Namespace) -> list[ShownClip]:
     if files is None:
         raise ValueError(f"{options.dataset}: no label files {options.variant or ''} found")
     spec = files.spec
-    dataset = load_dataset(
-        *(options.dataset, spec, files.variant, files.folder),
-        num_classes=None,
-        max_missing=1.0,
-        may_be_empty=None,
-    )
+    place = (options.dataset, spec, files.variant, files.folder)
+    dataset = load_dataset(*place, num_classes=None, max_missing=1.0, may_be_empty=True)
     unknown = [name for name in options.classes or () if name not in dataset.classes]
     if unknown:
         raise ValueError(f"--classes {unknown[0]}: not one of the {len(dataset.classes)} classes")
@@ -136,9 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw_sheet(options.output, clips, title)
         print(f"{options.output}: {len(clips)} clips of {len({clip.label for clip in clips})} classes")
         if options.video:
-            length = draw_video(options.video, clips)
-            text = f"each at its own speed ({DEFAULT_FPS:g} frames per second where the times are not known)"
-            print(f"{options.video}: the same clips, {text}, repeated for {length:.1f} s")
+            seconds = draw_video(options.video, clips)
+            print(f"{options.video}: the same clips, each at its own speed, repeated for {seconds:.1f} s")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Draw clips as an image and as a video: a row of frames each, with what was sampled for them."""
 
+import itertools
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -43,30 +43,29 @@ class ShownClip(NamedTuple):
 def draw_sheet(path: Path, clips: Sequence[ShownClip], title: str) -> None:
     """Write an image with a heading per class and a row per clip: up to FRAMES_PER_STRIP frames, then the text."""
     num_shown = min(FRAMES_PER_STRIP, max(len(clip.frames) for clip in clips))
-    strip_width = num_shown * (TILE + GAP)
-    texts = [[clip.video_id, *describe_params(clip.indices, clip.params)] for clip in clips]
-    heights = [max(TILE, LINE_HEIGHT * len(text)) + ROW_GAP for text in texts]
-    is_first = [i == 0 or clip.label != clips[i - 1].label for i, clip in enumerate(clips)]
-    height = 2 * MARGIN + TITLE_HEIGHT + HEADING_HEIGHT * sum(is_first) + sum(heights)
-    sheet = np.full((height, 3 * MARGIN + strip_width + TEXT_WIDTH, 3), PAPER, np.uint8)
-    draw_text(sheet, title, (MARGIN, MARGIN + LARGE - 4), INK, LARGE)
-    y = MARGIN + TITLE_HEIGHT
-    for clip, first, text, row_height in zip(clips, is_first, texts, heights, strict=True):
-        if first:
-            draw_text(sheet, clip.label, (MARGIN, y + 4 + NORMAL), INK, NORMAL)
-            y += HEADING_HEIGHT
-        shown = np.linspace(0, len(clip.frames) - 1, num_shown).round().astype(int)
-        for column, index in enumerate(shown):
-            left = MARGIN + column * (TILE + GAP)
-            sheet[y : y + TILE, left : left + TILE] = _resize(clip.frames[index])[:, :, ::-1]
-        for row, line in enumerate(text):
-            color = GRAY if row else INK
-            baseline = y - 2 + LINE_HEIGHT * row + SMALL
-            draw_text(sheet, line, (2 * MARGIN + strip_width, baseline), color, SMALL, TEXT_WIDTH)
-        y += row_height
+    text_left = 2 * MARGIN + num_shown * (TILE + GAP)
+
+    def blank(height: int) -> np.ndarray:
+        return np.full((height, text_left + TEXT_WIDTH + MARGIN, 3), PAPER, np.uint8)
+
+    rows = [blank(MARGIN + TITLE_HEIGHT)]
+    draw_text(rows[0], title, (MARGIN, MARGIN + LARGE - 4), INK, LARGE)
+    for label, same in itertools.groupby(clips, key=lambda clip: clip.label):
+        rows.append(blank(HEADING_HEIGHT))
+        draw_text(rows[-1], label, (MARGIN, NORMAL + 4), INK, NORMAL)
+        for clip in same:
+            text = [clip.video_id, *describe_params(clip.indices, clip.params)]
+            rows.append(blank(max(TILE, LINE_HEIGHT * len(text)) + ROW_GAP))
+            shown = np.linspace(0, len(clip.frames) - 1, num_shown).round().astype(int)
+            for column, index in enumerate(shown):
+                left = MARGIN + column * (TILE + GAP)
+                rows[-1][:TILE, left : left + TILE] = _resize(clip.frames[index])[:, :, ::-1]
+            for number, line in enumerate(text):
+                place = (text_left, SMALL + 1 + LINE_HEIGHT * number)
+                draw_text(rows[-1], line, place, GRAY if number else INK, SMALL, TEXT_WIDTH)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        Image.fromarray(sheet).save(path)
+        Image.fromarray(np.concatenate([*rows, blank(MARGIN)])).save(path)
     except ValueError as error:  # the extension is not one of a format
         raise ValueError(f"{path}: {error}") from error
 
@@ -80,23 +79,23 @@ def draw_video(path: Path, clips: Sequence[ShownClip]) -> float:
     rows = -(-len(clips) // columns)
     canvas = np.full((rows * (TILE + LABEL_HEIGHT), columns * TILE, 3), PAPER[::-1], np.uint8)
     tiles = []
-    # by tick, which tiles change to which of their frames
-    changes: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    longest = max(clip.ends[-1] for clip in clips)
-    length = float(longest * math.ceil(MIN_VIDEO_SECONDS / longest))
     for number, clip in enumerate(clips):
         top, left = number // columns * (TILE + LABEL_HEIGHT), number % columns * TILE
-        baseline = LABEL_HEIGHT - 5
-        draw_text(canvas[top:, left:], clip.label, (4, baseline), INK[::-1], SMALL, TILE - 8)
+        draw_text(canvas[top:, left:], clip.label, (4, LABEL_HEIGHT - 5), INK[::-1], SMALL, TILE - 8)
         tiles.append(canvas[top + LABEL_HEIGHT : top + LABEL_HEIGHT + TILE, left : left + TILE])
-        for start in np.arange(0, length, clip.ends[-1]):
-            for index, seconds in enumerate((0, *clip.ends[:-1])):
-                changes[round((start + seconds) / TICK)].append((number, index))
+    longest = max(clip.ends[-1] for clip in clips)
+    length = float(longest * math.ceil(MIN_VIDEO_SECONDS / longest))
+    # of the frames of all repetitions
+    ends = [np.add.outer(np.arange(0, length, clip.ends[-1]), clip.ends).ravel() for clip in clips]
+    shown = None
     with video_writer(path, *canvas.shape[:2]) as writer:
-        for tick in sorted(tick for tick in changes if tick < round(length / TICK)):
-            for number, index in changes[tick]:
-                tiles[number][:] = _resize(clips[number].frames[index])
-            writer.write(canvas, tick * TICK)
+        for tick in range(round(length / TICK)):
+            positions = [int(np.searchsorted(times, (tick + 0.5) * TICK, side="right")) for times in ends]
+            if positions != shown:
+                for tile, clip, position in zip(tiles, clips, positions, strict=True):
+                    tile[:] = _resize(clip.frames[position % len(clip.frames)])
+                writer.write(canvas, tick * TICK)
+                shown = positions
     return length
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,17 +41,10 @@ class OneLineParser(argparse.ArgumentParser):
 
     @contextmanager
     def one_line_errors(self, *others: type[Exception]) -> Iterator[None]:
-        """Exit with one line, with code 2 after an error of invalid input or one of `others`, 130 after Ctrl-C, 141 if
-        nothing reads the output any more, as after `| head`.
-        """
+        """Exit with one line, with code 2 after an error of invalid input or one of `others`, 130 after Ctrl-C."""
         expected: tuple[type[Exception], ...] = (ValueError, LookupError, OSError, *others)
         try:
             yield
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # else Python prints an error when it flushes at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self.exit(141, f"{self.prog}: broken pipe\n")
         except KeyboardInterrupt:
             self.exit(130, f"{self.prog}: interrupted\n")
         except expected as error:
@@ -79,14 +72,11 @@ def number(kind: type, rule: str, allowed: Callable[[float], bool]) -> Parser:
     """Return an argparse type for finite numbers that are `allowed`; the error reads "... is not <rule>"."""
 
     def parse(text: str) -> Any:
-        try:
+        with suppress(ValueError, OverflowError):
             value = kind(text)
-            valid = math.isfinite(value) and allowed(value) and (kind is float or value < 2**63)
-        except (ValueError, OverflowError):
-            valid = False
-        if not valid:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {rule}")
-        return value
+            if math.isfinite(value) and allowed(value) and (kind is float or value < 2**63):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {rule}")
 
     return parse
 
@@ -101,10 +91,10 @@ def choice(*allowed: str) -> Parser:
     """Return an argparse type for one of these words, in upper or lower case."""
 
     def parse(text: str) -> str:
-        value = next((name for name in allowed if name.lower() == text.lower()), None)
-        if value is None:
-            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(allowed)}")
-        return value
+        for name in allowed:
+            if name.lower() == text.lower():
+                return name
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(allowed)}")
 
     return parse
 

@@ -1,12 +1,10 @@
-"""Lines of text in any script for pictures, in the font that the text needs."""
+"""Lines of text in any script for pictures, in a font that has the letters."""
 
-import importlib.util
 import logging
-import math
-import unicodedata
-from collections.abc import Iterator
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
+from math import ceil, inf
 from pathlib import Path
 
 import cv2
@@ -15,15 +13,25 @@ from PIL import Image, ImageDraw, ImageFont
 
 logger = logging.getLogger(__name__)
 
-BUILT_IN = ""  # stands for OpenCV's font
-OPENCV_FONT = cv2.FontFace(
-    "sans"
-)  # Latin, Greek, Cyrillic, Chinese, Japanese and Korean; it joins no letters
+OPENCV_FONT = cv2.FontFace("sans")
+BUILT_IN = ""  # stands for OpenCV's font in place of a font file
 BASELINE, LINE_HEIGHT = 1.1, 1.5  # from the top, in font sizes
 NO_LETTER = "\U0010ffff"
+FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/Library/Fonts", "/System/Library/Fonts")
 
 
-@lru_cache(maxsize=4096)
+@cache
+def fonts() -> list[str]:
+    """Return the fonts to try, in order. OpenCV's has Chinese, Japanese and Korean, but joins no Arabic letters."""
+
+    def find(folders: Sequence[str], pattern: str) -> Iterator[str]:
+        return (str(path) for folder in folders for path in Path(folder).glob(pattern))
+
+    dejavu = find(sys.path, "matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf")
+    packages = find(sys.path, "fontpkg_noto_sans*/files/*.ttf")
+    return [*dejavu, BUILT_IN, *packages, *find(FONT_FOLDERS, "**/NotoSans*-Regular.ttf")]
+
+
 def draw_line(text: str, size: int, font: str) -> np.ndarray:
     """Return the opacity uint8 `(LINE_HEIGHT * size, W)` of a text, given a font file or BUILT_IN."""
     height, baseline = round(LINE_HEIGHT * size), round(BASELINE * size)
@@ -32,38 +40,19 @@ def draw_line(text: str, size: int, font: str) -> np.ndarray:
         cv2.putText(mask, text, (0, baseline), 255, OPENCV_FONT, size)
         return mask
     truetype = ImageFont.truetype(font, size)
-    image = Image.new("L", (math.ceil(truetype.getlength(text)) + 1, height))
+    image = Image.new("L", (ceil(truetype.getlength(text)) + 1, height))
     ImageDraw.Draw(image).text((0, baseline), text, 255, truetype, anchor="ls")  # joins and reorders letters
     return np.asarray(image)
 
 
 @cache
+def has_letter(font: str, letter: str) -> bool:
+    """Return whether the picture of a letter differs from that of a missing one."""
+    return letter == "?" or not np.array_equal(draw_line(letter, 20, font), draw_line(NO_LETTER, 20, font))
+
+
 def has_letters(font: str, text: str) -> bool:
-    """Return whether a font has all letters of a text: the picture of each differs from that of a missing one."""
-    if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes of a file name that are not UTF-8
-        return False
-    missing = draw_line(NO_LETTER, 20, font)
-    return all(letter == "?" or not np.array_equal(draw_line(letter, 20, font), missing) for letter in text)
-
-
-def fonts_of(script: str) -> Iterator[str]:
-    """Yield fonts that may have a script: those of packages such as fontpkg-noto-sans-thai, and installed ones."""
-    for package, name in (("matplotlib", "DejaVuSans.ttf"), (f"fontpkg_noto_sans_{script.lower()}", "*.ttf")):
-        if spec := importlib.util.find_spec(package):
-            yield from map(str, Path(str(spec.origin)).parent.rglob(name))
-    with suppress(OSError):
-        yield str(ImageFont.truetype(f"NotoSans{script.title()}-Regular.ttf").path)
-
-
-@cache
-def choose_font(text: str) -> str | None:
-    """Return a font that has a text; None where there is none."""
-    is_right_to_left = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text)
-    if not is_right_to_left and has_letters(BUILT_IN, text):
-        return BUILT_IN
-    scripts = dict.fromkeys(unicodedata.name(letter, "").partition(" ")[0] for letter in text)
-    fonts = (font for script in scripts for font in fonts_of(script))
-    return next((font for font in fonts if has_letters(font, text)), None)
+    return all(has_letter(font, letter) for letter in text)
 
 
 @cache
@@ -72,29 +61,24 @@ def warn_of_codes() -> None:
     logger.warning("%s installed, as by pip install fontpkg-noto-sans-tamil", text)
 
 
-def letter_codes(text: str) -> str:
-    """Return a text in ASCII, for a font that lacks its letters: `\\u0e01` for a Thai one. Warns once."""
-    warn_of_codes()
-    return text.encode("ascii", "backslashreplace").decode()
-
-
 @lru_cache(maxsize=1024)
-def text_mask(text: str, size: int, width: float = math.inf) -> np.ndarray:
-    """Return the opacity uint8 `(H, W)` of a line of text, cut with an ellipsis to a `width` in pixels."""
+def text_mask(text: str, size: int, width: float = inf) -> np.ndarray:
+    """Return the opacity uint8 `(H, W)` of a line of text, cut with an ellipsis to a `width` in pixels.
+
+    Letters that no font has are shown by their codes, such as `\\u0e01`.
+    """
     text = " ".join(text.split())
-    font = choose_font(text)
+    font = next((font for font in fonts() if has_letters(font, text)), None)
     if font is None:
-        text, font = letter_codes(text), BUILT_IN
+        warn_of_codes()
+        text, font = text.encode("ascii", "backslashreplace").decode(), fonts()[0]
     while (mask := draw_line(text, size, font)).shape[1] > width and len(text) > 1:
         text = text[:-2] + "…"
     return mask
 
 
-Color = tuple[int, int, int]
-
-
 def draw_text(
-    picture: np.ndarray, text: str, place: tuple[int, int], color: Color, size: int, width: float = math.inf
+    picture: np.ndarray, text: str, place: Sequence[int], color: Sequence[int], size: int, width: float = inf
 ) -> None:
     """Write a line of text onto a picture uint8 `(H, W, 3)`, given the left end of its baseline, cut to a `width`."""
     left, top = max(0, place[0]), max(0, place[1] - round(BASELINE * size))

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import coloredlogs
 from tqdm import tqdm
 
-from data.common.cli import OneLineParser, number, positive, sanitize, seconds
+from data.common.cli import OneLineParser, number, positive, seconds
 from data.common.cpus import cpus_per_rank
 from data.common.job_pool import JobTimeoutError, interrupted_by_signals, run_jobs
 from data.common.manifest import Manifest
@@ -32,20 +32,18 @@ from data.common.staging import remove_abandoned
 from data.convert.converter import ConversionError, Job, convert_video, read_back
 from data.convert.extracted_frames import store_frames
 from data.convert.sources import find_jobs, find_trims, list_sources, shard_for_rank
-from data.ffmpeg.side_files import choose_videos, must_be_video
+from data.ffmpeg.side_files import choose_video
 from data.frame_store import has_store
 
 logger = logging.getLogger(__name__)
 
 MANIFEST, COLUMNS = "converted.csv", ("video", "status", "reason", "frames")
 RECORDED = ("converted", "damaged", "failed")  # in the manifest and on the progress bar
-COUNTED = (*RECORDED, "sources_deleted", "sources_kept", "done_before", "passed_over")
 MESSAGES = {  # by status
     "failed": (logging.ERROR, "%s: %s"),
     "damaged": (logging.WARNING, "%s: converted up to the damage, %s"),
     "sources_kept": (logging.WARNING, "%s: not deleted, %s"),
 }
-UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"  # an environment variable that torchrun sets
 
 
 class Outcome(NamedTuple):
@@ -59,39 +57,31 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-def convert_any(
+def convert_one(
     jobs: Sequence[Job], options: argparse.Namespace, recorded: Mapping[str, str]
-) -> tuple[Job, Outcome, list[Path]]:
-    """Convert the video among the files of one store; return its job, and the files that are no videos."""
-    paths = [job.video for job in jobs]
-    videos = choose_videos(paths)
-    others = [path for path in paths if path not in videos]
-    if not videos:
-        return jobs[0], Outcome("passed_over"), others
-    job = jobs[paths.index(videos[0])]
-    if len(videos) == 1:
-        return job, convert_one(job, options, recorded), others
-    reason = f"{videos[1].name} is the same video: delete or rename one of the two"
-    return job, Outcome("failed", reason=reason), others
+) -> tuple[Job, Outcome]:
+    """Convert the one of the files for a store that is its video; return its job, the first where there is none.
 
-
-def convert_one(job: Job, options: argparse.Namespace, recorded: Mapping[str, str]) -> Outcome:
-    """Convert a video that has no store; `recorded` is its row in the manifest, empty without one.
-
-    Where its source is to be deleted, read the store back. For a store that existed before, the manifest has the number
-    of frames, and whether the video was damaged.
+    `recorded` is the store's row in the manifest, empty without one. Where the source is to be deleted, read the store
+    back: for one that existed before, the row has the number of frames, and whether the video was damaged.
     """
+    job = jobs[0]
+    outcome = Outcome("done_before", int(recorded.get("frames", 0)))
     try:
-        outcome = None if has_store(job.folder) else _convert(job, options)
-        if outcome is None:
-            if options.delete_source and recorded.get("status") != "converted":
-                return Outcome("sources_kept", reason=f"its store is not listed as converted in {MANIFEST}")
-            outcome = Outcome("done_before", int(recorded.get("frames", 0)))
+        video = choose_video([other.video for other in jobs])
+        if video is None:
+            return job, Outcome("passed_over")
+        job = job._replace(video=video)
+        if not has_store(job.folder):
+            outcome = _convert(job, options) or outcome
         if options.delete_source:
+            if outcome.status == "done_before" and recorded.get("status") != "converted":
+                reason = f"its store is not listed as converted in {MANIFEST}"
+                return job, Outcome("sources_kept", reason=reason)
             read_back(job.folder, outcome.frames)
-    except (ConversionError, JobTimeoutError) as error:
-        return Outcome("failed", reason=str(error).removeprefix(f"{job.video}: "))
-    return outcome
+    except (ConversionError, JobTimeoutError, ValueError) as error:
+        return job, Outcome("failed", reason=str(error).removeprefix(f"{job.video}: "))
+    return job, outcome
 
 
 def _convert(job: Job, options: argparse.Namespace) -> Outcome | None:
@@ -113,33 +103,30 @@ def _convert(job: Job, options: argparse.Namespace) -> Outcome | None:
     return Outcome("damaged" if damage else "converted", frames, damage)
 
 
-def convert_all(
-    jobs: Sequence[Job], options: argparse.Namespace, recorded: Mapping[str, Mapping[str, str]]
-) -> tuple[Counter[str], set[Path]]:
-    """Convert `options.workers` videos at a time; return the number of videos by status, and files that are no videos.
+def convert_all(jobs: Sequence[Job], options: argparse.Namespace) -> tuple[Counter[str], set[Path]]:
+    """Convert `options.workers` videos at a time; return the number of videos by status, and the files passed over.
 
     Failures are logged and recorded, and do not stop the others. Raises OSError where the dataset cannot be written.
     """
     manifest = Manifest(options.dataset / MANIFEST, COLUMNS)
+    recorded = manifest.read()
     stores: dict[str, list[Job]] = {}
     for job in jobs:
         stores.setdefault(job.folder.relative_to(options.dataset / "jpg").as_posix(), []).append(job)
-    counts = Counter(dict.fromkeys(COUNTED, 0))
+    counts = Counter(dict.fromkeys((*RECORDED, "sources_deleted", "sources_kept", "done_before"), 0))
     passed_over: set[Path] = set()
     pending = Counter(job.video for job in jobs)  # number of stores still to be cut from each source
 
-    def work(name: str) -> tuple[Job, Outcome, list[Path]]:
-        return convert_any(stores[name], options, recorded.get(name, {}))
+    def work(name: str) -> tuple[Job, Outcome]:
+        return convert_one(stores[name], options, recorded.get(name, {}))
 
     with (
         closing(run_jobs(work, stores, workers=options.workers)) as results,
         tqdm(total=len(stores), unit="video", disable=None) as bar,
     ):
-        for name, (job, outcome, others) in results:
-            for path in others:
-                if path not in passed_over and not must_be_video(path):  # so that it is not tried again
-                    manifest.append(path.relative_to(options.videos).as_posix(), "passed_over", "no video", 0)
-                passed_over.add(path)
+        for name, (job, outcome) in results:
+            tried = job if outcome.status != "passed_over" else None
+            passed_over.update(other.video for other in stores[name] if other != tried)
             if outcome.status in MESSAGES:
                 level, message = MESSAGES[outcome.status]
                 logger.log(level, message, job.video, outcome.reason)
@@ -148,9 +135,7 @@ def convert_all(
                 manifest.append(name, outcome.status, outcome.reason, outcome.frames)
             if outcome.status in ("converted", "done_before"):
                 pending[job.video] -= 1
-                if options.delete_source and job.video.is_dir():
-                    counts["sources_kept"] += 1
-                elif options.delete_source and not pending[job.video]:
+                if options.delete_source and not pending[job.video] and not job.video.is_dir():
                     job.video.unlink(missing_ok=True)  # another conversion may have deleted it
                     counts["sources_deleted"] += 1
             bar.set_postfix({name: counts[name] for name in RECORDED}, refresh=False)
@@ -160,9 +145,7 @@ def convert_all(
 
 def convert(options: argparse.Namespace) -> Counter[str]:
     """Find and convert the videos of this rank; return the number of videos by status."""
-    recorded = Manifest(options.dataset / MANIFEST, COLUMNS).read()
-    known = {name for name, row in recorded.items() if row["status"] == "passed_over"}
-    sources, passed_over = list_sources(options.videos, known)
+    sources, others = list_sources(options.videos)
     num_missing = 0
     if options.trim:
         jobs, num_missing = find_trims(sources, options.videos, options.dataset, options.trim)
@@ -171,15 +154,15 @@ def convert(options: argparse.Namespace) -> Counter[str]:
     jobs = shard_for_rank(jobs, options.videos, os.environ)
     remove_abandoned(options.dataset / "jpg")
     todo = [job for job in jobs if options.delete_source or not has_store(job.folder)]
-    counts, others = convert_all(todo, options, recorded)
+    counts, passed_over = convert_all(todo, options)
     counts["done_before"] += len({job.folder for job in jobs}) - len({job.folder for job in todo})
+    passed_over.update(others)
+    counts["passed_over"] = len(passed_over)
     counts["without_source"] = num_missing
-    others |= {path for path in passed_over if options.trim or path.parent != options.videos}
-    counts["passed_over"] = len(others)
-    if others:
-        suffixes = Counter(path.suffix.lower() or path.name for path in sorted(others))
-        shown = sanitize(", ".join(f"{suffix} {count}" for suffix, count in suffixes.most_common(10)))
-        logger.info("passed over %d files that are no videos (%s)", len(others), shown)
+    if passed_over:
+        suffixes = Counter(path.suffix.lower() or path.name for path in sorted(passed_over))
+        shown = ", ".join(f"{suffix} {count}" for suffix, count in suffixes.most_common(10))
+        logger.info("passed over %d files beside the videos (%s)", len(passed_over), shown)
     return counts
 
 
@@ -190,8 +173,7 @@ def make_parser() -> OneLineParser:
     quality = number(int, "a whole number from 2 to 31", lambda value: 2 <= value <= 31)
     add("videos", type=Path, metavar="VIDEOS", help="folder with <class>/<id>.<any>")
     add("dataset", type=Path, metavar="DATASET", help="folder for jpg/<class>/<id>/frames.db")
-    text = "maximum, in pixels; extracted frames keep their size (default: 294)"
-    add("--short-side", type=short_side, default=294, help=text)
+    add("--short-side", type=short_side, default=294, help="maximum of videos, in pixels (default: 294)")
     add("--quality", type=quality, default=3, help="JPEG quality, 2 (best) to 31 (default: 3)")
     add("--workers", type=positive, default=cpus_per_rank(), help="videos at a time (default: one per CPU)")
     text = "label file: cut one store per row from <youtube_id>.<any>; may be given several times"
@@ -212,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         counts = convert(options)
     summary = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
     print(summary or "converted 0")
-    if counts["failed"] and UNDER_TORCHRUN in os.environ:
+    if counts["failed"] and "TORCHELASTIC_RUN_ID" in os.environ:  # set by torchrun
         logger.warning("%d failed; exit code 0, as torchrun would kill the other ranks", counts["failed"])
         return 0
     return 1 if counts["failed"] else 0

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +54,7 @@ def convert_video(
         """Yield all frames; raise within the iteration, so that no part of a video is stored."""
         nonlocal damage
         command = ffmpeg_command(job.video, short_side, quality, job.seconds, seek)
-        stream = JpegStream(command, timeout, video=job.video)
+        stream = JpegStream(command, timeout)
         yield from stream
         if "-ss" in command and (stream.error or stream.count == 0):
             raise _SeekError
@@ -64,12 +64,10 @@ def convert_video(
         times[:] = stream.times
 
     try:
-        try:
-            with closing(frames(seek=True)) as jpegs:
+        for seek in (True, False):
+            with suppress(_SeekError), closing(frames(seek)) as jpegs:
                 num_frames = write_frame_store(job.folder, jpegs, times)
-        except _SeekError:
-            with closing(frames(seek=False)) as jpegs:
-                num_frames = write_frame_store(job.folder, jpegs, times)
+                break
     except ValueError as error:
         raise ConversionError(f"{job.video}: {error}") from None
     return Converted(num_frames, damage)
@@ -97,13 +95,10 @@ def _check_end(job: Job, stream: JpegStream) -> str:
             raise ValueError(message or "no frame could be decoded")
         reason = f", {message}" if message else ""
         raise ValueError("no frame could be decoded between {:g} and {:g} s".format(*job.seconds) + reason)
-    if stream.count == 1 and _has_only_cover_art(job.video):
-        raise ValueError("holds audio and cover art, no video")
+    if stream.count == 1:
+        streams = re.findall(rb"Stream #\S+ Video: .*", probe(job.video))
+        if all(b"(attached pic)" in line for line in streams):
+            raise ValueError("holds audio and cover art, no video")
     if stream.exit_code not in (0, *STOPPED_AT_DAMAGE):
         raise ValueError(message)
     return describe_damage(job.video, stream, job.seconds) if message else ""
-
-
-def _has_only_cover_art(video: Path) -> bool:
-    streams = probe(video).splitlines()
-    return all(b"(attached pic)" in line for line in streams if re.search(rb"Stream #\S+ Video: ", line))

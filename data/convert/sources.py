@@ -1,10 +1,10 @@
 """Find the videos to convert, and the shard of this rank."""
 
-import hashlib
 import logging
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from zlib import crc32
 
 from data.convert.converter import Job
 from data.convert.extracted_frames import holds_frames
@@ -17,19 +17,15 @@ LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # torchr
 HIDDEN = (".", "@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX")  # the latter of Synology, Windows, macOS
 
 
-def list_sources(root: Path, known: Container[str] = ()) -> tuple[list[Path], list[Path]]:
-    """Return what may be a video, or is a folder of frames, and the files that are neither.
-
-    They are `root/<name>` and `root/<class>/<name>`; `known` are names below `root` of files that are no videos.
-    """
+def list_sources(root: Path) -> tuple[list[Path], list[Path]]:
+    """Return what may be a video or is a folder of frames, `root/[<class>/]<name>`, and the files that are neither."""
     entries = _visible(root)
     inside = [path for folder in entries if folder.is_dir() for path in _visible(folder)]
     videos: list[Path] = []
     others: list[Path] = []
     for path in [*entries, *inside]:
         if path.is_file():
-            is_video = may_be_video(path) and path.relative_to(root).as_posix() not in known
-            (videos if is_video else others).append(path)
+            (videos if may_be_video(path) else others).append(path)
         elif path.parent != root and path.is_dir() and holds_frames(path):
             videos.append(path)
     return videos, others
@@ -66,10 +62,10 @@ def find_trims(
             missing += 1
             continue
         folder = dataset / "jpg" / row.folder
-        jobs[folder] = [Job(path, folder, row.seconds) for path in found]
+        jobs.update({(path, folder): Job(path, folder, row.seconds) for path in found})
     if not jobs and not (dataset / "jpg").is_dir():
         raise ValueError(f"{videos}: has none of the {missing} sources, such as {row.label}/{row.source}.mp4")
-    return [job for row_jobs in jobs.values() for job in row_jobs], missing
+    return list(jobs.values()), missing
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -90,11 +86,6 @@ def shard_for_rank(jobs: Sequence[Job], videos: Path, environment: Mapping[str, 
             rank, size = (int(environment[name]) for name in names)
             if size > 1:
                 logger.info("rank %d of %d (%s, %s)", rank, size, *names)
-            ids = [job.video.relative_to(videos).with_name(video_id(job.video)) for job in jobs]
-            return [job for job, name in zip(jobs, ids, strict=True) if _stable_hash(name) % size == rank]
+            ids = {job: job.video.relative_to(videos).with_name(video_id(job.video)) for job in jobs}
+            return [job for job, name in ids.items() if crc32(os.fsencode(name)) % size == rank]
     return list(jobs)
-
-
-def _stable_hash(path: Path) -> int:
-    """Return a hash of a path that is the same in every process."""
-    return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8])

@@ -6,31 +6,27 @@ import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import IO
 
 import ffmpeg
+import numpy as np
 
+from data.common.cli import sanitize
 from data.common.job_pool import child_process
-from data.ffmpeg.binary import ffmpeg_binary, first_line, passthrough_fps_options
+from data.ffmpeg.binary import ffmpeg_binary, passthrough_fps_options
 from data.ffmpeg.transport_stream import mend_joins
 
 # magic bytes: at offset 4, 0 and 8 of a file
 MP4, MATROSKA, AVI = b"ftyp", b"\x1a\x45\xdf\xa3", b"AVI "
-KEEP_TIMESTAMPS = ("-copyts", "-start_at_zero")  # those of the file, also after seeking
 SEEK_MARGIN_S = 1.0  # frames may be stored after later ones
 # The JPEG encoder refuses frames whose timestamp does not increase, which some files have.
 MONOTONIC_PTS = "settb=1/1000000,setpts='if(isnan(PREV_OUTPTS),PTS,max(PTS,PREV_OUTPTS+1))'"
 TIMES_FILE = r"file=pipe\\:2"  # standard error, unless JpegStream replaces it
-PRINTED_PTS = (
-    f"metadata=mode=add:key=any:value=1,metadata=mode=print:{TIMES_FILE}"  # only prints where there is any
-)
-CORRUPT_PACKET = "corrupt input packet"  # ffmpeg's message where the container complains, not the decoder
+# metadata is only printed where there is any
+PRINTED_PTS = f"metadata=mode=add:key=any:value=1,metadata=mode=print:{TIMES_FILE}"
 MAX_REORDERED = 16  # frames that a decoder of H.264 or HEVC holds
-DEFAULT_QUALITY = 3
-NO_SCALING = 1 << 20  # a short side in pixels that no video exceeds
 
 
 def ffmpeg_command(
@@ -57,11 +53,14 @@ def ffmpeg_command(
     if seconds:
         header = read_header(video)
         filters.insert(0, trim_filter(header, seconds))
-        if is_seekable(header):
-            program += KEEP_TIMESTAMPS
+        # These have an index of times. In other formats ffmpeg continues from a later key frame or estimates times.
+        if header[4:8] == MP4 or header.startswith(MATROSKA):
+            program += ["-copyts", "-start_at_zero"]  # times of the file, also after seeking
             if seek and seconds[0] > SEEK_MARGIN_S:
                 input_options |= {"ss": seconds[0] - SEEK_MARGIN_S, "noaccurate_seek": None}
-                filters.insert(0, key_frame_filter(seconds[0]))
+                # Files mark other frames as key frames, and indices point to wrong places: the decoder says what it is.
+                is_start = f"eq(pict_type,I)*key*lte(pts,{seconds[0] * 1e6:.0f})"
+                filters.insert(0, f"settb=1/1000000,select='if(eq(n,0),{is_start},gt(selected_n,0))'")
     source = ffmpeg.input("video", **input_options)
     # unofficial: else ffmpeg warns about the color range of videos without frames
     options = {"color_range": "pc", "strict": "unofficial", "vcodec": "mjpeg", "q:v": quality, "threads": 1}
@@ -91,23 +90,6 @@ def trim_filter(header: bytes, seconds: tuple[float, float]) -> str:
     return f"settb=1/1000000,{from_zero}trim=start={seconds[0]:.6f}:end={seconds[1]:.6f}"
 
 
-def key_frame_filter(start: float) -> str:
-    """Return the filter that drops all frames unless the first is a key frame, not after the start in seconds.
-
-    Files mark other frames as key frames, and indices point to wrong places. Here the decoder says what a frame is.
-    """
-    is_start = f"eq(pict_type,I)*key*lte(pts,{start * 1e6:.0f})"
-    return f"settb=1/1000000,select='if(eq(n,0),{is_start},gt(selected_n,0))'"
-
-
-def is_seekable(header: bytes) -> bool:
-    """Return whether a file's format has an index of timestamps: MP4, MOV, Matroska and WebM.
-
-    In others ffmpeg continues from a later key frame or estimates timestamps: they are decoded from the start.
-    """
-    return header[4:8] == MP4 or header.startswith(MATROSKA)
-
-
 def read_jpegs(stream: IO[bytes]) -> Iterator[bytes]:
     """Yield the images of ffmpeg's `mpjpeg` format: header lines with `Content-length: N`, an empty line, N bytes."""
     length = None
@@ -126,7 +108,8 @@ def read_jpegs(stream: IO[bytes]) -> Iterator[bytes]:
 def first_error_line(errors: IO[bytes]) -> str:
     """Return the first line of ffmpeg's standard error, without the name and address of the component."""
     errors.seek(0)
-    return first_line(errors.read(4096))
+    line = errors.read(4096).decode(errors="replace").strip().partition("\n")[0]
+    return sanitize(re.sub(r"^\[[^]]* @ 0x[0-9a-f]+\] ", "", line))
 
 
 class JpegStream:
@@ -134,41 +117,29 @@ class JpegStream:
 
     After the iteration `count` is the number of JPEGs, `times` their seconds from the first one where the command
     prints them, `exit_code` that of ffmpeg, and `error` the first line of its standard error, or its exit code where it
-    failed without. Where joined segments of a transport stream, `video`, stop ffmpeg, the rest is read from a copy with
-    mended joins. Raises JobTimeoutError after `timeout` seconds.
+    failed without. Where joined segments of a transport stream stop ffmpeg, the rest is read from a copy with mended
+    joins. Raises JobTimeoutError after `timeout` seconds.
     """
 
-    def __init__(
-        self, command: Sequence[str], timeout: float | None = None, *, video: Path | None = None
-    ) -> None:
+    def __init__(self, command: Sequence[str], timeout: float | None = None) -> None:
         self.command = command
         self.timeout = timeout
-        self.video = video
         self.count = self.exit_code = 0
         self.error = ""
         self.times: list[float] = []
-        self._held: deque[bytes] = deque()
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._decode(self.command)
-        if self.video and CORRUPT_PACKET in self.error:
+        if "corrupt input packet" in self.error:  # the container complains, not the decoder
+            video = self.command[self.command.index("-i") + 1]
             with tempfile.NamedTemporaryFile(suffix=".ts") as copy:
-                if mend_joins(self.video, copy):
-                    command = [
-                        part.replace(f"file:{self.video}", f"file:{copy.name}") for part in self.command
-                    ]
-                    yield from self._decode(command)
-        end = self.count + len(self._held)
-        if self.exit_code != 0:
-            end = find_gap(self.times, self.count) or end
-        del self.times[end:]
-        for jpeg in islice(self._held, end - self.count):
-            self.count += 1
-            yield jpeg
+                if mend_joins(video.removeprefix("file:"), copy):
+                    mended = f"file:{copy.name}"
+                    yield from self._decode([mended if part == video else part for part in self.command])
 
     def _decode(self, command: Sequence[str]) -> Iterator[bytes]:
-        """Yield the JPEGs from `count` on, but hold the last ones back."""
-        self._held.clear()
+        """Yield the JPEGs from `count` on; where ffmpeg fails, not those behind a gap."""
+        held: deque[bytes] = deque()
         with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as times:
             descriptor = times.fileno()
             command = [part.replace(TIMES_FILE, rf"file=pipe\\:{descriptor}") for part in command]
@@ -177,19 +148,23 @@ class JpegStream:
             ) as process:
                 assert process.stdout is not None
                 for jpeg in islice(read_jpegs(process.stdout), self.count, None):
-                    self._held.append(jpeg)
-                    if len(self._held) > MAX_REORDERED:
+                    held.append(jpeg)
+                    if len(held) > MAX_REORDERED:
                         self.count += 1
-                        yield self._held.popleft()
+                        yield held.popleft()
                 self.exit_code = process.wait()
             self.error = first_error_line(errors)
             times.seek(0)
-            microseconds = [int(pts) for pts in re.findall(rb" pts:(-?\d+)", times.read())]
-        total = self.count + len(self._held)
-        if len(microseconds) >= total:
-            self.times[:] = [(time - microseconds[0]) / 1e6 for time in microseconds[:total]]
-        if self.exit_code != 0 and not self.error:
-            self.error = f"ffmpeg failed with exit code {self.exit_code}"
+            printed = [int(pts) for pts in re.findall(rb" pts:(-?\d+)", times.read())]
+        end = self.count + len(held)
+        self.times = [(pts - printed[0]) / 1e6 for pts in printed[:end]] if len(printed) >= end else []
+        if self.exit_code != 0:
+            self.error = self.error or f"ffmpeg failed with exit code {self.exit_code}"
+            end = find_gap(self.times, self.count) or end
+            del self.times[end:]
+        for jpeg in islice(held, end - self.count):
+            self.count += 1
+            yield jpeg
 
 
 def find_gap(times: Sequence[float], start: int) -> int | None:
@@ -198,36 +173,27 @@ def find_gap(times: Sequence[float], start: int) -> int | None:
     Where damage ends decoding, the decoder puts out what it holds: also frames that were stored early because lost ones
     before them refer to them.
     """
-    steps = [after - before for before, after in pairwise(times)]
-    late = (index for index in range(max(start, 1), len(times)) if steps[index - 1] > 1.5 * median(steps))
-    return next(late, None)
+    steps = np.diff(times)
+    return next((i for i in range(max(start, 1), len(times)) if steps[i - 1] > 1.5 * np.median(steps)), None)
 
 
 def probe(video: Path) -> bytes:
     """Return what ffmpeg prints about a file and its streams."""
-    command = [
-        ffmpeg_binary(),
-        "-nostdin",
-        "-hide_banner",
-        "-protocol_whitelist",
-        "file",
-        "-i",
-        f"file:{video}",
-    ]
+    command = [ffmpeg_binary(), "-hide_banner", "-protocol_whitelist", "file", "-i", f"file:{video}"]
     return subprocess.run(command, capture_output=True, check=False).stderr
 
 
 def describe_damage(video: Path, stream: JpegStream, seconds: tuple[float, float] | None = None) -> str:
     """Return how much of a damaged video was decoded, and the error: `48 of about 300 frames, <error>`."""
-    text = f"{stream.count} frames"
     printed = re.search(rb"Duration: (\d+):(\d+):(\d+\.\d+)", probe(video))
     if printed and len(stream.times) > 1:
         start, end = seconds or (0.0, math.inf)
         hours, minutes, rest = map(float, printed.groups())
         length = min(end, hours * 3600 + minutes * 60 + rest) - start
         total = round(length * (stream.count - 1) / stream.times[-1])
-        text = f"{stream.count} of about {total} frames" if total > stream.count else text
-    return f"{text}, {stream.error}"
+        if total > stream.count:
+            return f"{stream.count} of about {total} frames, {stream.error}"
+    return f"{stream.count} frames, {stream.error}"
 
 
 class VideoStreamError(ValueError):

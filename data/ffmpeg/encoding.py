@@ -71,17 +71,16 @@ def video_writer(path: Path, height: int, width: int, *, threads: int = 0) -> It
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     encoder = h264_encoder()
-    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-y", "-f", "matroska", "-i", "pipe:"]
-    # without B frames: with them an MP4 file of variable rate has a wrong duration
-    command += ["-c:v", encoder, "-bf", "0", "-threads", str(threads)]
+    # no B frames, with which an MP4 file of variable rate has a wrong duration; the index first, for streaming
+    options = f"-f matroska -i pipe: -c:v {encoder} -bf 0 -threads {threads} -f mp4 -movflags +faststart"
     if encoder == "libx264":
-        command += ["-crf", "18", "-pix_fmt", "yuv444p" if height % 2 or width % 2 else "yuv420p"]
+        options += f" -crf 18 -pix_fmt {'yuv444p' if height % 2 or width % 2 else 'yuv420p'}"
     else:
         bits_per_second = max(1_000_000, 6 * height * width)
-        command += ["-b:v", str(bits_per_second), "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"]
+        options += f" -b:v {bits_per_second} -vf pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"
     for name, value in passthrough_fps_options().items():
-        command += [f"-{name}", value]
-    command += ["-f", "mp4", "-movflags", "+faststart"]  # the index first, for streaming
+        options += f" -{name} {value}"
+    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-y", *options.split()]
     with atomic_path(path) as temporary, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen([*command, f"file:{temporary}"], stdin=subprocess.PIPE, stderr=errors)
         assert process.stdin is not None

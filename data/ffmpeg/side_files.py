@@ -1,55 +1,37 @@
 """Tell videos from the files beside them: by name where it says enough, else by asking ffmpeg."""
 
-import filecmp
 import re
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
 
-from data.common.job_pool import JobTimeoutError, child_process
+from PIL import Image
+
 from data.ffmpeg.binary import ffmpeg_binary
 
-# ffmpeg would read some of them: images as videos of one frame, .nfo as animated text
+# not asked about, as ffmpeg would read some: images as videos of one frame, .nfo as text, unfinished downloads
 NON_VIDEO_SUFFIXES = frozenset(
-    ".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .rtf .html .htm .pdf .doc .docx .xls .xlsx .ppt .pptx .nfo .asc"  # noqa: SIM905
-    " .srt .vtt .ass .ssa .lrc .sub .idx .ttml .description .torrent .url .lnk .identifier .db .mdb .lmdb .log .cfg"
-    " .py .pyc .ipynb .sh .bat .md5 .sha1 .sha256 .zip .tar .gz .bz2 .xz .tgz .7z .rar .npy .npz .pkl .pickle .mat .h5"
-    " .hdf5 .pt .pth .ckpt .safetensors .avro .parquet .wav .mp3 .flac .m4a .m4b .aac .ac3 .opus .oga .mka .wma .weba"
-    " .jpg .jpeg .png .bmp .tif .tiff .heic .avif .jxl .svg .psd .ico .ppm .pgm .thm .ytdl .aria2 .crdownload .download"
-    " .tmp .temp .bak .m3u .m3u8 .mpd .sdp .ffconcat .ini".split()
+    ".txt .csv .tsv .json .xml .yaml .yml .md .html .pdf .nfo .asc .srt .vtt .ass .description .identifier .db .log"  # noqa: SIM905
+    " .cfg .ini .py .sh .zip .tar .gz .7z .rar .npy .npz .pkl .mat .wav .mp3 .flac .m4a .opus .jpg .jpeg .png .bmp"
+    " .tif .tiff .heic .avif .jxl .ppm .ytdl .aria2 .crdownload .tmp .bak .m3u .m3u8 .mpd .sdp .ffconcat".split()
 )
+# a file of another name that ffmpeg cannot read is no video, one of these is a broken one
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .qt .3gp .3g2 .f4v .avi .divx .mkv .webm .webp .ogv .flv .wmv .asf .rm .rmvb .mpg .mpeg .m2v .vob"  # noqa: SIM905
-    " .ts .mts .m2ts .mxf .gif .apng .dv .y4m .h264 .h265 .hevc .ivf .nut .mjpeg".split()
-)
-# MP4, Matroska, AVI, FLV, ASF, MPEG, and WebP with the flag of an animation
-VIDEO_HEADER = re.compile(
-    rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |FLV\x01|0&\xb2u\x8ef|\0\0\x01\xba|RIFF.{4}WEBPVP8X.{4}[%b]"
-    % bytes(flags for flags in range(64) if flags & 2),
-    re.DOTALL,
+    ".mp4 .m4v .mov .3gp .avi .mkv .webm .webp .ogv .flv .wmv .asf .mpg .mpeg .vob .ts .mts .m2ts .mxf .gif".split()  # noqa: SIM905
 )
 YT_DLP_FORMAT = re.compile(r"\.f\d{3}(-\w+)?$")  # in the names of streams that were not merged: x.f137.mp4
-ASK_TIMEOUT_S = 60
 
 
 def may_be_video(path: Path) -> bool:
-    """Return whether a file may be a video by its name, and WebP by its header, as most are images."""
+    """Return whether a file may be a video by its name, and WebP by being animated, as most are images."""
     suffix = path.suffix.lower()
-    if suffix in NON_VIDEO_SUFFIXES or suffix.startswith(".part") or path.stem.endswith(".temp"):  # of yt-dlp
+    if suffix == ".webp":
+        with suppress(OSError), Image.open(path) as image:
+            return getattr(image, "is_animated", False)
         return False
-    return suffix != ".webp" or _has_video_header(path)
-
-
-def must_be_video(path: Path) -> bool:
-    """Return whether a file has the suffix or header of a video: if it does not decode, it is broken."""
-    return path.suffix.lower() in VIDEO_SUFFIXES or _has_video_header(path)
-
-
-def _has_video_header(path: Path) -> bool:
-    with suppress(OSError), path.open("rb") as file:
-        return VIDEO_HEADER.match(file.read(21)) is not None
-    return False
+    unfinished = suffix.startswith(".part") or path.stem.endswith(".temp")  # of yt-dlp
+    return suffix not in NON_VIDEO_SUFFIXES and not unfinished
 
 
 def video_id(path: Path) -> str:
@@ -60,30 +42,22 @@ def video_id(path: Path) -> str:
 
 def has_frames(path: Path) -> bool:
     """Return whether ffmpeg decodes a frame of a file that is not cover art. A folder counts as having frames."""
-    if path.is_dir():
-        return True
-    command = [ffmpeg_binary(), "-loglevel", "quiet", "-protocol_whitelist", "file", "-i", f"file:{path}"]
+    command = [ffmpeg_binary(), "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}"]
     command += ["-map", "0:V:0", "-frames:v", "1", "-f", "rawvideo", "pipe:"]
-    with (
-        suppress(JobTimeoutError),
-        child_process(command, timeout=ASK_TIMEOUT_S, stdout=PIPE, stderr=DEVNULL) as process,
-    ):
-        assert process.stdout is not None
-        return bool(process.stdout.read(1))
-    return False
+    return path.is_dir() or bool(subprocess.run(command, capture_output=True, check=False).stdout)
 
 
-def choose_videos(paths: Sequence[Path]) -> list[Path]:
-    """Return which of the files of one id is its video; none if none is one, and several if ffmpeg decodes several.
+def choose_video(paths: Sequence[Path]) -> Path | None:
+    """Return which of the files of one id is its video, None if none is. Raises ValueError if ffmpeg decodes several.
 
-    Of equal files the first is chosen, and a merged file before its streams (`x.f137.mp4`). Where none decodes, one
-    that should is. ffmpeg is not asked about a single file with the suffix or header of a video.
+    A merged file comes before its streams (`x.f137.mp4`). ffmpeg is not asked about a single file with the suffix of a
+    video; where none of several decodes, one with such a suffix is the video, and broken.
     """
-    if len(paths) == 1 and must_be_video(paths[0]):
-        return list(paths)
-    videos: list[Path] = []
-    for path in filter(has_frames, paths):
-        if not any(filecmp.cmp(path, video, shallow=False) for video in videos):
-            videos.append(path)
-    merged = [path for path in videos if not YT_DLP_FORMAT.search(path.stem)]
-    return merged or videos or list(filter(must_be_video, paths))[:1]
+    named = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
+    if len(paths) == len(named) == 1:
+        return named[0]
+    decoded = [path for path in paths if has_frames(path)]
+    videos = [path for path in decoded if not YT_DLP_FORMAT.search(path.stem)] or decoded
+    if len(videos) > 1:
+        raise ValueError(f"{videos[0]} and {videos[1]} are the same video: delete or rename one of the two")
+    return next(iter(videos or named), None)

@@ -6,18 +6,12 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from data.ffmpeg.decoding import (
-    DEFAULT_QUALITY,
-    NO_SCALING,
-    JpegStream,
-    VideoStreamError,
-    describe_damage,
-    ffmpeg_command,
-)
+from data.ffmpeg.decoding import JpegStream, VideoStreamError, describe_damage, ffmpeg_command
 from data.ffmpeg.side_files import may_be_video
 from data.frame_store import FrameStore, has_store
 
 FRAMES_PER_READ = 16
+NO_SCALING = 1 << 20  # a short side in pixels that no video exceeds
 DEFAULT_FPS = 25.0
 
 
@@ -33,14 +27,12 @@ class VideoFile:
         self.times = np.zeros(0)
         self.decode_error = ""
 
-    def frames(self, short_side: int | None = None) -> Iterator[np.ndarray]:
+    def frames(self, short_side: int = NO_SCALING) -> Iterator[np.ndarray]:
         """Yield all frames, uint8 `(H, W, 3)`, BGR, rotated as the metadata says, with a short side of at most this.
 
         Raises VideoStreamError where there is none.
         """
-        stream = JpegStream(
-            ffmpeg_command(self.path, short_side or NO_SCALING, DEFAULT_QUALITY), video=self.path
-        )
+        stream = JpegStream(ffmpeg_command(self.path, short_side, quality=3))
         for jpeg in stream:
             yield simplejpeg.decode_jpeg(jpeg, colorspace="BGR")
         if stream.count == 0:
@@ -64,7 +56,7 @@ class StoredVideo:
         times = store.times()
         return np.arange(store.n_frames) / DEFAULT_FPS if times is None else times
 
-    def frames(self, short_side: int | None = None) -> Iterator[np.ndarray]:
+    def frames(self, short_side: int = NO_SCALING) -> Iterator[np.ndarray]:
         """Yield all frames at their stored size. Raises FrameStoreError where one cannot be read."""
         store = FrameStore(self.path)
         for start in range(0, store.n_frames, FRAMES_PER_READ):

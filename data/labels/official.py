@@ -107,10 +107,7 @@ def read_hacs(folder: Path, _: str) -> OfficialLists:
 def read_diving48(folder: Path, _: str) -> OfficialLists:
     vocabulary = _find(folder, "Diving48_vocab.json")
     words = [[entry] if isinstance(entry, str) else entry for entry in _read_list(vocabulary)]
-    try:
-        numbers = {_class_name("_".join(entry)): number for number, entry in enumerate(words)}
-    except TypeError:
-        raise ValueError(f"{vocabulary}: not a list of classes") from None
+    numbers = {_class_name("_".join(entry)): number for number, entry in enumerate(words)}
     classes = order_classes(vocabulary, numbers)
     names = dict(enumerate(classes))
     splits: Splits = {"train": [], "val": []}
@@ -158,9 +155,7 @@ def check_classes(lists: OfficialLists, fmt: Format, variant: str, num_classes: 
     known = set(classes)
     for row in chain(*lists.splits.values()):
         if row.label not in known:
-            raise ValueError(
-                f"{row.location}: class {row.label!r} is not one of the {len(known)} classes of training"
-            )
+            raise ValueError(f"{row.location}: class {row.label!r} is not one of the {len(known)} classes")
     expected = num_classes or fmt.spec.num_classes[variant]
     if len(classes) != expected or (len(trained) < expected and not fmt.spec.untrained_classes):
         raise ValueError(
@@ -264,8 +259,8 @@ def _find(folder: Path, *patterns: str) -> Path:
 def _read_list(path: Path) -> list[Any]:
     try:
         content = json.loads(path.read_text("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: not JSON, {error}") from error
-    if not isinstance(content, list) or not content:
+    if not content:
         raise ValueError(f"{path}: has no rows")
     return content

@@ -3,18 +3,15 @@
 import glob
 import logging
 import random
-import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from data.ffmpeg.side_files import choose_videos, may_be_video, video_id
+from data.ffmpeg.side_files import choose_video, may_be_video, video_id
 from data.label_files import Annotation, Splits, clean, read_lines
 from data.video_list import find_stores
 
 logger = logging.getLogger(__name__)
-
-REPLACEMENT = re.compile(r"(.*/)?replacement[^/]*/", re.IGNORECASE | re.DOTALL)  # a folder in a path
 
 
 def split_folders(root: Path, val_fraction: float, seed: int) -> Splits:
@@ -75,32 +72,33 @@ def link_videos(source: Path, target: Path, rows: Iterable[Annotation]) -> Count
     links that are new ("linked"), "present" and "missing", and of rows that are "replaced", and "failed" as they have
     several videos. `target` may be below `source`.
     """
-    files: dict[str, dict[Path, str]] = {}  # of each id the names below `source` by what they resolve to
+    files: dict[str, set[Path]] = {}
     # unlike Path.rglob, glob follows links to folders
     for name in glob.iglob("**/*.*", root_dir=source, recursive=True):
         path = source / name
         if may_be_video(path) and path.is_file():
-            files.setdefault(clean(video_id(path)), {})[path.resolve()] = name
+            files.setdefault(clean(video_id(path)), set()).add(path.resolve())
     counts = Counter(linked=0, present=0, missing=0)
     for row in dict.fromkeys(rows):
-        found = files.get(row.video_id, {})
-        replacements = [video for video, name in found.items() if REPLACEMENT.match(name)]
-        videos = choose_videos(sorted(replacements or found))
-        if len(videos) > 1:
-            logger.error("%s and %s are the same video: delete or rename one of the two", *videos[:2])
-        if len(videos) != 1:
-            counts["failed" if videos else "missing"] += 1
+        found = sorted(files.get(row.video_id, []))
+        replacements = [path for path in found if "/replacement" in str(path.parent).lower()]
+        try:
+            video = choose_video(replacements or found)
+        except ValueError as error:
+            logger.error("%s", error)
+            counts["failed"] += 1
             continue
-        (video,) = videos
-        is_replaced = 0 < len(replacements) < len(found)
-        if is_replaced:
+        if video is None:
+            counts["missing"] += 1
+            continue
+        if 0 < len(replacements) < len(found):
             counts["replaced"] += 1
         link = target / row.label / f"{row.video_id}{video.suffix}"
-        if link.exists() and not (is_replaced and link.is_symlink() and link.resolve() != video):
+        if link.exists() and (link.resolve() == video or not link.is_symlink()):
             counts["present"] += 1
             continue
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)  # a broken link if the video was moved, or one to the replaced video
+        link.unlink(missing_ok=True)  # a link to a video that was moved or replaced
         link.symlink_to(video)
         counts["linked"] += 1
     return counts

@@ -1,5 +1,6 @@
 """Checks of frame stores, and the repair of `n_frames` files and indexes."""
 
+import functools
 import random
 import shutil
 import sqlite3
@@ -22,7 +23,7 @@ from data.frame_store import (
     open_database,
 )
 from data.label_files import Annotation
-from data.video_list import store_finder
+from data.video_list import other_spellings
 
 
 class StoreReport(NamedTuple):
@@ -166,11 +167,7 @@ def verify_stores(
     rows: Sequence[Annotation], *, workers: int, root: Path, **options: Any
 ) -> Iterator[StoreReport]:
     """Yield the report of each row in order, from `workers` threads: decoding and SQLite release Python's lock."""
-    find = store_finder(root)
-
-    def verify(row: Annotation) -> StoreReport:
-        folder = root / row.folder
-        return verify_store(folder if folder.is_dir() else root / find(row)[0], **options)
-
+    spelled = other_spellings(root)
+    folders = [root / spelled.get(row.folder, row.folder) for row in rows]
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(verify, rows)
+        yield from pool.map(functools.partial(verify_store, **options), folders)

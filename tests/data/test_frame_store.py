@@ -139,11 +139,9 @@ def test_times_lie_beside_what_the_original_reads(tmp_path: Path) -> None:
         query = "SELECT ObjId, frames FROM Images WHERE ObjId IN ('v/frame_00003', 'v/frame_00001')"
         assert dict(connection.execute(query)) == {"v/frame_00001": jpegs[0], "v/frame_00003": jpegs[2]}
     assert FrameStore(write_foreign_store(tmp_path / "theirs", jpegs)).times() is None
-    for damage in ("DELETE FROM Times WHERE rowid = 2", "UPDATE Times SET seconds = 'late'"):
-        execute(tmp_path / "v", damage)
-        with pytest.raises(FrameStoreError, match="v/frames.db: Times has not a number for each of 3 frames"):
-            FrameStore(tmp_path / "v").times()
-        execute(tmp_path / "v", "INSERT OR REPLACE INTO Times (rowid, seconds) VALUES (2, 0.04)")
+    execute(tmp_path / "v", "DELETE FROM Times WHERE rowid = 2")
+    with pytest.raises(FrameStoreError, match="v/frames.db: Times has 2 rows, not 3"):
+        FrameStore(tmp_path / "v").times()
 
 
 @pytest.mark.parametrize("index", [-1, 5, 1000])

@@ -45,9 +45,11 @@ def test_csv_as_excel_writes_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        ",label,id\n0,push,x\n1,pull,y\n",  # pandas numbers the rows
         "\ufefflabel , id\rpush ,x\r\rpull,\u00a0y\r",  # line ends of old Macs
-        "label,id,,\npush\u00a0,x,,\n,,,\n \t,\npull,y\n",  # empty columns and rows of spreadsheets
-        '"label\u200b", "id"\n"\u3000push", "x"\n"pull", "y"\n',
+        "label,id,,\npush\u00a0,x,,\n,,,\n \t,\npull,y,,\n",  # empty columns and rows of spreadsheets
+        '"label\u2003", "id"\n"\u3000push", "x"\n"pull", "y"\n',
+        "label,id\npush,x,\npull,y,,\n",  # a comma at the end of each row
         "\n\nid,label,note\nx,push,\ny,pull\u2003,sent twice\n",
     ],
 )
@@ -65,9 +67,6 @@ def test_names_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
     assert rows[0] == rows[1] == [Annotation(normalize("NFC", "éclair"), normalize("NFC", "ñ"))]
     index = write(tmp_path / "dictionary.json", json.dumps({normalize("NFD", "éclair"): 1, "push ": 0}))
     assert read_classes(index) == ["push", rows[0][0].label]
-    write(index, '{"push": 0, "push ": 1}')
-    with pytest.raises(ValueError, match="dictionary.json: two classes differ only in blanks"):
-        read_classes(index)
 
 
 def test_repeated_rows_are_used_once_and_what_two_splits_share_is_counted(
@@ -96,8 +95,8 @@ def test_repeated_rows_are_used_once_and_what_two_splits_share_is_counted(
 @pytest.mark.parametrize(
     ("one", "other", "difference"),
     [
-        (["a", "b"], ["a", "c", "b"], "only in there: ['c']"),
-        (["push ", "b"], ["push", "b"], "only in here: ['push ']; only in there: ['push']"),
+        (["a", "b"], ["a", "b", "c"], "number 2 is None in here, 'c' in there"),
+        (["push ", "b"], ["push", "b"], "number 0 is 'push ' in here, 'push' in there"),
         (["a", "b", "c"], ["a", "c", "b"], "number 1 is 'b' in here, 'c' in there"),
     ],
 )
@@ -123,7 +122,7 @@ def test_written_label_file_is_read_back(tmp_path: Path, times: tuple[str, ...])
         (f"{TIMED}\nrun,a,0,5\nrun,b\n", "x.csv, line 3: has 2 values for 4 columns"),
         (
             "label,id\nrun,a\nturn, left,b\n",
-            """line 3: has 3 values for 2 columns; quote a value with a comma: "turn, left\"""",
+            """line 3: has 3 values for 2 columns, separated by commas; quote a value with a comma: "turn, left\"""",
         ),
         ("", "x.csv: has no rows"),
         ("label,id\n", "x.csv: has no rows"),

@@ -1,15 +1,8 @@
 """What is logged and written: throughput, accuracy, gates, CSV files, corrupt samples."""
 
-import contextlib
 import csv
-import fcntl
 import logging
-import os
-import pty
 import re
-import struct
-import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -138,39 +131,24 @@ def test_validation_logs_running_means_each_interval_and_at_the_end(caplog: pyte
         for step, correct in enumerate((10, 0, 5)):
             times = StepTimes(10, forward=0.1)
             log.on_val_step(step_report(step, 10, correct, epoch=epoch, num_steps=3, times=times))
+        log.on_epoch(epoch_report(epoch))
     speed = "Speed (r=1.00e+4 f=1.00e+2) clip/sec"
-    assert [record.message for record in caplog.records] == [
+    assert [record.message for record in caplog.records if "val step" in record.message] == [
         f"epoch {epoch}/9 val step {done}/3  loss 2.0000  top-1 0.500  top-5 1.000  {speed}"
         for epoch in (1, 2)
         for done in (2, 3)
     ]
 
 
-def show_validation() -> None:
-    fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("4H", 24, 160, 0, 0))
-    sys.stderr = os.fdopen(2, "w")
-    logging.getLogger().setLevel(logging.INFO)
-    log = ProgressLogger(
-        99, 9, [], CPU, DistContext(), StepCostMonitor(lambda length, size: 1, None, started=0)
-    )
-    for step, correct in enumerate((10, 0)):
-        log.on_val_step(step_report(step, 10, correct, num_steps=3))
-    log.close()
-
-
-def test_a_terminal_shows_the_running_means_of_validation() -> None:
-    """After each batch, where this waits for no GPU and no other rank."""
-    pid, terminal = pty.fork()  # a process of its own, as a visible bar starts a thread
-    if pid == 0:
-        show_validation()
-        os._exit(0)
-    shown = b""
-    with contextlib.suppress(OSError):  # the end, on Linux
-        while chunk := os.read(terminal, 1000):
-            shown += chunk
-    assert os.waitpid(pid, 0)[1] == 0
-    for text in (b"val:", b"1/3", b"top-1 1.000", b"2/3", b"top-1 0.500"):
-        assert text in shown
+def test_debug_mode_logs_the_first_steps_of_an_epoch(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    cost = StepCostMonitor(lambda length, size: 1, peak_flops=1e12, started=0)
+    log = ProgressLogger(99, 9, [], CPU, DistContext(), cost)
+    for step in range(5):
+        log.on_step(step_report(step, num_steps=5))
+    assert [record.message.split("  ")[0] for record in caplog.records] == [
+        f"epoch 1/9 step {done}/5" for done in (1, 2, 3, 5)
+    ]
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:

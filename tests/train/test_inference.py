@@ -89,7 +89,7 @@ def test_all_commands_see_the_same_pixels_of_any_dataset(
     videos = VideoIndex(folder.parent, np.array([b"v"]), np.zeros(1, np.int64), np.zeros(1), Counter())
     options = resolve(spec, replace(defaults, network="tiny", clip_length=2, batch_size=1), gpus=0)
 
-    splits = DatasetSplits(("a",), videos, videos)
+    splits = DatasetSplits(("a",), videos, videos, tmp_path / "dictionary.json")
     base = BatchShape(1, 2, size)
     loaders = make_loaders(replace(options, workers=0), splits, base, [base], DistContext(), 0)
     expected = next(iter(loaders.val)).clips

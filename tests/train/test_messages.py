@@ -40,10 +40,10 @@ def test_a_class_that_lost_all_its_videos(
     label_file = own_stores / "labels" / "train.csv"
     label_file.write_text(label_file.read_text() + "turn left,gone,train\n")
     message = (
-        "train.csv: no videos of 1 of 3 classes, such as ['turn left']; their outputs stay untrained with"
+        "train.csv: no videos of 1 of 3 classes, such as ['turn left']; --num-classes 2, or for one class"
     )
     assert_fails(
-        capsys, 2, message, "--max-missing 'turn left=1' or --num-classes 2",
+        capsys, 2, message, "--max-missing 'turn left=1', leaves their outputs untrained",
         run=lambda: train(own_stores, tmp_path / "strict", "--end-epoch 1 --max-missing 1"),
     )  # fmt: skip
     for number, flag in enumerate(("--max-missing 'turn left=1'", "--num-classes 2")):

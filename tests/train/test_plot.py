@@ -146,11 +146,3 @@ def test_class_names_of_other_scripts_are_readable(tmp_path: Path) -> None:
     height, width = np.min([picture.shape[:2] for picture in pictures], axis=0)
     ink = [picture[:height, :width].min(axis=2) < 100 for picture in pictures]
     assert all((one != other).sum() > 50 for one, other in itertools.combinations(ink, 2))
-
-
-def test_names_of_runs_in_letters_that_the_font_lacks_are_shown_as_codes(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "推", 1, 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert main([str(run), "-o", str(tmp_path / "curves.svg")]) == 0
-    assert "\\u63a8" in (tmp_path / "curves.svg").read_text("utf-8")

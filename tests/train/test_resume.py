@@ -225,7 +225,9 @@ def test_a_mismatched_checkpoint_is_refused(
     refused("saved with --network tiny, not srtg_tiny", flags="3 --network srtg_tiny")
     refused("saved with --optimizer sgd, not adamw", flags="3 --optimizer adamw")
     two = make_dataset(tmp_path / "two", videos=2, classes="ab", n_frames=4)
-    message = "saved for 3 classes, which differ from the 2 of this dataset: only in the file: ['c']"
+    message = (
+        "saved for 3 classes, which differ from the 2 of this dataset: number 2 is 'c' in the file, None in"
+    )
     refused(message, flags="3", dataset=two)
 
 

@@ -280,7 +280,7 @@ def test_debug_mode_describes_data_steps_and_sources(
     assert "weights: new, by --random-seed 1" in lines
 
     clips = [line for line in lines if line.startswith("clip: ")]
-    assert len(clips) == 8
+    assert len(clips) == 4  # of the first batch
     assert not any(corrupt in line for line in clips)  # what is trained on in its place
     for line in clips:
         pattern = (
@@ -291,10 +291,6 @@ def test_debug_mode_describes_data_steps_and_sources(
     assert "; flipped" in text
     assert re.search(r"; (contrast|color|rotation) -?\d", text)
 
-    steps = [line for line in lines if line.startswith("epoch 1, step")]
-    assert len(steps) == 2
-    pattern = r"epoch 1, step 1, batch 4x4x32x32, .*: clips \(4, 4, 32, 32, 3\), data 0.\d+ s, forward .* s"
-    assert re.fullmatch(pattern, steps[0])
     for name in (f"{NAME}_ep-0001.pth", "pretrained"):
         caplog.clear()
         path = folder(one_epoch) / f"{NAME}_ep-0001.pth"

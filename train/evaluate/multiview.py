@@ -4,6 +4,7 @@
 gathers the scores of all ranks (train/evaluate/scores.py).
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from data.datasets import SPECS
-from data.label_files import clean_names, find_label_folder, read_splits
+from data.label_files import AnnotationSet, clean, find_label_folder, read_splits
 from data.multiview import MultiViewDataset, view_loader
 from data.video_iterator import BadSample, Batch
 from data.video_list import VideoIndex, find_videos
@@ -42,16 +43,14 @@ def load_split(
     if name not in SPECS:
         raise ValueError(f"{model.path}: the checkpoint does not name its dataset")
     spec, options = SPECS[name], model.options
-    names = {"train": spec.train_csv, "val": spec.val_csv}
-    names = {name: file.format(variant=options.variant) for name, file in names.items()}
-    folder = find_label_folder(root, names[split], labels or options.labels)
-    files = [folder / name for name in names.values() if name == names[split] or (folder / name).is_file()]
-    rows = read_splits(dict.fromkeys(files, spec.timed_ids))
-    path = folder / names[split]
-    allowed, may_be_empty = options.missing_limits
-    allowed = allowed if max_missing is None else max_missing
+    file_name = AnnotationSet(spec, options.variant, root).paths()[split].name
+    folder = find_label_folder(root, file_name, labels or options.labels)
+    paths = AnnotationSet(spec, options.variant, folder).paths()
+    files = [path for path in (paths["train"], paths["val"]) if path.is_file()]  # both, to compare them
+    rows = read_splits(dict.fromkeys(files, spec.timed_ids))[paths[split]]
+    allowed = options.max_missing if max_missing is None else max_missing
     whose = f"classes of {model.path}"
-    return find_videos(root / "jpg", path, rows[path], model.classes, allowed, may_be_empty, whose)
+    return find_videos(root / "jpg", paths[split], rows, model.classes, allowed, whose)
 
 
 def score_videos(model: InferenceModel, videos: Sequence[Batch], batch_size: int) -> list[VideoScore]:
@@ -123,8 +122,8 @@ def evaluate(
         raise ValueError(f"all {len(videos)} videos are corrupt: {bad[0].reason}")
     indices = [score.video for score in scored]
     scores = Scores(
-        classes=tuple(clean_names(model.classes)),
-        videos=tuple(map(videos.name, indices)),
+        classes=model.classes,
+        videos=tuple(clean(os.fsdecode(videos.folders[index])) for index in indices),
         labels=videos.labels[indices],
         probabilities=np.stack([score.probabilities for score in scored]),
         views=f"{clips}x{crops}",

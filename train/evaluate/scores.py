@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data.common.atomic_io import save_arrays
-from data.label_files import clean, describe_difference
+from data.label_files import describe_difference
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Scores:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(
-                    classes=tuple(map(clean, arrays["classes"].tolist())),
-                    videos=tuple(map(clean, arrays["videos"].tolist())),
+                    classes=tuple(arrays["classes"].tolist()),
+                    videos=tuple(arrays["videos"].tolist()),
                     labels=arrays["labels"],
                     probabilities=arrays["probabilities"],
                     views=str(arrays["views"]),
@@ -103,13 +103,11 @@ def average_scores(results: Sequence[Scores]) -> Scores:
     if not others:
         return first
     for number, scores in enumerate(others, start=2):
-        for name in ("classes", "videos"):
-            one, other = getattr(first, name), getattr(scores, name)
+        for name in ("classes", "videos", "labels"):
+            one, other = (np.asarray(getattr(result, name)).tolist() for result in (first, scores))
             if one != other:
                 how = describe_difference(one, other, ("result 1", f"result {number}"))
                 raise ValueError(f"cannot average: {name} of results 1 and {number} differ, {how}")
-        if not np.array_equal(scores.labels, first.labels):
-            raise ValueError(f"cannot average: labels of results 1 and {number} differ")
     views = "+".join(dict.fromkeys(scores.views for scores in results))
     mean = np.stack([scores.probabilities for scores in results]).mean(axis=0, dtype=np.float64)
     return Scores(first.classes, first.videos, first.labels, mean.astype(np.float32), views)

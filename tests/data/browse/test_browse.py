@@ -91,8 +91,7 @@ def test_command_draws_a_sheet_and_a_video(
     assert main([*arguments, "--video", str(video)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{image}: 4 clips of 2 classes",
-        f"{video}: the same clips, each at its own speed (25 frames per second where the times are not known),"
-        " repeated for 6.1 s",
+        f"{video}: the same clips, each at its own speed, repeated for 6.1 s",
     ]
     sheet = cv2.imread(str(image))
     shown = collect(*arguments)

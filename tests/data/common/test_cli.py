@@ -61,21 +61,6 @@ def test_any_class_name_survives_any_terminal(tmp_path: Path, encoding: str) -> 
     assert rows == {(name, video) for name in ("推", "धक्का") for video in ("v", "caf\\udce9")}
 
 
-def test_output_that_nothing_reads_ends_in_one_line(tmp_path: Path) -> None:
-    """As after `| head`; the files are written nevertheless."""
-    (tmp_path / "jpg" / "a").mkdir(parents=True)
-    for number in range(2):
-        (tmp_path / "jpg" / "a" / f"v{number}").mkdir()
-        (tmp_path / "jpg" / "a" / f"v{number}" / "frames.db").touch()
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, "-m", "data.labels", "folders", tmp_path]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=writing, stderr=subprocess.PIPE, check=False)
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (141, b"python -m data.labels: broken pipe\n")
-    assert (tmp_path / "labels" / "val.csv").is_file()
-
-
 def test_existing_files_with_a_dash_first_are_no_flags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

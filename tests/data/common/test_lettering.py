@@ -1,11 +1,12 @@
 """Text in pictures: readable in many scripts, else codes."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data.common.lettering import BUILT_IN, choose_font, draw_text, text_mask, warn_of_codes
+from data.common.lettering import draw_text, fonts, has_letters, text_mask, warn_of_codes
 
 WORDS = {
     "Latin": ("čeština", "Tiếng Việt"),
@@ -26,12 +27,20 @@ WORDS = {
 def test_scripts_are_readable(script: str) -> None:
     """A missing letter is drawn as ? or as a box, so that words of equal length look alike."""
     for word in WORDS[script]:
-        assert choose_font(word) is not None
         mixed = f"{word} push 12"
-        assert choose_font(mixed) is not None
+        assert any(has_letters(font, mixed) for font in fonts())
         assert text_mask(mixed, 20).shape[1] > text_mask(word, 20).shape[1]
     first, second = (text_mask(word, 20) for word in WORDS[script])
     assert not np.array_equal(first[:, :9], second[:, :9])
+
+
+def test_installed_noto_fonts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    font = tmp_path / "truetype" / "NotoSansThai-Regular.ttf"
+    font.parent.mkdir()
+    font.write_bytes(next(Path(path) for path in fonts() if "NotoSansThai" in path).read_bytes())
+    monkeypatch.setattr("data.common.lettering.FONT_FOLDERS", (str(tmp_path / "none"), str(tmp_path)))
+    assert fonts.__wrapped__()[-1] == str(font)
+    assert has_letters(str(font), "ผลัก")
 
 
 def test_arabic_letters_are_joined_and_hindi_ones_combined() -> None:
@@ -41,10 +50,10 @@ def test_arabic_letters_are_joined_and_hindi_ones_combined() -> None:
 
 
 def test_codes_where_no_font_has_a_letter(caplog: pytest.LogCaptureFixture) -> None:
-    """Also of bytes of a file name that are not UTF-8; with one warning."""
+    """With one warning."""
     warn_of_codes.cache_clear()
     with caplog.at_level(logging.WARNING):
-        for text, codes in (("𐎀𐎁", "\\U00010380\\U00010381"), ("caf\udce9", "caf\\udce9")):
+        for text, codes in (("𐎀𐎁", "\\U00010380\\U00010381"), ("push 𐎀", "push \\U00010380")):
             assert np.array_equal(text_mask(text, 20), text_mask(codes, 20))
     assert len(caplog.records) == 1
     assert "Noto fonts are used where installed" in caplog.text
@@ -54,7 +63,6 @@ def test_codes_where_no_font_has_a_letter(caplog: pytest.LogCaptureFixture) -> N
 def test_a_line_is_cut_to_a_width(text: str) -> None:
     assert text_mask(text, 20, 50).shape[1] <= 50
     assert text_mask(text, 20, 50).shape[0] == 30
-    assert choose_font(text) in (BUILT_IN, None)
 
 
 def test_text_is_drawn_within_the_picture() -> None:

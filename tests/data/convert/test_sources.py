@@ -46,15 +46,15 @@ def test_unreadable_folder_is_an_error() -> None:
 
 def test_files_and_folders_of_one_id_are_all_found(tmp_path: Path) -> None:
     """Which of them is the video is only known when they are decoded."""
-    names = ("a/x.mp4", "a/x.f137.webm", "a/x.avi", "a/x.description", "a/@eaDir/x.mp4/1.jpg", "a/._x.mp4")
+    names = ("a/x.mp4", "a/x.f137.webm", "a/x.description", "a/@eaDir/x.mp4/1.jpg", "a/._x.mp4")
     touch(*(tmp_path / name for name in names), tmp_path / "a/x.mkv/00001.JPG")
     touch(
         *(tmp_path / "a/v_1.2" / name for name in ("img_1.jpg", "n_frames")), tmp_path / "a/empty/notes.txt"
     )
-    sources, others = list_sources(tmp_path, known={"a/x.avi"})
+    sources, others = list_sources(tmp_path)
     found = [(job.video.name, job.folder.name) for job in find_jobs(sources, tmp_path, tmp_path / "set")]
     assert found == [("v_1.2", "v_1.2"), ("x.f137.webm", "x"), ("x.mkv", "x"), ("x.mp4", "x")]
-    assert others == [tmp_path / "a/x.avi", tmp_path / "a/x.description"]
+    assert others == [tmp_path / "a/x.description"]
     (tmp_path / "labels.csv").write_text("label,youtube_id,time_start,time_end\na,x,0,1\na,x,0,1\n")
     jobs, missing = find_trims(sources, tmp_path, tmp_path / "set", [tmp_path / "labels.csv"])
     assert [job.video.name for job in jobs] == ["x.f137.webm", "x.mkv", "x.mp4"]

@@ -274,8 +274,6 @@ INVALID = [
      "Diving48_V2_train.json, video 1: needs vid_name, and a label below 2"),
     ("diving48", DIVING | {"Diving48_vocab.json": '["a", "a"]'}, "vocab.json: classes must be numbered 0, 1, ..."),
     ("diving48", DIVING | {"Diving48_V2_train.json": "["}, "Diving48_V2_train.json: not JSON"),
-    ("diving48", DIVING | {"Diving48_vocab.json": "[1, 2]"}, "Diving48_vocab.json: not a list of classes"),
-    ("diving48", DIVING | {"Diving48_vocab.json": '{"A": 0}'}, "Diving48_vocab.json: has no rows"),
     # lists that were cut off
     ("ucf101", UCF | {"trainlist01.txt": ""}, "trainlist01.txt: has no rows"),
     ("ucf101", UCF | {"testlist01.txt": "\ufeff\r\n \r\n"}, "testlist01.txt: has no rows"),
@@ -287,7 +285,7 @@ INVALID = [
     ("kinetics", KINETICS_FILES | {"val.csv": ""}, "val.csv: has no rows"),
     ("kinetics", KINETICS_FILES | {"train.csv": K + "a,x,1"}, "train.csv, line 2: has 3 values for 5 columns"),
     ("kinetics", KINETICS_FILES | {"train.csv": K + "a, b,x,1,2,train\n"},
-     """train.csv, line 2: has 6 values for 5 columns; quote a value with a comma: "turn, left\""""),
+     "has 6 values for 5 columns, separated by commas; quote a value with a comma"),
     ("hacs", {"HACS_clips_v1.1.1.csv": HACS_HEADER}, "HACS_clips_v1.1.1.csv: has no rows"),
     ("hacs", {"HACS_clips_v1.1.1.csv": HACS_HEADER + "a,x,training,1,2,-1\na,y,validation,1,2,1\n"},
      "hacs: the lists have no rows for train"),
@@ -327,7 +325,7 @@ def test_a_class_that_conflicts_leave_without_videos_is_an_error(tmp_path: Path)
         write(tmp_path / file, text)
     command = ("ucf101", tmp_path, tmp_path / "labels", "--split", "1", "--leave-out-conflicts")
     error = error_of(main, *command, "--num-classes", 2)
-    assert "testlist01.txt, line 1: class 'A' is not one of the 1 classes of training" in error
+    assert "testlist01.txt, line 1: class 'A' is not one of the 1 classes" in error
 
 
 def test_lists_in_two_subfolders_are_ambiguous(tmp_path: Path) -> None:
@@ -354,10 +352,7 @@ def test_existing_label_files_and_class_numbers_are_kept(tmp_path: Path) -> None
     index = write(labels / "ucf101_split2_dictionary.json", '{"A": 0, "B": 1}')
     command = ("ucf101", tmp_path / "lists", labels, "--num-classes", "2")
     error = error_of(main, *command)
-    assert (
-        f"{index}: only in the index: ['A', 'B']; only in the lists: ['Class000', 'Class001']; remove"
-        in error
-    )
+    assert f"{index}: differs in ['A', 'B', 'Class000', 'Class001']; remove it if" in error
     assert list(labels.iterdir()) == [index]
     write(index, '{"Class001": 0, "Class000": 1}')
     run(*command)

@@ -95,14 +95,17 @@ def test_different_videos_classes_or_labels_are_not_averaged() -> None:
     for results, message in (
         (
             [SCORES, fewer],
-            "videos of results 1 and 2 differ, only in result 1: ['jump/v3']; only in result 2: ['x']",
+            "videos of results 1 and 2 differ, number 3 is 'jump/v3' in result 1, 'x' in result 2",
         ),
-        ([SCORES, SCORES, renamed], "classes of results 1 and 3 differ, only in result 1: ['run']; only in"),
+        (
+            [SCORES, SCORES, renamed],
+            "classes of results 1 and 3 differ, number 0 is 'run' in result 1, 'walk'",
+        ),
         (
             [SCORES, swapped],
             "classes of results 1 and 2 differ, number 0 is 'run' in result 1, 'jump' in result 2",
         ),
-        ([SCORES, relabeled], "labels of results 1 and 2 differ"),
+        ([SCORES, relabeled], "labels of results 1 and 2 differ, number 3 is 1 in result 1, 2 in"),
     ):
         with pytest.raises(ValueError, match=re.escape(f"cannot average: {message}")):
             average_scores(results)

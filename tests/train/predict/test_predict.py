@@ -227,6 +227,7 @@ def test_any_name_survives_an_ascii_terminal(tmp_path: Path) -> None:
         terminal = io.TextIOWrapper(io.BytesIO(), encoding)
         with redirect_stdout(terminal):
             assert predict(*words) == 0
+        terminal.flush()
         printed = terminal.buffer.getvalue().decode(encoding)
         assert f"caf{letters[0]} {letters[1]}.mp4: 10 frames" in printed
         (prediction,) = json.loads((tmp_path / "p.json").read_text("utf-8"))
