@@ -27,7 +27,7 @@ setup: .venv/installed
 
 demo: setup
 	rm -rf $(DEMO)/results
-	$(BIN)/python -m data.synthetic $(DEMO)/videos --videos-per-class 100 --sheet $(DEMO)/shapes.jpg
+	$(BIN)/python -m data.synthetic $(DEMO)/videos --videos-per-class 100
 	$(BIN)/python -m data.convert $(DEMO)/videos $(DEMO)/shapes --short-side 72
 	$(BIN)/python -m data.labels folders $(DEMO)/shapes --overwrite
 	$(BIN)/python -m train --dataset $(DEMO)/shapes --network srtg_r3d_18 --short-cycles \

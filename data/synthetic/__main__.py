@@ -1,4 +1,4 @@
-"""python -m data.synthetic VIDEOS [--videos-per-class 40] [--frames 40] [--height 96] [--seed 1] [--sheet PNG]
+"""python -m data.synthetic VIDEOS [--videos-per-class 40] [--frames 40] [--height 96] [--seed 1]
 
 Render moving shapes to mp4 files VIDEOS/<class>/<number>.mp4. The eight classes differ only in the motion: shape,
 color, position, size, speed and background are random, so a single frame does not show the class.
@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data.common.cli import OneLineParser, not_negative, number, positive
 from data.common.cpus import available_cpus
@@ -25,17 +24,6 @@ def write_numbered_video(path: Path, seed: int, n_frames: int, height: int) -> N
     write_video(path, render_video(name, generator, n_frames, height))
 
 
-def draw_sheet(path: Path, seed: int, n_frames: int, height: int) -> None:
-    """Write an image with a row per class: six frames of a video from left to right."""
-    rows = []
-    for index, name in enumerate(MOTION_CLASSES):
-        frames = render_video(name, np.random.default_rng((seed, index, 1)), n_frames, height)
-        shown = frames[np.linspace(0, n_frames - 1, 6).round().astype(int)]
-        rows.append(np.concatenate(list(shown), axis=1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows)[:, :, ::-1]).save(path)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m data.synthetic", description=(__doc__ or "").split("\n\n")[1])
     add = parser.add_argument
@@ -46,17 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--frames", type=two_or_more, default=40, metavar="N", help="frames per video (default: 40)")
     add("--height", type=height, default=96, metavar="N", help="height in pixels (default: 96)")
     add("--seed", type=not_negative, default=1, metavar="N", help="random seed (default: 1)")
-    add("--sheet", type=Path, help="also draw six frames of each class to this image")
     options = parser.parse_args(argv)
     names = [f"{index:05d}.mp4" for index in range(options.videos_per_class)]
     paths = [options.videos / name / file_name for name in MOTION_CLASSES for file_name in names]
     missing = [path for path in paths if not path.exists()]
     settings = {"seed": options.seed, "n_frames": options.frames, "height": options.height}
-    with parser.one_line_errors():
-        with ThreadPoolExecutor(available_cpus()) as pool:
-            list(pool.map(functools.partial(write_numbered_video, **settings), missing))
-        if options.sheet:
-            draw_sheet(options.sheet, **settings)
+    with parser.one_line_errors(), ThreadPoolExecutor(available_cpus()) as pool:
+        list(pool.map(functools.partial(write_numbered_video, **settings), missing))
     num_existing = len(paths) - len(missing)
     kept = f", {num_existing} of them existed and were kept" if num_existing else ""
     print(f"{options.videos}: {len(paths)} videos of {len(MOTION_CLASSES)} classes{kept}")
