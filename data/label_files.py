@@ -250,13 +250,13 @@ def read_classes(path: Path) -> list[str]:
         raise ValueError(f"{path}: not JSON, {error}") from error
     if not isinstance(numbers, dict) or any(type(number) is not int for number in numbers.values()):
         raise ValueError(f"{path}: not a JSON object of class names and numbers")
-    return list(map(clean, order_classes(path, numbers)))
+    return order_classes(path, {clean(name): number for name, number in numbers.items()})
 
 
 def order_classes(path: Path, numbers: Mapping[str, int], first: int = 0) -> list[str]:
     """Return names in the order of their numbers. Raise ValueError unless these count from `first` without a gap."""
     if not numbers or sorted(numbers.values()) != list(range(first, first + len(numbers))):
-        raise ValueError(f"{path}: classes must be numbered {first}, {first + 1}, ..., each number once")
+        raise ValueError(f"{path}: classes must be numbered {first}, {first + 1}, ..., each once")
     return sorted(numbers, key=numbers.__getitem__)
 
 

@@ -60,8 +60,8 @@ class IncompatibleKeys(NamedTuple):
         if 2 * len(self.loaded) < total:
             return f"{counts}: is it of another network? All other tensors start with random values"
         plain = network.removeprefix("srtg_")
-        without_recursion = self.missing and all(".sar." in name for name in self.missing)
-        if self.format == "own" and without_recursion and plain in list_networks():
+        recursion = [name for name in (*self.loaded, *self.missing) if ".sar." in name]
+        if self.format == "own" and recursion and recursion == self.missing and plain in list_networks():
             return f"{self.path}: this is a plain {plain}: --network {plain}"
         return None
 

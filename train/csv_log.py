@@ -17,7 +17,7 @@ RESULTS = "results_s[0-9]*.csv"  # after train_ or val_; one file per start, nam
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append a row and flush it to disk; a new file begins with the header."""
     is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
+    with path.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(row))
         if is_new:
             writer.writeheader()

@@ -126,7 +126,8 @@ def convert_all(jobs: Sequence[Job], options: argparse.Namespace) -> tuple[Count
     ):
         for name, (job, outcome) in results:
             tried = job if outcome.status != "passed_over" else None
-            passed_over.update(other.video for other in stores[name] if other != tried)
+            if outcome.status != "failed":
+                passed_over.update(other.video for other in stores[name] if other != tried)
             if outcome.status in MESSAGES:
                 level, message = MESSAGES[outcome.status]
                 logger.log(level, message, job.video, outcome.reason)
@@ -162,7 +163,7 @@ def convert(options: argparse.Namespace) -> Counter[str]:
     if passed_over:
         suffixes = Counter(path.suffix.lower() or path.name for path in sorted(passed_over))
         shown = ", ".join(f"{suffix} {count}" for suffix, count in suffixes.most_common(10))
-        logger.info("passed over %d files beside the videos (%s)", len(passed_over), shown)
+        logger.info("passed over files beside the videos: %s", shown)
     return counts
 
 

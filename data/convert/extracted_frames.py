@@ -11,7 +11,7 @@ import simplejpeg
 from data.convert.converter import Job
 from data.frame_store import write_frame_store
 
-NUMBERED = re.compile(r"(?!\.)(.*?)(\d+)(\D*)\.(?:jpe?g|png|bmp|webp|tiff?)", re.IGNORECASE | re.DOTALL)
+NUMBERED = re.compile(r"(?is)(?!\.)(.*?)(\d+)(\D|of\D?\d+)*\.(?:jpe?g|png|bmp|webp|tiff?)")
 FLOW = re.compile(r"(.*[_-])?flow[_-]?[a-z]?[_-]?|[xyuv]_?", re.IGNORECASE)  # before the number
 
 

@@ -14,7 +14,7 @@ from data.label_files import clean, read_annotations
 logger = logging.getLogger(__name__)
 
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # torchrun, srun
-HIDDEN = (".", "@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX")  # the latter of Synology, Windows, macOS
+HIDDEN = (".", "@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found")
 
 
 def list_sources(root: Path) -> tuple[list[Path], list[Path]]:

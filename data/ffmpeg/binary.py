@@ -84,7 +84,7 @@ def _failure(path: str, options: str) -> str:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError as error:
         return error.strerror or str(error)
-    if done.returncode == 0 and b"pts_time" in done.stdout:  # not printed before version 4.3
+    if done.returncode == 0 and b"pts_time" in done.stdout and not done.stderr:  # no times before version 4.3
         return ""
     line = done.stderr.decode(errors="replace").strip().partition("\n")[0]
     return sanitize(line) or f"no pts_time in its output, exit code {done.returncode}"

@@ -78,8 +78,7 @@ def video_writer(path: Path, height: int, width: int, *, threads: int = 0) -> It
     else:
         bits_per_second = max(1_000_000, 6 * height * width)
         options += f" -b:v {bits_per_second} -vf pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"
-    for name, value in passthrough_fps_options().items():
-        options += f" -{name} {value}"
+    options += "".join(f" -{name} {value}" for name, value in passthrough_fps_options().items())
     command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-y", *options.split()]
     with atomic_path(path) as temporary, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen([*command, f"file:{temporary}"], stdin=subprocess.PIPE, stderr=errors)

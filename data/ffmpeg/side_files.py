@@ -10,11 +10,11 @@ from PIL import Image
 
 from data.ffmpeg.binary import ffmpeg_binary
 
-# not asked about, as ffmpeg would read some: images as videos of one frame, .nfo as text, unfinished downloads
+# not asked about, as most are of these; ffmpeg would read some, such as .nfo
 NON_VIDEO_SUFFIXES = frozenset(
     ".txt .csv .tsv .json .xml .yaml .yml .md .html .pdf .nfo .asc .srt .vtt .ass .description .identifier .db .log"  # noqa: SIM905
     " .cfg .ini .py .sh .zip .tar .gz .7z .rar .npy .npz .pkl .mat .wav .mp3 .flac .m4a .opus .jpg .jpeg .png .bmp"
-    " .tif .tiff .heic .avif .jxl .ppm .ytdl .aria2 .crdownload .tmp .bak .m3u .m3u8 .mpd .sdp .ffconcat".split()
+    " .tif .tiff .heic .avif .jxl .ppm .mhtml .tmp .m3u .m3u8 .mpd .sdp .ffconcat".split()
 )
 # a file of another name that ffmpeg cannot read is no video, one of these is a broken one
 VIDEO_SUFFIXES = frozenset(
@@ -30,7 +30,9 @@ def may_be_video(path: Path) -> bool:
         with suppress(OSError), Image.open(path) as image:
             return getattr(image, "is_animated", False)
         return False
-    unfinished = suffix.startswith(".part") or path.stem.endswith(".temp")  # of yt-dlp
+    if suffix in VIDEO_SUFFIXES:
+        return not path.stem.endswith(".temp")  # of yt-dlp
+    unfinished = suffix.startswith(".part") or Path(path.stem).suffix.lower() in VIDEO_SUFFIXES  # x.mp4.aria2
     return suffix not in NON_VIDEO_SUFFIXES and not unfinished
 
 
@@ -41,9 +43,9 @@ def video_id(path: Path) -> str:
 
 
 def has_frames(path: Path) -> bool:
-    """Return whether ffmpeg decodes a frame of a file that is not cover art. A folder counts as having frames."""
+    """Return whether ffmpeg decodes a second frame, unlike of images and cover art. A folder counts as having one."""
     command = [ffmpeg_binary(), "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}"]
-    command += ["-map", "0:V:0", "-frames:v", "1", "-f", "rawvideo", "pipe:"]
+    command += ["-map", "0:V:0", "-vf", "select=n", "-frames:v", "1", "-f", "rawvideo", "pipe:"]
     return path.is_dir() or bool(subprocess.run(command, capture_output=True, check=False).stdout)
 
 

@@ -19,14 +19,16 @@ def mend_joins(video: str, target: IO[bytes]) -> bool:
     """
     numbers: defaultdict[int, int] = defaultdict(int)  # of the next packet of each stream, as written
     shifts: defaultdict[int, int] = defaultdict(int)  # what is added to those read
+    previous = bytearray()
     with open(video, "rb") as file:
         first = PACKETS.search(file.read(2048))
         if first is None:
             return False
         file.seek(first.start())
         while len(packet := bytearray(file.read(len(first[1])))) >= 188 and packet.startswith(b"G"):
-            if not packet[3] & 0x10:  # without data, and not numbered
+            if packet == previous or not packet[3] & 0x10:  # sent twice, or without data: not numbered
                 continue
+            previous = packet[:]
             stream = int.from_bytes(packet[1:3]) & 0x1FFF
             begins_picture = packet[1] & 0x40 and PARAMETER_SETS.search(packet)
             if begins_picture or stream not in numbers:

@@ -15,6 +15,7 @@ Files are searched in the given folder and its subfolders. Readers raise FileNot
 ValueError with file and line for a file of another format.
 """
 
+import glob
 import json
 import logging
 import re
@@ -61,7 +62,7 @@ def read_hmdb51(folder: Path, split: str) -> OfficialLists:
         raise FileNotFoundError(f"{folder}: no <class>{suffix} in it or its subfolders")
     splits: Splits = {"0": [], "1": [], "2": []}
     for label, path in paths.items():
-        for location, match in _match_lines(path, r"(?P<video_id>.+)\.\w+ +(?P<use>[012])"):
+        for location, match in _match_lines(path, r"(?P<video_id>.+)\.\w+\s+(?P<use>[012])"):
             splits[match["use"]].append(Annotation(label, match["video_id"], location=location))
     return OfficialLists(sorted(paths), {"train": splits["1"], "val": splits["2"]})
 
@@ -221,7 +222,7 @@ def _read_classes(folder: Path, file: str, pattern: str, first: int) -> list[str
 
 def _read_videos(folder: Path, file: str, classes: list[str]) -> list[Annotation]:
     """Return the rows of a list whose lines begin with `<class>/<video_id>.<suffix>`."""
-    pattern = r"(?P<label>[^/]+)/(?P<video_id>.+)\.\w+([ ,].*)?"
+    pattern = r"(?P<label>[^/]+?)\s*/\s*(?P<video_id>.+)\.\w+([\s,].*)?"
     matches = _match_lines(_find(folder, file), pattern)
     # some lists of UCF-101 write HandStandPushups for the class HandstandPushups
     names = {name.casefold(): name for name in classes}
@@ -239,10 +240,10 @@ def _read_clips(path: Path, *columns: str) -> Iterator[tuple[Annotation, dict[st
 
 
 def _glob(folder: Path, *patterns: str) -> list[Path]:
-    """Return the files that match the first pattern with any match, in the folder or else in its subfolders."""
+    """Return the files, but hidden ones, of the first pattern with any, in the folder or else in its subfolders."""
     for pattern in patterns:
-        if paths := sorted(folder.glob(pattern)) or sorted(folder.glob(f"*/{pattern}")):
-            return paths
+        if names := glob.glob(pattern, root_dir=folder) or glob.glob(f"*/{pattern}", root_dir=folder):
+            return sorted(folder / name for name in names)
     return []
 
 

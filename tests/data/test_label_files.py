@@ -176,6 +176,7 @@ def test_clips_in_the_same_whole_seconds_are_read_once(
         "{}",
         '{"a": 1}',
         '{"a": 0, "b": 0}',
+        '{"a": 0, "a ": 1}',
         '{"a": "0"}',
         '{"a": true}',
         '{"a": 0.9}',

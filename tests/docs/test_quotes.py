@@ -13,12 +13,17 @@ from train.callbacks import SpeedMonitor
 
 MESSAGES = [  # the constant part of each
     "converted up to the damage, ",
-    "files beside the videos (",
+    "files beside the videos: ",
+    "frames after ",
     "are the same video: delete or rename one of the two",
     "does not work: ",
     "cannot write H.264 videos; install an ffmpeg with libx264",
     'quote a value with a comma: "turn, left"',
     ": has no rows",
+    " classes of the training set; if its dictionary.json is older than the label files, remove it",
+    "more than --max-missing ",
+    ", or enlarge it (docker run --shm-size)",
+    "the loss is not finite; a lower --lr-base or --clip-grad-norm may help",
     "rows repeat a video, used once, such as ",
     " in both, such as ",
     "copy the dictionary.json it was trained with",

@@ -241,17 +241,20 @@ def test_the_stem_of_3d_resnets_sees_equal_frames_as_before(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours", "hint"),
+    ("theirs", "options", "ours", "hint"),
     [
-        ("tiny", "srtg_tiny", "this is a plain tiny: --network tiny"),
-        ("srtg_tiny", "tiny", None),
-        ("tiny", "tiny", None),
-        ("srtg_tiny", "srtg_tiny", None),
+        ("tiny", {}, "srtg_tiny", "this is a plain tiny: --network tiny"),
+        ("srtg_tiny", {}, "tiny", None),
+        ("tiny", {}, "tiny", None),
+        ("srtg_tiny", {}, "srtg_tiny", None),
+        ("srtg_tiny", {"place": "skip"}, "srtg_tiny", None),  # some blocks have recursion
     ],
 )
-def test_a_file_without_recursion_is_named(theirs: str, ours: str, hint: str | None, tmp_path: Path) -> None:
+def test_a_file_without_recursion_is_named(
+    theirs: str, options: dict[str, str], ours: str, hint: str | None, tmp_path: Path
+) -> None:
     """Scripts of the original named their files srtg_, and always trained the plain network."""
-    torch.save(tiny_weights(theirs, 7), tmp_path / "w.pth")
+    torch.save(create_network(theirs, 7, **options).state_dict(), tmp_path / "w.pth")
     report = load_weights(create_network(ours, 4), tmp_path / "w.pth")
     assert report.check(ours) == (hint and f"{tmp_path / 'w.pth'}: {hint}")
 

@@ -189,9 +189,9 @@ def test_corrupt_samples_are_written_with_their_reason(
     log.on_step(step_report())
     assert not (tmp_path / "bad_samples.csv").exists()
     log.on_step(step_report(corrupt=[BadSample("jpg/a/b", 'not, a "database"')]))
-    log.on_step(step_report(corrupt=[BadSample("jpg/a/c", "gone")]))
+    log.on_step(step_report(corrupt=[BadSample("jpg/a/c\udce9", "gone")]))  # a name that is not UTF-8
     assert csv_rows(tmp_path / "bad_samples.csv") == [
         {"Epoch": "1", "Video": "jpg/a/b", "Reason": 'not, a "database"'},
-        {"Epoch": "1", "Video": "jpg/a/c", "Reason": "gone"},
+        {"Epoch": "1", "Video": r"jpg/a/c\udce9", "Reason": "gone"},
     ]
     assert "corrupt sample skipped: gone" in caplog.text

@@ -150,25 +150,31 @@ def test_side_files_are_passed_over(
     for name in (*names, "README", "x.unheard", "y.unheard", "._x.mp4"):
         (folder / name).write_text("no video")
     transcode(two_seconds, folder / "x.ogg", "-f", "lavfi", "-i", "sine=d=1", "-map", "1", "-c:a", "flac")
+    for name in ("x.THM", "GOPR1.THM"):  # images of cameras, beside their videos or left of them
+        Image.new("RGB", (64, 64)).save(folder / name, "JPEG")
     (folder / "half.mp4").write_bytes(two_seconds.read_bytes()[:100])
     assert convert(tmp_path) == 1
     assert stores(tmp_path) == ["noname", "whole", "x"]
-    assert capsys.readouterr().out == "converted 3, failed 1, passed over 10\n"
-    assert "passed over 10 files beside the videos (.unheard 2, " in caplog.text
+    assert capsys.readouterr().out == "converted 3, failed 1, passed over 12\n"
+    assert "passed over files beside the videos: .thm 2, .unheard 2, " in caplog.text
     assert "half.mp4: " in caplog.text
 
     (folder / "half.mp4").unlink()
     assert convert(tmp_path) == 0
     assert convert(tmp_path, "--delete-source") == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "sources deleted 3, done before 3, passed over 10",
+        "sources deleted 3, done before 3, passed over 12",
     ]
     assert {"x.unheard", "x.temp.mp4"} <= {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("trim", [False, True])
 def test_several_videos_of_one_name_fail_alone(
-    tmp_path: Path, two_seconds: Path, caplog: pytest.LogCaptureFixture, trim: bool
+    tmp_path: Path,
+    two_seconds: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    trim: bool,
 ) -> None:
     folder = tmp_path / "videos/a"
     copy_to(two_seconds, folder / "good.mp4", folder / "two.mp4")
@@ -192,6 +198,7 @@ def test_several_videos_of_one_name_fail_alone(
         f"a/two.avi and {folder}/two.mp4 are the same video: delete or rename one of the two" in caplog.text
     )
     assert trim or f"a/frames and {folder}/frames.mp4 are the same video" in caplog.text
+    assert "passed over 3\n" in capsys.readouterr().out  # not those that fail
 
 
 def test_animated_webp_is_a_video_and_a_still_one_is_not(tmp_path: Path) -> None:

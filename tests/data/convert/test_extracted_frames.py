@@ -40,6 +40,7 @@ def convert(tmp_path: Path, *options: object) -> int:
         "{}.jpg",
         "v_ApplyEyeMakeup_g01_c01_{:04d}.jpg",
         "frame-{:04d}-rgb.jpg",
+        "g01_of_2-{:05d}-of-01007.jpg",
         "日本 [1]%_{:02d}.jpg",
     ],
 )

@@ -47,7 +47,7 @@ def test_unreadable_folder_is_an_error() -> None:
 def test_files_and_folders_of_one_id_are_all_found(tmp_path: Path) -> None:
     """Which of them is the video is only known when they are decoded."""
     names = ("a/x.mp4", "a/x.f137.webm", "a/x.description", "a/@eaDir/x.mp4/1.jpg", "a/._x.mp4")
-    touch(*(tmp_path / name for name in names), tmp_path / "a/x.mkv/00001.JPG")
+    touch(*(tmp_path / name for name in names), tmp_path / "a/x.mkv/00001.JPG", tmp_path / "lost+found/x.mp4")
     touch(
         *(tmp_path / "a/v_1.2" / name for name in ("img_1.jpg", "n_frames")), tmp_path / "a/empty/notes.txt"
     )

@@ -41,6 +41,7 @@ def ask(path: Path, expression: str, *, package: str = "") -> subprocess.Complet
     [
         (MISSING_LIBRARY, "ffmpeg: error while loading shared libraries: libx.so.5: cannot open"),
         (refuse("mjpeg", "Unknown encoder 'mjpeg'"), "Unknown encoder 'mjpeg'"),
+        ("echo libtinfo.so.6: no version information >&2", "libtinfo.so.6: no version information"),
         ("exit 0", "no pts_time in its output, exit code 0"),
         ("kill -SEGV $$", "no pts_time in its output, exit code -11"),
     ],

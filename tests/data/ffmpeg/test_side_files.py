@@ -10,6 +10,7 @@ SIDE_FILES = """
 x.description x.info.json x.live_chat.json x.m4a x.opus x.ass x.en.vtt x.temp.mp4 x.mp4.part
 x.mp4.ytdl x.f137.mp4.part-Frag12 x.mp4.part-Frag3.part x.mp4.aria2 x.mp4:Zone.Identifier x.mp4.crdownload x.mat
 Thumbs.db
+x.mkv.!qB x.webm.opdownload x.f137.mp4.orig x.mhtml
 desktop.ini x.nfo x.mp4.bak X.JPG"""
 
 
@@ -28,6 +29,7 @@ def test_side_files_are_no_videos(name: str) -> None:
         ("take.f1.mp4", "take.f1"),
         ("README", "README"),
         ("x.unheard", "x"),
+        ("x.avi.mp4", "x.avi"),
     ],
 )
 def test_names_of_videos(name: str, video: str) -> None:

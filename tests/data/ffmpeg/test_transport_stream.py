@@ -88,3 +88,10 @@ def test_join_after_a_cut_packet_is_a_loss(tmp_path: Path, source: Path) -> None
     assert indices == EXPECTED[: len(indices)]
     assert len(indices) < 28
     assert video.decode_error.startswith(f"{len(indices)} of about 28 frames, ")
+
+
+def test_packet_that_is_sent_twice_is_no_loss(tmp_path: Path, source: Path) -> None:
+    first, second, *_ = segments(source, tmp_path, "ts", H264)
+    start = first.index(b"G" + INSIDE_VIDEO, len(first) // 2 // PACKET * PACKET)
+    indices, video = decode(tmp_path / "v.ts", [first[: start + PACKET], first[start:], second])
+    assert (indices, video.decode_error) == (EXPECTED[:56], "")

@@ -132,7 +132,7 @@ def test_ucf101(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Classes are numbered as in classInd.txt, which may spell HandstandPushups in another way than the lists."""
     lists, labels = tmp_path / "ucf" / "ucfTrainTestlist", tmp_path / "labels"
     write(lists / "classInd.txt", "1 YoYo\n2 HandstandPushups\n")
-    write(lists / "trainlist01.txt", "HandstandPushups/v_Hand_g08_c01.avi 2\nYoYo/v_YoYo_g08_c01.avi 1\n")
+    write(lists / "trainlist01.txt", "HandstandPushups /v_Hand_g08_c01.avi\t2\nYoYo/ v_YoYo_g08_c01.avi 1\n")
     write(lists / "testlist01.txt", "HandStandPushups/v_Hand_g01_c01.avi\n")
     run("ucf101", tmp_path / "ucf", labels, "--split", "1", "--num-classes", "2")
     assert capsys.readouterr().out.splitlines() == [
@@ -154,7 +154,8 @@ def test_hmdb51(tmp_path: Path) -> None:
     """Video names contain almost any character; classes are sorted, unlike file names (`sword_exercise_test`)."""
     names = ["#20_clap_u_nm_np1_fr_goo_0", "A&B_(x)_clap;_'q'", 'He said "yes"_clap_u_nm', "100%_clap_1"]
     lines = [f"{name}.avi {use} \n" for name, use in zip(names, "1212", strict=True)]
-    write(tmp_path / "clap_test_split1.txt", "".join(lines) + "unused.avi 0 \n")
+    write(tmp_path / "clap_test_split1.txt", "".join(lines) + "unused.avi\t0 \n")
+    (tmp_path / "._clap_test_split1.txt").write_bytes(b"\xff")  # of macOS
     for name in ("sword", "sword_exercise"):
         write(tmp_path / f"{name}_test_split1.txt", f"{name}.avi 1\n")
     run("hmdb51", tmp_path, tmp_path / "new", "--split", "1", "--num-classes", "3")
