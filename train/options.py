@@ -68,7 +68,7 @@ class Options:
     dataset: Path | None = _option(None, Path, "dataset folder, which holds jpg/")
     labels: Path | None = _option(None, Path, "label file folder (default: labels/ in or above it)")
     variant: str = _option("", str, "version or split of the dataset")
-    num_classes: int | None = _option(None, positive, "classes, or trained ones (default: the dataset's)")
+    num_classes: int | None = _option(None, positive, "classes, or those with videos (default: dataset's)")
     max_missing: float | str = _option(
         0.2, _max_missing, "fraction of a split's videos that may be missing, or CLASS=1: all of this class"
     )
