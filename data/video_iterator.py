@@ -132,6 +132,8 @@ class TrainDataset(Dataset[Sample]):
     def describe(self, spec: ClipSpec) -> str:
         """Return a line on the clip of `spec`: video, size of its frames, class, and what was sampled."""
         sample = self[spec]
+        if sample.clip is None:
+            return sample.bad[-1].reason
         folder = self.videos.folder(sample.index)
         frames, params = self.sample(folder, spec)
         what = "; ".join(describe_params(frames.indices, params))

@@ -163,7 +163,7 @@ def find_videos(
     spelled = other_spellings(root) if None in sizes else {}
     folders = [spelled.get(row.folder, row.folder) for row in rows]
     stores = [
-        (row, folder, _database_size(root / folder) if size is None else size)
+        (row, folder, size if folder == row.folder else _database_size(root / folder))
         for row, folder, size in zip(rows, folders, sizes, strict=True)
     ]
     found = [store for store in stores if store[2] is not None]

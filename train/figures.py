@@ -211,10 +211,10 @@ def plot_confusion(counts: np.ndarray, classes: Sequence[str], title: str, path:
 
 def _label_classes(axes: Axes, classes: Sequence[str]) -> None:
     """Label the ticks of both axes; names with letters that matplotlib's font lacks as pictures, over a blank."""
-    font_size = mpl.rcParams["font.size"]
+    font, font_size = findfont("DejaVu Sans"), mpl.rcParams["font.size"]
     labels = list(classes)
     for number, name in enumerate(classes):
-        if has_letters(findfont("DejaVu Sans"), name):
+        if has_letters(font, name):
             continue
         mask = np.pad(text_mask(name, round(font_size / PICTURE_SCALE)), ((0, 0), (0, TICK_LENGTH)))
         labels[number] = EM_SPACE * math.ceil(mask.shape[1] * PICTURE_SCALE / font_size)

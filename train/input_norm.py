@@ -10,7 +10,6 @@ from torch import Tensor
 
 MEAN = (124 / 255, 117 / 255, 104 / 255)
 STD = (1 / (0.0167 * 255),) * 3
-CHANNEL_ORDERS = ("bgr", "rgb")
 
 
 @dataclass(frozen=True)

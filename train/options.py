@@ -38,7 +38,7 @@ def _gates(text: str) -> bool | str:
     return value if value == "soft" else value == "True"
 
 
-def _max_missing(text: str) -> float | str:
+def missing_limit(text: str) -> float | str:
     """Parse a fraction, or <class>=1 for a class that may lose all its videos; of that return the name."""
     name, _, limit = text.rpartition("=")
     return clean(name) if name and limit == "1" else fraction(text)
@@ -70,7 +70,7 @@ class Options:
     variant: str = _option("", str, "version or split of the dataset")
     num_classes: int | None = _option(None, positive, "classes, or those with videos (default: dataset's)")
     max_missing: float | str = _option(
-        0.2, _max_missing, "fraction of a split's videos that may be missing, or CLASS=1: all of this class"
+        0.2, missing_limit, "fraction of a split's videos that may be missing, or CLASS=1: all of this class"
     )
     max_bad_samples: float = _option(0.01, fraction, "fraction of an epoch's clips that may be corrupt")
     skip_bad_samples: bool = _option(False, boolean, "validate without corrupt clips, do not stop")

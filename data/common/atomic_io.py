@@ -46,7 +46,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, which bytes of file names that are not are escaped in."""
+    """Write a text file in UTF-8; bytes of file names that are not UTF-8 are escaped."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, "utf-8", "backslashreplace")
 

@@ -73,7 +73,7 @@ def text_mask(text: str, size: int, width: float = inf) -> np.ndarray:
         warn_of_codes()
         text, font = text.encode("ascii", "backslashreplace").decode(), fonts()[0]
     while (mask := draw_line(text, size, font)).shape[1] > width and len(text) > 1:
-        text = text[:-2] + "…"
+        text = text[: min(len(text) - 2, int(len(text) * width / mask.shape[1]))] + "…"
     return mask
 
 

@@ -74,7 +74,7 @@ def convert_one(
         job = job._replace(video=video)
         if not has_store(job.folder):
             outcome = _convert(job, options) or outcome
-        if options.delete_source:
+        if options.delete_source and not video.is_dir():
             if outcome.status == "done_before" and recorded.get("status") != "converted":
                 reason = f"its store is not listed as converted in {MANIFEST}"
                 return job, Outcome("sources_kept", reason=reason)
@@ -154,7 +154,9 @@ def convert(options: argparse.Namespace) -> Counter[str]:
         jobs = find_jobs(sources, options.videos, options.dataset)
     jobs = shard_for_rank(jobs, options.videos, os.environ)
     remove_abandoned(options.dataset / "jpg")
-    todo = [job for job in jobs if options.delete_source or not has_store(job.folder)]
+    todo = [
+        job for job in jobs if not has_store(job.folder) or (options.delete_source and not job.video.is_dir())
+    ]
     counts, passed_over = convert_all(todo, options)
     counts["done_before"] += len({job.folder for job in jobs}) - len({job.folder for job in todo})
     passed_over.update(others)

@@ -45,7 +45,7 @@ def convert_video(
     Every frame of the video stream that ffmpeg selects, or of `job.seconds`, is stored exactly once, rotated as the
     metadata says, with a short side of at most `short_side`. With `keep_damaged` the frames before the first damage are
     stored. Raises ConversionError with ffmpeg's reason where no frame decodes or ffmpeg crashes, JobTimeoutError where
-    it runs longer than `timeout` seconds, and FileExistsError where `job.folder` exists.
+    a decoding takes longer than `timeout` seconds, and FileExistsError where `job.folder` exists.
     """
     damage = ""
     times: list[float] = []

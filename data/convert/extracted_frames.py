@@ -9,7 +9,7 @@ from pathlib import Path
 import simplejpeg
 
 from data.convert.converter import Job
-from data.frame_store import write_frame_store
+from data.frame_store import jpeg_size, write_frame_store
 
 NUMBERED = re.compile(r"(?is)(?!\.)(.*?)(\d+)(\D|of\D?\d+)*\.(?:jpe?g|png|bmp|webp|tiff?)")
 FLOW = re.compile(r"(.*[_-])?flow[_-]?[a-z]?[_-]?|[xyuv]_?", re.IGNORECASE)  # before the number
@@ -41,8 +41,10 @@ def _in_order(folder: Path) -> list[Path]:
             raise ValueError(f"{first.name} and {match[0]} have the same number: keep one series of frames")
     numbers = sorted(frames)
     steps = [after - before for before, after in pairwise(numbers)]
-    if len(set(steps)) > 1:  # every fifth frame is a choice, a gap is a loss
-        raise ValueError(f"frames after {frames[numbers[steps.index(max(steps))]].name} are missing")
+    usual = max(set(steps), key=steps.count, default=1)
+    for number, step in zip(numbers, steps, strict=False):
+        if step != usual:  # every fifth frame is a choice, a gap is a loss
+            raise ValueError(f"frames after {frames[number].name} are missing")
     return [frames[number] for number in numbers]
 
 
@@ -52,7 +54,8 @@ def _read(paths: list[Path]) -> Iterator[bytes]:
     for path in paths:
         try:
             jpeg = path.read_bytes()
-            found = simplejpeg.decode_jpeg(jpeg).shape
+            found = jpeg_size(jpeg)
+            simplejpeg.decode_jpeg(jpeg)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path.name} does not decode as a JPEG, {error}") from None
         shape = shape or found

@@ -55,17 +55,18 @@ def find_trims(
     for path in sources:
         key = clean(path.parent.relative_to(videos).as_posix()), clean(video_id(path))
         paths.setdefault(key, []).append(path)
-    jobs, missing = {}, 0
+    jobs: list[Job] = []
+    missing = 0
     for row in read_annotations(labels):
         found = paths.get((row.label, row.source)) or paths.get((".", row.source))
         if not found:
             missing += 1
             continue
         folder = dataset / "jpg" / row.folder
-        jobs.update({(path, folder): Job(path, folder, row.seconds) for path in found})
+        jobs += [Job(path, folder, row.seconds) for path in found]
     if not jobs and not (dataset / "jpg").is_dir():
         raise ValueError(f"{videos}: has none of the {missing} sources, such as {row.label}/{row.source}.mp4")
-    return list(jobs.values()), missing
+    return jobs, missing
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from data.common.cli import sanitize
 
@@ -38,6 +39,12 @@ def passthrough_fps_options() -> dict[str, str]:
     """
     with _trying:
         return {_find_ffmpeg()[1]: "passthrough", "enc_time_base": "1:1000000"}
+
+
+def run_ffmpeg(path: Path, *options: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run ffmpeg on a file, without reading the terminal or network addresses; return what it prints."""
+    command = [ffmpeg_binary(), "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}", *options]
+    return subprocess.run(command, capture_output=True, check=False)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import numpy as np
 
 from data.common.cli import sanitize
 from data.common.job_pool import child_process
-from data.ffmpeg.binary import ffmpeg_binary, passthrough_fps_options
+from data.ffmpeg.binary import ffmpeg_binary, passthrough_fps_options, run_ffmpeg
 from data.ffmpeg.transport_stream import mend_joins
 
 # magic bytes: at offset 4, 0 and 8 of a file
@@ -179,8 +179,7 @@ def find_gap(times: Sequence[float], start: int) -> int | None:
 
 def probe(video: Path) -> bytes:
     """Return what ffmpeg prints about a file and its streams."""
-    command = [ffmpeg_binary(), "-hide_banner", "-protocol_whitelist", "file", "-i", f"file:{video}"]
-    return subprocess.run(command, capture_output=True, check=False).stderr
+    return run_ffmpeg(video).stderr
 
 
 def describe_damage(video: Path, stream: JpegStream, seconds: tuple[float, float] | None = None) -> str:

@@ -67,10 +67,10 @@ def video_writer(path: Path, height: int, width: int, *, threads: int = 0) -> It
     """Yield a writer of an H.264 MP4 file, which is at `path` after the block; after an error nothing is.
 
     Odd sizes are written as 4:4:4, which not every player shows; by another encoder than x264 with an added row or
-    column. `threads` 0: ffmpeg's choice. Raises VideoStreamError with ffmpeg's reason, and where there is no encoder.
+    column. `threads` 0: ffmpeg's choice. Raises VideoStreamError with ffmpeg's reason, OSError without an encoder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     encoder = h264_encoder()
+    path.parent.mkdir(parents=True, exist_ok=True)
     # no B frames, with which an MP4 file of variable rate has a wrong duration; the index first, for streaming
     options = f"-f matroska -i pipe: -c:v {encoder} -bf 0 -threads {threads} -f mp4 -movflags +faststart"
     if encoder == "libx264":

@@ -1,14 +1,11 @@
 """Tell videos from the files beside them: by name where it says enough, else by asking ffmpeg."""
 
 import re
-import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image
-
-from data.ffmpeg.binary import ffmpeg_binary
+from data.ffmpeg.binary import run_ffmpeg
 
 # not asked about, as most are of these; ffmpeg would read some, such as .nfo
 NON_VIDEO_SUFFIXES = frozenset(
@@ -27,8 +24,9 @@ def may_be_video(path: Path) -> bool:
     """Return whether a file may be a video by its name, and WebP by being animated, as most are images."""
     suffix = path.suffix.lower()
     if suffix == ".webp":
-        with suppress(OSError), Image.open(path) as image:
-            return getattr(image, "is_animated", False)
+        with suppress(OSError), path.open("rb") as file:
+            header = file.read(21)
+            return header[12:16] == b"VP8X" and header[-1] & 2 != 0  # the flag of an animation
         return False
     if suffix in VIDEO_SUFFIXES:
         return not path.stem.endswith(".temp")  # of yt-dlp
@@ -44,9 +42,8 @@ def video_id(path: Path) -> str:
 
 def has_frames(path: Path) -> bool:
     """Return whether ffmpeg decodes a second frame, unlike of images and cover art. A folder counts as having one."""
-    command = [ffmpeg_binary(), "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}"]
-    command += ["-map", "0:V:0", "-vf", "select=n", "-frames:v", "1", "-f", "rawvideo", "pipe:"]
-    return path.is_dir() or bool(subprocess.run(command, capture_output=True, check=False).stdout)
+    options = "-map 0:V:0 -vf select=n -frames:v 1 -f rawvideo pipe:".split()  # noqa: SIM905
+    return path.is_dir() or bool(run_ffmpeg(path, *options).stdout)
 
 
 def choose_video(paths: Sequence[Path]) -> Path | None:

@@ -107,8 +107,8 @@ def read_hacs(folder: Path, _: str) -> OfficialLists:
 
 def read_diving48(folder: Path, _: str) -> OfficialLists:
     vocabulary = _find(folder, "Diving48_vocab.json")
-    words = [[entry] if isinstance(entry, str) else entry for entry in _read_list(vocabulary)]
-    numbers = {_class_name("_".join(entry)): number for number, entry in enumerate(words)}
+    words = [entry if isinstance(entry, list) else [entry] for entry in _read_list(vocabulary)]
+    numbers = {_class_name("_".join(map(str, entry))): number for number, entry in enumerate(words)}
     classes = order_classes(vocabulary, numbers)
     names = dict(enumerate(classes))
     splits: Splits = {"train": [], "val": []}
@@ -262,6 +262,6 @@ def _read_list(path: Path) -> list[Any]:
         content = json.loads(path.read_text("utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON, {error}") from error
-    if not content:
+    if not isinstance(content, list) or not content:
         raise ValueError(f"{path}: has no rows")
     return content

@@ -73,15 +73,18 @@ def link_videos(source: Path, target: Path, rows: Iterable[Annotation]) -> Count
     several videos. `target` may be below `source`.
     """
     files: dict[str, set[Path]] = {}
+    replacing: set[Path] = set()
     # unlike Path.rglob, glob follows links to folders
     for name in glob.iglob("**/*.*", root_dir=source, recursive=True):
         path = source / name
         if may_be_video(path) and path.is_file():
             files.setdefault(clean(video_id(path)), set()).add(path.resolve())
+            if "/replacement" in f"/{Path(name).parent}".lower():
+                replacing.add(path.resolve())
     counts = Counter(linked=0, present=0, missing=0)
     for row in dict.fromkeys(rows):
         found = sorted(files.get(row.video_id, []))
-        replacements = [path for path in found if "/replacement" in str(path.parent).lower()]
+        replacements = [path for path in found if path in replacing]
         try:
             video = choose_video(replacements or found)
         except ValueError as error:

@@ -21,7 +21,7 @@ from train.evaluate.multiview import evaluate, load_split
 from train.evaluate.scores import Scores, average_scores, class_rows, confusion_matrix, summarize
 from train.figures import plot_confusion
 from train.inference import load_inference_model
-from train.options import DEFAULT_PRECISION, PRECISIONS, Options, fraction
+from train.options import DEFAULT_PRECISION, PRECISIONS, Options, missing_limit
 from train.parallel.devices import choose_device, oom_as
 from train.parallel.distributed import DistContext, init_distributed
 
@@ -64,8 +64,8 @@ def make_parser() -> OneLineParser:
     add("--workers", type=not_negative, default=Options.workers, metavar="N", help=text)
     add("--precision", choices=PRECISIONS, help=f"of the network (default: {DEFAULT_PRECISION})")
     add("--gpus", type=int, choices=(0, 1), help="0: use the CPU (default: 1 if there is a GPU)")
-    text = "fraction of the videos that may be missing (default: as in training)"
-    add("--max-missing", type=fraction, metavar="FRACTION", help=text)
+    text = "as of training (default: as in training)"
+    add("--max-missing", type=missing_limit, metavar="FRACTION|CLASS=1", help=text)
     add("--skip-bad-samples", action="store_true", help="skip corrupt videos instead of failing")
     return parser
 

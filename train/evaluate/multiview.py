@@ -32,7 +32,7 @@ class VideoScore(NamedTuple):
 
 
 def load_split(
-    model: InferenceModel, root: Path, labels: Path | None, split: str, max_missing: float | None
+    model: InferenceModel, root: Path, labels: Path | None, split: str, max_missing: float | str | None
 ) -> VideoIndex:
     """Return the videos of a split, with class indices as the model has them.
 

@@ -1,5 +1,6 @@
 """Jobs in threads with child processes that never outlive them."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 
 from data.common.job_pool import JobTimeoutError, child_process, run_jobs
 from tests.data.crash_recovery import is_alive
+
+SECONDS = 1000 + os.getpid()  # of sleeping processes, unlike those of tests that run at the same time
 
 
 def work(job: str) -> str:
@@ -26,8 +29,8 @@ def work(job: str) -> str:
 def test_each_job_is_yielded_with_its_result_and_an_error_is_raised() -> None:
     assert dict(run_jobs(work, ["a", "b", "c"], workers=2)) == {"a": "A", "b": "B", "c": "C"}
     with pytest.raises(ValueError, match="no such thing"):
-        list(run_jobs(work, ["sleep 1000.6", "raise"], workers=2))
-    assert not is_running("sleep 1000.6")
+        list(run_jobs(work, [f"sleep {SECONDS}.6", "raise"], workers=2))
+    assert not is_running(f"sleep {SECONDS}.6")
 
 
 def test_jobs_are_taken_when_a_worker_is_free() -> None:
@@ -42,15 +45,15 @@ def test_time_limit_kills_a_child_and_its_children() -> None:
     started = time.monotonic()
     with (
         pytest.raises(JobTimeoutError, match=r"timed out after 0\.5 s"),
-        child_process(["sh", "-c", "sleep 1000.1; true"], timeout=0.5) as process,
+        child_process(["sh", "-c", f"sleep {SECONDS}.1; true"], timeout=0.5) as process,
     ):
         raise ValueError(f"failed with exit code {process.wait()}")
     assert time.monotonic() - started < 20
-    wait_for(lambda: not is_running("sleep 1000.1"))
+    wait_for(lambda: not is_running(f"sleep {SECONDS}.1"))
 
 
 def test_leaving_the_iteration_kills_running_children() -> None:
-    sleeps = ["sleep 1000.2", "sleep 1000.3"]
+    sleeps = [f"sleep {SECONDS}.2", f"sleep {SECONDS}.3"]
     with closing(run_jobs(work, [*sleeps, "a"], workers=3)) as results:
         assert next(results) == ("a", "A")
         for sleep in sleeps:
@@ -64,18 +67,18 @@ def test_signals_kill_running_children(repository: Path, number: int) -> None:
         "from data.common.job_pool import child_process, interrupted_by_signals, run_jobs\n"
         "def work(job):\n"
         "    with child_process(['sleep', job], timeout=None) as process: process.wait()\n"
-        "with interrupted_by_signals(): list(run_jobs(work, ['1000.4', '1000.5'], workers=2))"
+        f"with interrupted_by_signals(): list(run_jobs(work, ['{SECONDS}.4', '{SECONDS}.5'], workers=2))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=repository, stderr=subprocess.PIPE, text=True
     )
-    for job in ("1000.4", "1000.5"):
+    for job in (f"{SECONDS}.4", f"{SECONDS}.5"):
         wait_for(lambda job=job: is_running(f"sleep {job}"))
     process.send_signal(number)
     process.send_signal(number)  # the second one of an impatient user
     errors = process.communicate(timeout=30)[1]
     assert f"KeyboardInterrupt: {signal.Signals(number).name}" in errors
-    assert not any(is_running(f"sleep {job}") for job in ("1000.4", "1000.5"))
+    assert not any(is_running(f"sleep {job}") for job in (f"{SECONDS}.4", f"{SECONDS}.5"))
 
 
 def wait_for(happened: Callable[[], bool]) -> None:

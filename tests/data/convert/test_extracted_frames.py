@@ -109,6 +109,10 @@ def damage(folder: Path, fault: str) -> None:
         shutil.copy(path, folder / "img_5.jpg")
     elif fault == "gap":
         path.unlink()
+    elif fault == "early":  # every fifth, and then one too soon
+        write_frames(folder, [f"img_{number:02d}.jpg" for number in (13, 18, 20)])
+        for number in (1, 2, 4, 5, 6, 7):
+            (folder / f"img_{number:02d}.jpg").unlink()
     elif fault == "other":
         write_frames(folder, [f"image_{i}.jpg" for i in range(8)])
 
@@ -122,6 +126,7 @@ def damage(folder: Path, fault: str) -> None:
         ("png", "img_05.png does not decode as a JPEG, "),
         ("twice", "img_05.jpg and img_5.jpg have the same number: keep one series of frames"),
         ("gap", "frames after img_04.jpg are missing"),
+        ("early", "frames after img_18.jpg are missing"),
         ("other", "image_1.jpg and img_01.jpg have the same number"),
     ],
 )

@@ -82,3 +82,14 @@ def test_without_any_a_command_says_what_to_install(tmp_path: Path, package: str
     assert f"{package} does not work" in line
     assert line.endswith("install ffmpeg, or reinstall the package imageio-ffmpeg, which has one")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def test_ffmpeg_never_reads_the_terminal(tmp_path: Path) -> None:
+    """It stopped conversions in the background: also where a file is only looked at, as one of one frame."""
+    path = install(tmp_path, f'echo "$*" >> {tmp_path}/log')
+    video = make_video(tmp_path / "videos/a/x.mp4", n_frames=1)
+    command = [sys.executable, "-m", "data.convert", str(video.parent.parent), str(tmp_path / "set")]
+    subprocess.run(command, env={"PATH": f"{path.parent}:/usr/bin:/bin"}, check=True)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 3  # the trial, decoding, and a look at the streams
+    assert all("-nostdin" in line for line in lines)

@@ -131,7 +131,7 @@ def test_link_replaces_corrupted_videos_and_leaves_out_doubtful_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Copies of Kinetics have train/, val/ and replacement/replacement_for_corrupted_k400/ side by side."""
-    flat, ids = tmp_path / "flat", ("replaced", "beside", "two", "only")
+    flat, ids = tmp_path / "replacements/flat", ("replaced", "beside", "two", "only")
     rows = "".join(f"c,{name},1,11\n" for name in ids)
     labels = write(tmp_path / "x.csv", f"label,youtube_id,time_start,time_end\n{rows}")
     names = {name: f"{name}_000001_000011" for name in ids}

@@ -274,6 +274,8 @@ INVALID = [
     ("diving48", DIVING | {"Diving48_V2_train.json": '[{"vid_name": "x", "label": 2}]'},
      "Diving48_V2_train.json, video 1: needs vid_name, and a label below 2"),
     ("diving48", DIVING | {"Diving48_vocab.json": '["a", "a"]'}, "vocab.json: classes must be numbered 0, 1, ..."),
+    ("diving48", DIVING | {"Diving48_vocab.json": "5"}, "vocab.json: has no rows"),
+    ("diving48", DIVING | {"Diving48_vocab.json": "[1]"}, "V2_train.json: has no rows"),
     ("diving48", DIVING | {"Diving48_V2_train.json": "["}, "Diving48_V2_train.json: not JSON"),
     # lists that were cut off
     ("ucf101", UCF | {"trainlist01.txt": ""}, "trainlist01.txt: has no rows"),
