@@ -131,7 +131,7 @@ def _mismatches(
     saved = checkpoint["normalization"]["channel_order"]
     if options.channel_order not in (None, saved):
         yield f"saved with --channel-order {saved}, not {options.channel_order}"
-    old, new = [clean(str(name)) for name in checkpoint["classes"]], list(dataset.classes)
+    old, new = list(map(clean, checkpoint["classes"])), list(dataset.classes)
     if old != new:
         how = describe_difference(old, new, ("the file", "the dataset"))
         yield f"saved for {len(old)} classes, which differ from the {len(new)} of this dataset: {how}"
