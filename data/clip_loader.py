@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.batch_sampler import BatchShape, ClipSpec
-from data.video_iterator import Batch, Sample, collate
+from data.clip_batch import Batch, Sample, collate
 
 logger = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")

@@ -8,44 +8,19 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate, get_worker_info
+from torch.utils.data import Dataset
 
 from data.batch_sampler import ClipSpec
+from data.clip_batch import BadSample, Sample
 from data.frame_store import EncodedFrames, FrameStore, FrameStoreError
 from data.video_list import VideoIndex
 from data.video_sampler import center_clip, random_clip
 from data.video_transforms import ClipParams, sample_clip_params, training_clip, validation_clip
 
 MAX_REPLACEMENTS = 100  # corrupt videos in a row before a clip is given up
-
-
-class BadSample(NamedTuple):
-    """A corrupt sample: the folder of the video, and why it cannot be read."""
-
-    video: str
-    reason: str
-
-
-class Sample(NamedTuple):
-    """One clip, uint8 `(T, H, W, 3)`, BGR, or None if it is corrupt; `bad` lists the corrupt videos that were tried."""
-
-    clip: torch.Tensor | None
-    label: int
-    index: int  # type: ignore[assignment]  # mypy confuses it with tuple.index
-    bad: list[BadSample]
-
-
-class Batch(NamedTuple):
-    """Clips, uint8 `(B, T, H, W, 3)`, BGR; labels and indices of their videos, `(B,)`; and corrupt samples."""
-
-    clips: torch.Tensor
-    labels: torch.Tensor
-    indices: torch.Tensor
-    bad: list[BadSample]
 
 
 def describe_frames(indices: Sequence[int]) -> str:
@@ -163,20 +138,3 @@ class ValDataset(Dataset[Sample]):
         store = FrameStore(folder)
         frames = store.read(center_clip(store.n_frames, spec.length, self.interval))
         return validation_clip(frames, size=spec.size)
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack the samples that could be read, perhaps none; in a worker, in shared memory."""
-    read = [sample for sample in samples if sample.clip is not None]
-    clips = [sample.clip for sample in read]
-    batch = Batch(
-        clips=default_collate(clips) if clips else torch.empty(0, 0, 0, 0, 3, dtype=torch.uint8),
-        labels=torch.tensor([sample.label for sample in read], dtype=torch.long),
-        indices=torch.tensor([sample.index for sample in read], dtype=torch.long),
-        bad=[bad for sample in samples for bad in sample.bad],
-    )
-    if get_worker_info() is not None:
-        # here an error reaches the training process; later, in the thread that sends, it would be lost
-        for tensor in (batch.clips, batch.labels, batch.indices):
-            tensor.share_memory_()
-    return batch

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data.frame_store import write_frame_store
+from data.store_writer import write_frame_store
 
 CELLS = 5  # a grid of 5 x 5 black or white cells: 16 bits of index, 9 of label
 INDEX_BITS = 16

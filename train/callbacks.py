@@ -12,7 +12,7 @@ from humanfriendly.terminal import ansi_wrap, terminal_supports_colors
 from tqdm import tqdm
 
 from data.batch_sampler import BatchShape
-from data.video_iterator import BadSample
+from data.clip_batch import BadSample
 from train.csv_log import append_row
 from train.engine import StepReport
 from train.metrics import Metrics, compute_metrics, zero_metric_sums

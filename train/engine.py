@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data.batch_sampler import BatchShape
-from data.video_iterator import BadSample, Batch
+from data.clip_batch import BadSample, Batch
 from train.input_norm import ClipNormalizer
 from train.lr_schedule import LRSchedule
 from train.metrics import batch_metric_sums, zero_metric_sums

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from data.clip_batch import BadSample, Batch
 from data.clip_loader import LoaderError
 from data.common.atomic_io import remove_leftovers
-from data.video_iterator import BadSample, Batch
 from train.builders import make_callbacks, make_loaders, make_state, make_trainer
 from train.callbacks import Callback, EpochReport, GateMonitor, SpeedMonitor
 from train.checkpointing.checkpoint import Content, archive_newer, error_context

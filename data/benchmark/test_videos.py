@@ -8,7 +8,7 @@ from typing import NamedTuple
 from data.benchmark.reference_pipeline import write_original_store
 from data.ffmpeg.binary import ffmpeg_binary
 from data.ffmpeg.decoding import JpegStream
-from data.frame_store import write_frame_store
+from data.store_writer import write_frame_store
 
 HEIGHT = 360  # of each frame, in pixels
 

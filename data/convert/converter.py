@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from data.ffmpeg.decoding import JpegStream, describe_damage, ffmpeg_command, probe, read_header
 from data.ffmpeg.video_files import StoredVideo
-from data.frame_store import FrameStoreError, write_frame_store
+from data.frame_store import FrameStoreError
+from data.store_writer import write_frame_store
 
 # ffmpeg's exit codes where -xerror stopped it at damage: 1 before version 7, then AVERROR_INVALIDDATA
 STOPPED_AT_DAMAGE = (1, 183)

@@ -9,7 +9,8 @@ from pathlib import Path
 import simplejpeg
 
 from data.convert.converter import Job
-from data.frame_store import jpeg_size, write_frame_store
+from data.frame_store import jpeg_size
+from data.store_writer import write_frame_store
 
 NUMBERED = re.compile(r"(?is)(?!\.)(.*?)(\d+)(\D|of\D?\d+)*\.(?:jpe?g|png|bmp|webp|tiff?)")
 FLOW = re.compile(r"(.*[_-])?flow[_-]?[a-z]?[_-]?|[xyuv]_?", re.IGNORECASE)  # before the number

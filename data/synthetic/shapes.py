@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from data.ffmpeg.encoding import video_writer
-from data.frame_store import write_frame_store
+from data.store_writer import write_frame_store
 
 FPS = 25
 ASPECT_RATIO = 4 / 3

@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 
 from data import clip_loader
 from data.batch_sampler import BatchShape
+from data.clip_batch import Batch, Sample
 from data.clip_loader import ClipLoader, LoaderError, choose_prefetch_factor, shared_memory_bytes
-from data.video_iterator import Batch, Sample
 
 BATCHES = [[i, i + 1] for i in range(0, 40, 2)]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.frame_store import FrameStore, FrameStoreError, jpeg_size, write_frame_store
+from data.frame_store import FrameStore, FrameStoreError, jpeg_size
+from data.store_writer import write_frame_store
 from tests.synthetic_frames import indices_of, painted_jpegs, read_frame
 
 ODD_IDS = [

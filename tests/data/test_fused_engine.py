@@ -11,8 +11,9 @@ import simplejpeg
 
 from data import fused_engine as fused
 from data.benchmark import reader
-from data.frame_store import EncodedFrames, write_frame_store
+from data.frame_store import EncodedFrames
 from data.fused_engine import CropBox, resize, scale_short_side
+from data.store_writer import write_frame_store
 from data.video_transforms import (
     AUGMENTATIONS,
     Augmentation,

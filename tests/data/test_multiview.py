@@ -8,9 +8,10 @@ import pytest
 import simplejpeg
 
 from data.batch_sampler import ClipSpec
-from data.frame_store import FrameStore, write_frame_store
+from data.frame_store import FrameStore
 from data.fused_engine import scale_short_side
 from data.multiview import Crop, MultiViewDataset, spatial_crops, view_loader
+from data.store_writer import write_frame_store
 from data.video_iterator import ValDataset
 from data.video_list import VideoIndex
 from data.video_sampler import uniform_clips

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from data.batch_sampler import BatchShape, ClipSpec, TrainBatchSampler, ValBatchSampler
+from data.clip_batch import Batch
 from data.clip_loader import ClipLoader
-from data.video_iterator import Batch, TrainDataset, ValDataset
+from data.video_iterator import TrainDataset, ValDataset
 from data.video_list import VideoIndex
 from tests.synthetic_frames import make_stores, read_frame
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import tests.tiny_network  # noqa: F401 - registers srtg_tiny
-from data.frame_store import write_frame_store
+from data.store_writer import write_frame_store
 from tests.synthetic_frames import painted_jpegs
 
 CLASSES = ("a", "c d", "日本")

@@ -15,8 +15,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from data.batch_sampler import BatchShape
+from data.clip_batch import Batch
 from data.datasets import CUSTOM
-from data.video_iterator import Batch
 from network import benchmark
 from network.flops import count_flops
 from tests.gpu.report import Report, Row

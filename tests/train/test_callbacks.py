@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.batch_sampler import BatchShape
-from data.video_iterator import BadSample
+from data.clip_batch import BadSample
 from train.callbacks import (
     CorruptSampleLogger,
     CSVLogger,

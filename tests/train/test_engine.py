@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from data.batch_sampler import BatchShape
+from data.clip_batch import Batch
 from data.datasets import CUSTOM
-from data.video_iterator import Batch
 from tests.train.helpers import NAME, assert_fails, assert_same_run, folder, load, rows, train
 from train.builders import make_network, make_state, make_trainer
 from train.callbacks import SpeedMonitor

@@ -14,8 +14,9 @@ from data.batch_sampler import BatchShape, ValBatchSampler
 from data.clip_loader import ClipLoader
 from data.datasets import CUSTOM, SPECS
 from data.ffmpeg.video_files import StoredVideo
-from data.frame_store import FrameStore, write_frame_store
+from data.frame_store import FrameStore
 from data.fused_engine import scale_short_side
+from data.store_writer import write_frame_store
 from data.video_iterator import ValDataset
 from data.video_list import DatasetSplits, VideoIndex, load_dataset
 from tests.train.checkpoints import make_checkpoint

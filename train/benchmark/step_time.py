@@ -9,7 +9,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from data.batch_sampler import BatchShape
-from data.video_iterator import Batch
+from data.clip_batch import Batch
 from train.builders import make_state, make_trainer
 from train.dry_run import ClipFlops
 from train.engine import AUTOCAST_DTYPES, Trainer

@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import Dataset
 
 from data.batch_sampler import BatchShape, ClipSpec, TrainBatchSampler, ValBatchSampler, batchnorm_batches
+from data.clip_batch import Sample
 from data.clip_loader import ClipLoader
 from data.synthetic.shapes import MOTION_CLASSES, render_video
-from data.video_iterator import Sample
 from data.video_sampler import center_clip, random_clip
 from train.benchmark.step_time import make_benchmark_trainer
 from train.builders import make_schedule

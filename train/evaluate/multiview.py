@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.clip_batch import BadSample, Batch
 from data.datasets import SPECS
 from data.label_files import AnnotationSet, clean, find_label_folder, read_splits
 from data.multiview import MultiViewDataset, view_loader
-from data.video_iterator import BadSample, Batch
 from data.video_list import VideoIndex, find_videos
 from train.evaluate.scores import Scores
 from train.inference import InferenceModel

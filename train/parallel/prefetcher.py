@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from data.video_iterator import Batch
+from data.clip_batch import Batch
 
 T = TypeVar("T")
 Prepared = TypeVar("Prepared")

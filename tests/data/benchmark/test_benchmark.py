@@ -11,7 +11,8 @@ from data.benchmark import reading
 from data.benchmark.reading import compare, make_readers
 from data.benchmark.reference_pipeline import MEAN, STD, fetch_from_original_store, write_original_store
 from data.benchmark.test_videos import BenchmarkInputs, make_videos, write_inputs
-from data.frame_store import FrameStore, write_frame_store
+from data.frame_store import FrameStore
+from data.store_writer import write_frame_store
 from tests.commands import error_of, main_of
 
 main = main_of("data.benchmark")

@@ -9,7 +9,7 @@ import pytest
 from data.batch_sampler import BatchShape, TrainBatchSampler
 from data.browse.contact_sheet import ShownClip
 from data.datasets import CUSTOM
-from data.frame_store import write_frame_store
+from data.store_writer import write_frame_store
 from data.synthetic.shapes import write_shapes_dataset
 from data.video_iterator import TrainDataset, describe_frames, describe_params
 from data.video_list import load_dataset

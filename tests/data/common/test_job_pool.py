@@ -30,7 +30,7 @@ def test_each_job_is_yielded_with_its_result_and_an_error_is_raised() -> None:
     assert dict(run_jobs(work, ["a", "b", "c"], workers=2)) == {"a": "A", "b": "B", "c": "C"}
     with pytest.raises(ValueError, match="no such thing"):
         list(run_jobs(work, [f"sleep {SECONDS}.6", "raise"], workers=2))
-    assert not is_running(f"sleep {SECONDS}.6")
+    wait_for(lambda: not is_running(f"sleep {SECONDS}.6"))  # a killed grandchild ends when it is scheduled
 
 
 def test_jobs_are_taken_when_a_worker_is_free() -> None:
@@ -58,7 +58,7 @@ def test_leaving_the_iteration_kills_running_children() -> None:
         assert next(results) == ("a", "A")
         for sleep in sleeps:
             wait_for(lambda sleep=sleep: is_running(sleep))
-    assert not any(is_running(sleep) for sleep in sleeps)
+    wait_for(lambda: not any(is_running(sleep) for sleep in sleeps))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -78,7 +78,7 @@ def test_signals_kill_running_children(repository: Path, number: int) -> None:
     process.send_signal(number)  # the second one of an impatient user
     errors = process.communicate(timeout=30)[1]
     assert f"KeyboardInterrupt: {signal.Signals(number).name}" in errors
-    assert not any(is_running(f"sleep {job}") for job in (f"{SECONDS}.4", f"{SECONDS}.5"))
+    wait_for(lambda: not any(is_running(f"sleep {job}") for job in (f"{SECONDS}.4", f"{SECONDS}.5")))
 
 
 def wait_for(happened: Callable[[], bool]) -> None:

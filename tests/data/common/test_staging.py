@@ -9,7 +9,8 @@ import pytest
 from filelock import FileLock
 
 from data.common.staging import remove_abandoned, staging_folder
-from data.frame_store import has_store, write_frame_store
+from data.frame_store import has_store
+from data.store_writer import write_frame_store
 from tests.synthetic_frames import painted_jpegs
 
 

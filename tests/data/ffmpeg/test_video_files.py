@@ -11,7 +11,8 @@ import pytest
 from data.ffmpeg.decoding import VideoStreamError, ffmpeg_command, read_jpegs
 from data.ffmpeg.encoding import video_writer
 from data.ffmpeg.video_files import StoredVideo, VideoFile, open_videos
-from data.frame_store import FrameStore, write_frame_store
+from data.frame_store import FrameStore
+from data.store_writer import write_frame_store
 from tests.commands import main_of
 from tests.data.helpers import run_ffmpeg
 from tests.synthetic_frames import indices_of, make_stores, paint, painted_jpegs

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data.frame_store import FrameStore, write_frame_store
+from data.frame_store import FrameStore
 from data.fused_engine import scale_short_side
+from data.store_writer import write_frame_store
 from data.video_sampler import uniform_clips
 from tests import commands
 from tests.commands import main_of

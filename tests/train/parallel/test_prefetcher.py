@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from data.video_iterator import BadSample, Batch
+from data.clip_batch import BadSample, Batch
 from train.parallel.prefetcher import DevicePrefetcher, lookahead
 
 

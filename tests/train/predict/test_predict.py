@@ -13,7 +13,7 @@ import torch
 
 from data.ffmpeg.encoding import VideoWriter, video_writer
 from data.ffmpeg.video_files import VideoFile
-from data.frame_store import write_frame_store
+from data.store_writer import write_frame_store
 from tests.commands import error_of, main_of
 from tests.data.helpers import packets, run_ffmpeg, transcode
 from tests.synthetic_frames import painted_jpegs
