@@ -1,13 +1,17 @@
-"""One video as JPEG frames in a SQLite database: the format, reading and writing.
+"""One video as JPEG frames in a SQLite database: the format, and reading; data/store_writer.py writes.
 
     <root>/jpg/<class>/<video_id>/frames.db     table Images(ObjId, frames, size), one row per frame
                                                 table Times(seconds), where they are known
+                                                table HalfImages(height, width, frames), with a half level
     <root>/jpg/<class>/<video_id>/n_frames      number of frames, as text
 
 `ObjId` is `<video_id>/frame_%05d`, counted from 1, `frames` the JPEG bytes, `size` the image width; `seconds` is the
-time of a frame in its video, 0 for the first. In stores written here the row id is the frame number (marked by
-`user_version` 1), so that reading a clip costs a few page reads. Stores of the original and of `dataset2database` (type
-STRING, no index, rows in any order, maybe no `n_frames`) are read too.
+time of a frame in its video, 0 for the first. Row n of HalfImages has frame n at half its lines: `height` and `width`
+are those of the whole frame, and each pixel is the mean of four of its pixels.
+
+In stores written here the row id is the frame number (marked by `user_version` 1), so that reading a clip costs a few
+page reads. Stores of the original and of `dataset2database` (type STRING, no index, rows in any order, maybe no
+`n_frames`) are read too.
 """
 
 import os
@@ -24,6 +28,7 @@ from data.common.cli import sanitize
 
 DATABASE = "frames.db"
 COUNT = "n_frames"
+HALF_TABLE = "HalfImages"  # frames at half the lines, in some stores
 ROW_ID_IS_FRAME = 1  # PRAGMA user_version of our stores; those of others have 0
 MAX_JPEG_BYTES = 2**25
 MAX_FRAMES = 2**31

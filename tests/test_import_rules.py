@@ -25,7 +25,7 @@ ALLOWED_IMPORTS = {  # part -> other parts that it may import; `<package>.*` are
 }
 TRAINING_PATH = {"train.parallel", "train.checkpointing", "data.ffmpeg"}  # folders that are not commands
 ONLY_IN = {  # third party -> modules and folders that may import it
-    "sqlite3": ("data.frame_store", "data.verify", "data.benchmark"),
+    "sqlite3": ("data.frame_store", "data.store_writer", "data.verify", "data.benchmark"),
     "imgaug": ("data.imgaug_engine",),
     "ffmpeg": ("data.ffmpeg",),
     "yt_dlp": ("data.download",),
