@@ -1,14 +1,13 @@
-"""Which clips each batch holds: batch shapes, sample indices, and the batch samplers of training and validation.
+"""Which clips each batch holds: batch shapes, sample indices, and the batches of training and validation.
 
 Order and clip seeds are functions of (seed, epoch, video), so the same index gives the same clip in any worker, and an
 epoch can start at any step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
 
 
 class BatchShape(NamedTuple):
@@ -73,58 +72,38 @@ def epoch_order(num_videos: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(num_videos)
 
 
-class TrainBatchSampler(Sampler[list[ClipSpec]]):
-    """This rank's shard of the batches of an epoch, each with its own shape; every video occurs once over all ranks.
+def train_batches(
+    num_videos: int,
+    seed: int,
+    epoch: int,
+    shapes: Iterable[BatchShape],
+    first_step: int = 0,
+    shard: RankShard = FULL_BATCH,
+) -> Iterator[list[ClipSpec]]:
+    """Yield this rank's shard of the batches of an epoch from `first_step` on; every video occurs once over all ranks.
 
-    The batches do not depend on the number of ranks. Call `set_epoch` before each epoch.
+    `shapes`: of all steps of the epoch, together one clip a video. The batches do not depend on the number of ranks.
     """
-
-    def __init__(self, num_videos: int, seed: int, shard: RankShard = FULL_BATCH) -> None:
-        self.num_videos = num_videos
-        self.seed = seed
-        self.shard = shard
-        self.set_epoch(1, [])
-
-    def set_epoch(self, epoch: int, shapes: Sequence[BatchShape], first_step: int = 0) -> None:
-        """Set the epoch, the shape of each of its steps (together one clip a video), and the step to start from."""
-        self.epoch = epoch
-        self.shapes = list(shapes)
-        self.first_step = first_step
-
-    def __len__(self) -> int:
-        return len(self.shapes) - self.first_step
-
-    def __iter__(self) -> Iterator[list[ClipSpec]]:
-        order = epoch_order(self.num_videos, self.seed, self.epoch)
-        first = 0
-        for step, shape in enumerate(self.shapes):
-            indices = order[first : first + shape.batch]
-            first += shape.batch
-            if step >= self.first_step:
-                yield [
-                    ClipSpec(int(i), shape.length, shape.size, clip_seed(self.seed, self.epoch, int(i)))
-                    for i in indices[self.shard.slice_of(len(indices))]
-                ]
-
-
-class ValBatchSampler(Sampler[list[ClipSpec]]):
-    """This rank's shard of batches of one shape that hold every video once, in order."""
-
-    def __init__(self, num_videos: int, shape: BatchShape, shard: RankShard = FULL_BATCH) -> None:
-        self.num_videos = num_videos
-        self.shape = shape
-        self.shard = shard
-
-    def __len__(self) -> int:
-        return -(-self.num_videos // self.shape.batch)
-
-    def __iter__(self) -> Iterator[list[ClipSpec]]:
-        batch, length, size = self.shape
-        for first in range(0, self.num_videos, batch):
-            videos = range(first, min(first + batch, self.num_videos))
+    order = epoch_order(num_videos, seed, epoch)
+    first = 0
+    for step, shape in enumerate(shapes):
+        indices = order[first : first + shape.batch]
+        first += shape.batch
+        if step >= first_step:
             yield [
-                ClipSpec(index, length, size, seed=0) for index in videos[self.shard.slice_of(len(videos))]
+                ClipSpec(int(i), shape.length, shape.size, clip_seed(seed, epoch, int(i)))
+                for i in indices[shard.slice_of(len(indices))]
             ]
+
+
+def val_batches(
+    num_videos: int, shape: BatchShape, shard: RankShard = FULL_BATCH
+) -> Iterator[list[ClipSpec]]:
+    """Yield this rank's shard of batches of one shape that hold every video once, in order."""
+    batch, length, size = shape
+    for first in range(0, num_videos, batch):
+        videos = range(first, min(first + batch, num_videos))
+        yield [ClipSpec(index, length, size, seed=0) for index in videos[shard.slice_of(len(videos))]]
 
 
 def batchnorm_batches(

@@ -1,165 +1,187 @@
-"""Dataloader whose worker processes are restarted when one dies, and the shared memory that its batches need.
+"""Dataloader whose worker processes are restarted when one dies, and the shared memory that its chunks need.
 
 The only file that imports torch's DataLoader.
 """
 
-import itertools
 import logging
 import multiprocessing
 import multiprocessing.util
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from data.batch_sampler import BatchShape, ClipSpec
+from data.batch_sampler import BatchShape, RankShard
 from data.clip_batch import Batch, Sample, collate
 
 logger = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")
-SHARED_MEMORY_BUDGET = 2 * 10**9  # bytes that the batches of one machine's loaders may hold
-PREFETCH_FACTOR = 2  # batches that each worker loads in advance, if they fit
-MAX_DEATHS = 5  # of workers, without a batch in between
+SHARED_MEMORY_BUDGET = 2 * 10**9  # bytes that the chunks of one machine's loaders may hold
+CHUNK_BYTES = 8 * 10**6  # of the clips that a worker sends at once
+PREFETCH_FACTOR = 2  # chunks that each worker loads in advance, at least if they fit
+MAX_DEATHS = 5  # of workers, without a chunk in between
 STALL_SECONDS = 60.0
-
-Batches = Sampler[list[ClipSpec]] | Sequence[list[ClipSpec]]
-
-
-def shared_memory_bytes(
-    shapes: Sequence[BatchShape], workers: int, prefetch_factor: int = PREFETCH_FACTOR
-) -> int:
-    """Return the most that uint8 batches in flight hold: those prefetched by workers, and the one in use."""
-    largest = max(shape.batch * shape.length * shape.size**2 * 3 for shape in shapes)
-    return (workers * prefetch_factor + 1) * largest if workers else 0
+STALLED = "dataloader stalled for %.0f s: workers or the disk are slow or stopped"
 
 
-def choose_prefetch_factor(
+def num_chunks(clips: int, clip_bytes: int, workers: int) -> int:
+    """Return into how many chunks to cut a batch: the same number for each worker, of up to CHUNK_BYTES or one clip."""
+    per_round = workers * max(1, CHUNK_BYTES // clip_bytes)
+    return max(1, min(clips, -(-clips // per_round) * workers))
+
+
+def plan_prefetch(
     shapes: Sequence[BatchShape],
     workers: int,
     *,
     local_world_size: int = 1,
     free: int | None = None,
     flags: str = "--workers or --batch-size",
-) -> int:
-    """Return how many batches each worker may prefetch so that those of all local ranks fit into shared memory.
+) -> tuple[int, int]:
+    """Return how many chunks each worker prefetches, and the most bytes of shared memory that all local ranks need.
 
-    PREFETCH_FACTOR, or 1 if that exceeds SHARED_MEMORY_BUDGET or the `free` bytes of /dev/shm (by default those free
-    now). Raises ValueError, naming the `flags` to lower, if not even 1 fits.
+    `shapes`: of batches as workers send them. The chunks are those of two of the largest batches, at least
+    PREFETCH_FACTOR each; fewer, but at least 1, if with the batch in use they exceed SHARED_MEMORY_BUDGET or the `free`
+    bytes of /dev/shm (by default those free now). Raises ValueError, naming the `flags` to lower, if not even 1 fits.
     """
+    if not workers:
+        return PREFETCH_FACTOR, 0
     if free is None:
         free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else SHARED_MEMORY_BUDGET
-    least, most = (
-        local_world_size * shared_memory_bytes(shapes, workers, factor) for factor in (1, PREFETCH_FACTOR)
-    )
-    if least > free:
+    sizes = [(batch, length * size**2 * 3) for batch, length, size in shapes]
+    counts = [num_chunks(clips, size, workers) for clips, size in sizes]
+    chunk = max(-(-clips // count) * size for (clips, size), count in zip(sizes, counts, strict=True))
+    in_use = max(clips * size for clips, size in sizes)
+    factors = range(1, max(PREFETCH_FACTOR, -(-2 * max(counts) // workers)) + 1)
+    needed = [local_world_size * (workers * factor * chunk + in_use) for factor in factors]
+    if needed[0] > free:
         raise ValueError(
-            f"{workers} workers need {least / 1e6:.0f} MB of {SHARED_MEMORY}, which has {free / 1e6:.0f} MB "
+            f"{workers} workers need {needed[0] / 1e6:.0f} MB of {SHARED_MEMORY}, which has {free / 1e6:.0f} MB "
             f"free: lower {flags}, or enlarge it (docker run --shm-size)"
         )
-    return PREFETCH_FACTOR if most <= min(free, SHARED_MEMORY_BUDGET) else 1
+    factor = max(1, bisect_right(needed, min(free, SHARED_MEMORY_BUDGET)))
+    return factor, needed[factor - 1]
 
 
 class LoaderError(OSError):
     """Workers cannot be started or keep dying; the message is one line with the reason."""
 
 
-class ResumableBatchSampler(Sampler[list[ClipSpec]]):
-    """The batches of another batch sampler from number `first` on."""
+class JointDataset(Dataset[Sample]):
+    """Several datasets as one: a sample index is the number of a dataset and the sample index there."""
 
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
-        self.first = 0
+    def __init__(self, *datasets: Dataset[Sample]) -> None:
+        self.datasets = datasets
 
-    def __iter__(self) -> Iterator[list[ClipSpec]]:
-        return itertools.islice(self.batches, self.first, None)
+    def __getitem__(self, index: tuple[int, Any]) -> Sample:
+        number, own = index
+        return self.datasets[number][own]
 
 
-class ClipLoader:
-    """One loader for all shapes of all epochs: each iteration yields the clips of every one of `batches`, in order.
+class ClipLoader(Iterator[list[Batch]]):
+    """Reads batches of sample indices in order, ahead of who takes them; each item is a batch, in chunks.
+
+    All workers share a batch: it is cut into `num_chunks`. `clip_bytes` returns the size of a clip by its sample index,
+    where it matters.
 
     Worker processes persist until `close` or exit. If one dies, typically killed for lack of memory, all are restarted
-    from the first batch that has not arrived, so no batch is lost, repeated or changed. Raises LoaderError if that
-    happens MAX_DEATHS times without a batch in between, or if workers cannot start. 0 workers read in this process.
+    with the chunks that have not arrived, so none is lost, repeated or changed. Raises LoaderError if that happens
+    MAX_DEATHS times without a chunk in between, or if workers cannot start. 0 workers read in this process, not ahead.
     """
 
     def __init__(
         self,
         clips: Dataset[Sample],
-        batches: Batches,
+        batches: Iterable[list[Any]],
         *,
         workers: int,
         prefetch_factor: int = PREFETCH_FACTOR,
+        clip_bytes: Callable[[Any], int] = lambda _: 1,
     ) -> None:
         self.dataset = clips
-        self.batches = batches
-        self._batch_sampler = ResumableBatchSampler(batches)
+        self._batches = iter(batches)
+        self._clip_bytes = clip_bytes
+        # chunks that have not arrived, with the number of those after it in its batch
+        self._pending: deque[tuple[list[Any], int]] = deque()
         self._settings: dict[str, Any] = {
-            "batch_sampler": self._batch_sampler,
             "collate_fn": collate,
             "num_workers": workers,
             "prefetch_factor": prefetch_factor if workers else None,
-            "persistent_workers": workers > 0,
+            "persistent_workers": workers > 0,  # also after the last chunk: killed, not waited for
             "worker_init_fn": _worker_init,
-            "generator": torch.Generator(),  # otherwise each epoch draws from torch's global one, which is saved
+            "generator": torch.Generator(),  # otherwise a start draws from torch's global one, which is saved
         }
-        self._loader: DataLoader[Sample] | None = None
+        self._iterator: Iterator[Batch] | None = None
         self._workers: list[BaseProcess] = []
         # forked workers inherit this process's folder for sockets; of their own, killed ones would leave theirs behind
         multiprocessing.util.get_temp_dir()
         # at exit Python would wait for workers, which may ignore its SIGTERM or be stopped
         multiprocessing.util.Finalize(self, _kill, (self._workers,), exitpriority=10)
 
-    def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type]  # torch's Sampler declares no length
+    def __next__(self) -> list[Batch]:
+        chunks: list[Batch] = []
+        left = 1
+        timer = threading.Timer(STALL_SECONDS, logger.warning, (STALLED, STALL_SECONDS))
+        timer.start()
+        try:
+            while left:
+                chunks.append(self._next_chunk())
+                _, left = self._pending.popleft()
+        finally:
+            timer.cancel()
+        return chunks
 
-    def __iter__(self) -> Iterator[Batch]:
-        arrived = deaths = 0
-        iterator: Iterator[Batch] | None = None
+    def close(self) -> None:
+        """Kill the workers, also stopped or blocked ones. The next item starts new ones."""
+        _kill(self._workers)
+        self._iterator = None
+
+    def _next_chunk(self) -> Batch:
+        deaths = 0
         while True:
             try:
-                with _stall_warning():
-                    if iterator is None:
-                        iterator = self._start(arrived)
-                    batch = next(iterator)
+                if self._iterator is None:
+                    self._iterator = self._start()
+                return next(self._iterator)
             except StopIteration:
-                return
+                raise
             except Exception as error:
                 reason = self._reason_to_restart(error)
-                iterator, deaths = None, deaths + 1
+                deaths += 1
                 self.close()
                 if deaths == MAX_DEATHS:
                     raise LoaderError(f"{reason}, {deaths} times in a row: lower --workers") from None
                 logger.warning("restarting workers: %s", reason)
-            else:
-                arrived, deaths = arrived + 1, 0
-                yield batch
 
-    def close(self) -> None:
-        """Kill the workers, also stopped or blocked ones. The next iteration starts new ones."""
-        _kill(self._workers)
-        self._loader = None
-
-    def _start(self, first: int) -> Iterator[Batch]:
-        """Start the workers, or wake them up, at batch number `first`."""
-        self._batch_sampler.first = first
-        if self._loader is None:
-            self._loader = DataLoader(self.dataset, **self._settings)
+    def _start(self) -> Iterator[Batch]:
+        """Start the workers at the first chunk that has not arrived."""
         others, handler = multiprocessing.active_children(), signal.getsignal(signal.SIGCHLD)
         try:
-            return iter(self._loader)
+            return iter(DataLoader(self.dataset, batch_sampler=self._requests(), **self._settings))
         finally:
             self._workers += [child for child in multiprocessing.active_children() if child not in others]
             if threading.current_thread() is threading.main_thread():
                 # torch's own handler raises wherever this process is, e.g. in the middle of an optimizer step
                 signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+
+    def _requests(self) -> Iterator[list[Any]]:
+        """Yield chunks for workers to read: again those that have not arrived, then those of further batches."""
+        yield from [indices for indices, _ in self._pending]
+        for batch in self._batches:
+            workers = max(1, self._settings["num_workers"])
+            count = num_chunks(len(batch), self._clip_bytes(batch[0]), workers) if batch else 1
+            chunks = [batch[RankShard(number, count).slice_of(len(batch))] for number in range(count)]
+            self._pending += zip(chunks, reversed(range(count)), strict=True)
+            yield from chunks
 
     def _reason_to_restart(self, error: Exception) -> str:
         """Return what happened to a worker. Raise LoaderError or `error` itself if new workers would not help."""
@@ -178,18 +200,6 @@ def _worker_init(_: int) -> None:
     # these are sent to all processes, and the training loop decides when to stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-@contextmanager
-def _stall_warning() -> Iterator[None]:
-    """Log a warning if the body takes longer than STALL_SECONDS."""
-    message = "dataloader stalled for %.0f s: workers or the disk are slow or stopped"
-    timer = threading.Timer(STALL_SECONDS, logger.warning, (message, STALL_SECONDS))
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _kill(workers: list[BaseProcess]) -> None:

@@ -86,23 +86,24 @@ def saturation(factor: float, *, size: int, shrink: float) -> PixelOp:
 
 def motion_blur(kernel: float, angle: float, direction: float, *, size: int, shrink: float) -> PixelOp | None:
     """Blur along a line of `kernel` pixels at `angle` degrees; `direction` weights its two ends."""
-    side = 2 * round((int(kernel) / shrink - 1) / 2) + 1  # odd
-    if side < 3:
+    matrix = motion_kernel(kernel, angle, direction, shrink)
+    if matrix is None:
         return None
-    matrix = motion_kernel(side, angle, direction)
     return lambda frame: cv2.filter2D(frame, -1, matrix, dst=frame, borderType=cv2.BORDER_REFLECT_101)
 
 
-def motion_kernel(side: int, angle: float, direction: float) -> np.ndarray:
-    """Return a float32 kernel `(side, side)` with sum 1, quantized to 8 bits before rotation as in imgaug."""
+def motion_kernel(kernel: float, angle: float, direction: float, shrink: float) -> np.ndarray | None:
+    """Return float32 `(side, side)` with sum 1, quantized to 8 bits before rotation as in imgaug; None for a dot."""
+    side = 2 * round((int(kernel) / shrink - 1) / 2) + 1  # odd
+    if side < 3:
+        return None
     end = (direction + 1) / 2
     line = np.zeros((side, side), np.float32)
     line[:, side // 2] = np.linspace(end, 1 - end, num=side)
     quantized = (line * 255).astype(np.uint8)
     center = (side / 2 - 0.5, side / 2 - 0.5)
     rotated = cv2.warpAffine(quantized, cv2.getRotationMatrix2D(center, -angle, 1), (side, side))
-    kernel = rotated.astype(np.float32)
-    return kernel / kernel.sum()
+    return rotated.astype(np.float32) / rotated.sum(dtype=np.float32)
 
 
 def hue(value: float, *, size: int, shrink: float) -> PixelOp:
@@ -176,23 +177,29 @@ def fused_transform(
             pixel_op(target)
         if flipped:
             cv2.flip(target, 1, dst=target)
-        out[positions[1:]] = target
+        for position in positions[1:]:
+            out[position] = target
 
 
 def _remap_tables(
     warps: Sequence[np.ndarray], side: int, clip_size: int, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where in a crop of `side` pixels each output pixel comes from, as fixed-point tables for cv2.remap."""
-    forward = _scaling(side, clip_size)
-    for warp in warps:
-        forward = warp @ forward
-    _, backward = cv2.invert(_scaling(clip_size, size) @ forward)
+    backward = backward_matrix(warps, side, clip_size, size)
     indices = np.arange(size, dtype=np.float32)
     x, y, z = (
         (row[0] * indices)[None, :] + (row[1] * indices + row[2])[:, None]
         for row in backward.astype(np.float32)
     )
     return cv2.convertMaps(x / z, y / z, cv2.CV_16SC2)
+
+
+def backward_matrix(warps: Sequence[np.ndarray], side: int, clip_size: int, size: int) -> np.ndarray:
+    """Return the 3 x 3 matrix that maps pixel indices of the output to those of a crop of `side` pixels."""
+    forward = _scaling(side, clip_size)
+    for warp in warps:
+        forward = warp @ forward
+    return cv2.invert(_scaling(clip_size, size) @ forward)[1]
 
 
 def _scaling(source: float, target: float) -> np.ndarray:

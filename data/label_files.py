@@ -15,6 +15,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,10 +30,10 @@ def clean(name: str) -> str:
 
     macOS unzips file names decomposed (NFD), an accent behind its letter.
     """
-    return unicodedata.normalize("NFC", name).strip()
+    return (name if name.isascii() else unicodedata.normalize("NFC", name)).strip()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Annotation:
     """A row of a label file: the class of a video, or of its part between two times.
 
@@ -62,13 +63,13 @@ class Annotation:
             f"{self.location}: times {self.start[:40]!r} to {self.end[:40]!r} must be seconds, 0 <= start <= end"
         )
 
-    @property
+    @cached_property
     def video_id(self) -> str:
         """Name of the video's folder: `<source>`, or `<source>_000015_000017` for the times 15.5 to 17.5."""
         seconds = self.seconds
         return f"{self.source}_{int(seconds[0]):06d}_{int(seconds[1]):06d}" if seconds else self.source
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """Path of the video's folder below `jpg/`."""
         return f"{self.label}/{self.video_id}"
@@ -140,11 +141,13 @@ def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[st
             for number, values in enumerate(filter(any, (list(map(clean, row)) for row in reader))):
                 location = f"{path}, line {reader.line_num}"
                 columns = columns or values
-                if not set(required) <= set(columns):
+                if number == 0 and not set(required) <= set(columns):
                     raise ValueError(
                         f"{location}: needs {', '.join(required)}; columns, separated by commas, are {columns}"
                     )
-                if len(values) < len(columns) or any(values[len(columns) :]):
+                if len(values) != len(columns) and (
+                    len(values) < len(columns) or any(values[len(columns) :])
+                ):
                     raise ValueError(
                         f"{location}: has {len(values)} values for {len(columns)} columns, separated by commas; "
                         'quote a value with a comma: "turn, left"'
@@ -182,7 +185,7 @@ def read_label_csv(path: Path, timed_ids: bool) -> list[Annotation]:
         source = row.get("youtube_id", row.get("id"))
         if source is None:
             raise ValueError(f"{location}: needs youtube_id or id; columns are {list(row)}")
-        start, end = (row.get(name, "") if timed_ids else "" for name in ("time_start", "time_end"))
+        start, end = (row.get("time_start", ""), row.get("time_end", "")) if timed_ids else ("", "")
         annotation = Annotation(row["label"], source, start, end, location, row.get("group", ""))
         rows.append(check_annotation(annotation))
     return rows
@@ -220,7 +223,7 @@ def check_annotation(row: Annotation) -> Annotation:
     for name in (row.label, row.video_id):
         if not name.strip() or "\0" in name:
             raise ValueError(f"{row.location}: label or ID is empty or contains a null character")
-        if name.startswith("/") or not {".", ".."}.isdisjoint(name.split("/")):
+        if name.startswith("/") or ("." in name and not {".", ".."}.isdisjoint(name.split("/"))):
             raise ValueError(f"{row.location}: {name!r} is outside the dataset folder")
     if "/" in row.label:
         raise ValueError(f"{row.location}: class {row.label!r} contains a slash")

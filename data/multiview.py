@@ -1,17 +1,17 @@
 """Multi-view testing: several clips along a video and several crops of each, with one decode per frame."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from data.batch_sampler import BatchShape, ClipSpec
-from data.clip_loader import ClipLoader, choose_prefetch_factor
+from data.clip_loader import ClipLoader, plan_prefetch
 from data.frame_store import FrameStore
 from data.fused_engine import scale_short_side
-from data.video_iterator import ValDataset
-from data.video_list import VideoIndex
+from data.video_iterator import ValDataset, virtual_frames
 from data.video_sampler import uniform_clips
 from data.video_transforms import validation_short_side
 
@@ -46,21 +46,22 @@ def spatial_crops(height: int, width: int, size: int, crops: int) -> list[Crop]:
     raise ValueError(f"{crops} crops: must be one of {', '.join(map(str, CROPS))}")
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MultiViewDataset(ValDataset):
     """At most `clips` x `crops` views of each video as one sample, `(V, T, H, W, 3)`, clip by clip.
 
     With `clips=1, crops=1` the view is the validation clip.
     """
 
-    def __init__(self, videos: VideoIndex, *, interval: int, clips: int, crops: int) -> None:
-        super().__init__(videos, interval=interval)
-        self.clips = clips
-        self.crops = crops
+    clips: int
+    crops: int
 
     def read(self, folder: Path, spec: ClipSpec) -> np.ndarray:
         """Return the views, uint8 `(V, length, size, size, 3)`, BGR. Raise FrameStoreError if the video is corrupt."""
         store, size = FrameStore(folder), spec.size
-        clips = uniform_clips(store.n_frames, spec.length, self.interval, self.clips)
+        virtual = virtual_frames(store, self.target_fps)
+        clips = uniform_clips(len(virtual), spec.length, self.interval, self.clips)
+        clips = [[virtual[index] for index in clip] for clip in clips]
         needed = sorted({index for clip in clips for index in clip})
         scaled = {}
         for (position,), frame in store.fetch(needed).decode_each(halved=False):
@@ -86,9 +87,9 @@ def view_loader(
     workers: int,
     local_world_size: int,
 ) -> ClipLoader:
-    """Return a loader of one batch, `(1, V, length, size, size, 3)`, per video of `indices`, in order."""
-    shape = BatchShape(views.clips * views.crops, length, size)
+    """Return a loader of one chunk, `(1, V, length, size, size, 3)`, per video of `indices`, in order."""
+    shape = BatchShape(1, views.clips * views.crops * length, size)
     flags = "--workers, --clips or --crops"
-    prefetch = choose_prefetch_factor([shape], workers, local_world_size=local_world_size, flags=flags)
+    prefetch, _ = plan_prefetch([shape], workers, local_world_size=local_world_size, flags=flags)
     batches = [[ClipSpec(index, length, size, seed=0)] for index in indices]
     return ClipLoader(views, batches, workers=workers, prefetch_factor=prefetch)

@@ -5,7 +5,7 @@ collated to a Batch, uint8 `(B, T, H, W, 3)`. Float, normalization and layout ar
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from data.batch_sampler import ClipSpec
 from data.clip_batch import BadSample, Sample
 from data.frame_store import EncodedFrames, FrameStore, FrameStoreError
 from data.video_list import VideoIndex
-from data.video_sampler import center_clip, random_clip
-from data.video_transforms import ClipParams, sample_clip_params, training_clip, validation_clip
+from data.video_sampler import center_clip, frames_at, random_clip
+from data.video_transforms import ClipParams, pack_params, sample_clip_params, training_clip, validation_clip
 
 MAX_REPLACEMENTS = 100  # corrupt videos in a row before a clip is given up
 
@@ -31,14 +31,22 @@ def describe_frames(indices: Sequence[int]) -> str:
     return f"{indices[0]} to {indices[-1]}, interval {intervals.pop()}"
 
 
-def describe_params(indices: Sequence[int], params: ClipParams) -> list[str]:
-    """Return a line for the frames of a clip and for each of its random parameters."""
+def describe_params(indices: Sequence[int], params: ClipParams, times: np.ndarray | None = None) -> list[str]:
+    """Return a line for the frames of a clip, with `times` of the video in seconds, and for each random parameter."""
     top, left, side = params.crop_box
-    lines = [f"frames {describe_frames(indices)}", f"crop {side}x{side} at ({left}, {top})"]
+    seconds = "" if times is None else f", {times[indices[0]]:.2f} to {times[indices[-1]]:.2f} s"
+    lines = [f"frames {describe_frames(indices)}{seconds}", f"crop {side}x{side} at ({left}, {top})"]
     lines += ["flipped"] if params.flipped else []
     for augmentation, values in params.augmentations:
         lines.append(f"{augmentation.name} " + ", ".join(f"{value:.3g}" for value in values))
     return lines
+
+
+def virtual_frames(store: FrameStore, target_fps: float | None) -> Sequence[int]:
+    """Return the frames among which clips are chosen: at `target_fps`, or all where that or their times are None."""
+    if target_fps is None or (times := store.times()) is None:
+        return range(store.n_frames)
+    return frames_at(times, target_fps).tolist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,50 +67,67 @@ class TrainDataset(Dataset[Sample]):
     augment: str
     flip: bool
     frame_sampling: str = "uniform"
+    target_fps: float | None = None
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, spec: ClipSpec) -> Sample:
         bad = []
-        replacements = np.random.default_rng((spec.seed, 1))
-        index = spec.index
-        for _ in range(MAX_REPLACEMENTS):
+        for index in self._candidates(spec):
             folder = self.videos.folder(index)
             try:
-                clip = self.read(folder, spec)
+                frames, params = self.sample(folder, spec)
+                clip, packed = self.transform(frames, params, spec.size)
             except FrameStoreError as error:
                 bad.append(BadSample(str(folder), str(error)))
-                index = int(replacements.integers(len(self.videos)))
             else:
-                return Sample(torch.from_numpy(clip), int(self.videos.labels[index]), index, bad)
+                label = int(self.videos.labels[index])
+                return Sample(torch.from_numpy(clip), label, index, bad, packed)
         return Sample(None, -1, spec.index, bad)
 
-    def read(self, folder: Path, spec: ClipSpec) -> np.ndarray:
-        """Return a clip, uint8 `(length, size, size, 3)`, BGR. Raise FrameStoreError if the video is corrupt."""
-        frames, params = self.sample(folder, spec)
-        return training_clip(frames, params, size=spec.size, clip_size=self.clip_size, augment=self.augment)
+    def _candidates(self, spec: ClipSpec) -> Iterator[int]:
+        """Yield the video of a clip, then those that may replace it."""
+        yield spec.index
+        generator = np.random.default_rng((spec.seed, 1))
+        for _ in range(MAX_REPLACEMENTS - 1):
+            yield int(generator.integers(len(self.videos)))
+
+    def transform(
+        self, frames: EncodedFrames, params: ClipParams, size: int, fast: bool = True
+    ) -> tuple[np.ndarray, torch.Tensor | None]:
+        """Return the clip of `sample`, uint8 `(length, size, size, 3)`, BGR, and what a device needs to finish it."""
+        clip_size, augment = self.clip_size, self.augment
+        clip = training_clip(frames, params, size=size, clip_size=clip_size, augment=augment, fast=fast)
+        return clip, pack_params(params, size=size, clip_size=clip_size, augment=augment)
 
     def sample(self, folder: Path, spec: ClipSpec) -> tuple[EncodedFrames, ClipParams]:
-        """Return the frames of a clip, not decoded, and its random parameters. Raise FrameStoreError as `read`."""
+        """Return the frames of a clip, not decoded, and its random parameters. Raise FrameStoreError if corrupt."""
         generator = np.random.default_rng(spec.seed)
         store = FrameStore(folder)
         speed = (1.0, max(1.0, self.base_length / spec.length))
-        indices = random_clip(
-            store.n_frames, spec.length, self.intervals, generator, speed=speed, starts=self.frame_sampling
-        )
-        frames = store.fetch(indices)
-        params = sample_clip_params(
-            frames.height,
-            frames.width,
-            size=spec.size,
-            clip_size=self.clip_size,
-            short_side=self.short_side,
-            augment=self.augment,
-            flip=self.flip,
-            generator=generator,
-        )
-        return frames, params
+        with store.opened():
+            virtual = virtual_frames(store, self.target_fps)
+            clip = random_clip(
+                len(virtual), spec.length, self.intervals, generator, speed=speed, starts=self.frame_sampling
+            )
+            indices = [virtual[index] for index in clip]
+            frames = None if store.has_half_level else store.fetch(indices)
+            height, width = (frames.height, frames.width) if frames else store.frame_size(indices[0])
+            params = sample_clip_params(
+                height,
+                width,
+                size=spec.size,
+                clip_size=self.clip_size,
+                short_side=self.short_side,
+                augment=self.augment,
+                flip=self.flip,
+                generator=generator,
+            )
+            if frames is None:
+                halved = self.augment != "imgaug" and params.crop_box.side >= 2 * spec.size
+                frames = store.fetch(indices, half_of=(height, width) if halved else None)
+            return frames, params
 
     def describe(self, spec: ClipSpec) -> str:
         """Return a line on the clip of `spec`: video, size of its frames, class, and what was sampled."""
@@ -111,16 +136,18 @@ class TrainDataset(Dataset[Sample]):
             return sample.bad[-1].reason
         folder = self.videos.folder(sample.index)
         frames, params = self.sample(folder, spec)
-        what = "; ".join(describe_params(frames.indices, params))
+        what = "; ".join(describe_params(frames.indices, params, FrameStore(folder).times()))
         return f"{folder} ({frames.width}x{frames.height}), class {sample.label}, {spec.length}x{spec.size}: {what}"
 
 
+@dataclass(frozen=True, eq=False)
 class ValDataset(Dataset[Sample]):
     """The center crop of the middle clip of each video, nothing random. A corrupt video is not replaced."""
 
-    def __init__(self, videos: VideoIndex, *, interval: int) -> None:
-        self.videos = videos
-        self.interval = interval
+    videos: VideoIndex
+    _: KW_ONLY
+    interval: int
+    target_fps: float | None = None
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -136,5 +163,7 @@ class ValDataset(Dataset[Sample]):
     def read(self, folder: Path, spec: ClipSpec) -> np.ndarray:
         """Return a clip, uint8 `(length, size, size, 3)`, BGR. Raise FrameStoreError if the video is corrupt."""
         store = FrameStore(folder)
-        frames = store.read(center_clip(store.n_frames, spec.length, self.interval))
-        return validation_clip(frames, size=spec.size)
+        with store.opened():
+            virtual = virtual_frames(store, self.target_fps)
+            clip = center_clip(len(virtual), spec.length, self.interval)
+            return validation_clip(store.read([virtual[index] for index in clip]), size=spec.size)

@@ -2,17 +2,22 @@
 
 import glob
 import hashlib
+import json
 import logging
 import os
 import shlex
+import time
+import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.common.atomic_io import atomic_path
 from data.datasets import DatasetSpec
 from data.frame_store import DATABASE, has_store
 from data.label_files import (
@@ -26,6 +31,10 @@ from data.label_files import (
 )
 
 logger = logging.getLogger(__name__)
+
+CACHE, CACHE_VERSION = "video_list.npz", 1  # in the dataset folder; another version is not read
+MIN_CACHED = 20_000  # videos; fewer are found in half a second
+COLUMNS = ("folders", "labels", "sizes")
 
 
 @dataclass(frozen=True)
@@ -88,10 +97,10 @@ class DatasetSplits:
         """
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for videos in (self.train, self.val):
-            columns = (videos.folders.tolist(), videos.labels.tolist(), videos.sizes.tolist())
-            for video in sorted(zip(*columns, strict=True)):
-                digest.update(b"\n%s %d %d" % video)
-            digest.update(b"\n\n")
+            columns = (videos.folders, videos.labels, videos.sizes)
+            order = np.lexsort(columns[::-1])  # by folder
+            rows = zip(*(column[order].tolist() for column in columns), strict=True)
+            digest.update(b"".join(b"\n%s %d %d" % row for row in rows) + b"\n\n")
         return digest.hexdigest()[:16]
 
 
@@ -106,6 +115,9 @@ def load_dataset(
 ) -> DatasetSplits:
     """Read the label files of a variant and find its videos below `root/jpg`.
 
+    The list of a large dataset is cached in its folder, and read from there while label files, class folders and
+    options stay the same. Who changes a database in its place must set the time of its class folder.
+
     Raise FileNotFoundError for missing folders and label files; ValueError for invalid label files, for another number
     of classes than `num_classes`, if more of a split is missing than `max_missing` allows, and for a class without
     training videos, unless `max_missing` is its name, any `may_be_empty`, or `num_classes` is the number of the others.
@@ -115,11 +127,38 @@ def load_dataset(
     folder = find_label_folder(root, spec.train_csv.format(variant=variant), labels)
     train_csv = folder / spec.train_csv.format(variant=variant)
     val_csv = folder / spec.val_csv.format(variant=variant)
+    index = class_index_path(train_csv)
+    logger.debug("labels: %s and %s, class index: %s", train_csv, val_csv, index)
+    # a folder's time changes when something in it is added, removed, renamed or replaced
+    paths = filter(os.path.exists, (train_csv, val_csv, index, root / "jpg", *os.scandir(root / "jpg")))
+    stats = {os.fspath(path): os.stat(path) for path in paths}
+    checks = (num_classes, max_missing, may_be_empty)
+    times = {path: (found.st_size, found.st_mtime_ns) for path, found in stats.items()}
+    key = json.dumps([CACHE_VERSION, spec.timed_ids, spec.untrained_classes, checks, times])
+    # what has just changed may change again within a tick of its clock
+    settled = max(found.st_mtime for found in stats.values()) < time.time() - 2
+    if cached := _read_cache(root, key, index):
+        return cached
+    with _recorded_warnings() as warnings:
+        dataset = _read_dataset(root, spec, train_csv, val_csv, *checks)
+    if settled and len(dataset.train) + len(dataset.val) >= MIN_CACHED:
+        _write_cache(root, key, dataset, warnings)
+    return dataset
+
+
+def _read_dataset(
+    root: Path,
+    spec: DatasetSpec,
+    train_csv: Path,
+    val_csv: Path,
+    num_classes: int | None,
+    max_missing: float | str,
+    may_be_empty: bool,
+) -> DatasetSplits:
     rows = read_splits(dict.fromkeys((train_csv, val_csv), spec.timed_ids))
     index = class_index_path(train_csv)
     named = dict.fromkeys(row.label for row in rows[train_csv])
     classes = read_classes(index) if index.exists() else list(named)
-    logger.debug("labels: %s and %s, class index: %s", train_csv, val_csv, index)
     train, val = (find_videos(root / "jpg", path, rows[path], classes, max_missing) for path in rows)
     empty = train.empty_classes(classes)
     num_trained = len(classes) - len(empty)
@@ -141,6 +180,55 @@ def load_dataset(
     return DatasetSplits(tuple(classes), train, val, index)
 
 
+@contextmanager
+def _recorded_warnings() -> Iterator[list[str]]:
+    """Yield a list that the warnings of reading label files and looking for videos are added to."""
+    messages: list[str] = []
+
+    def record(entry: logging.LogRecord) -> bool:
+        if entry.levelno >= logging.WARNING:
+            messages.append(entry.getMessage())
+        return True
+
+    loggers = (logger, logging.getLogger(read_splits.__module__))
+    for each in loggers:
+        each.addFilter(record)
+    try:
+        yield messages
+    finally:
+        for each in loggers:
+            each.removeFilter(record)
+
+
+def _write_cache(root: Path, key: str, dataset: DatasetSplits, warnings: Sequence[str]) -> None:
+    splits = {"train": dataset.train, "val": dataset.val}
+    missing = {name: videos.missing for name, videos in splits.items()}
+    about = {"key": key, "classes": dataset.classes, "missing": missing, "warnings": warnings}
+    arrays = {f"{name}_{column}": getattr(splits[name], column) for name in splits for column in COLUMNS}
+    with suppress(OSError), atomic_path(root / CACHE) as temporary, temporary.open("wb") as file:
+        np.savez(file, about=np.array(json.dumps(about)), **arrays)
+
+
+def _read_cache(root: Path, key: str, index: Path) -> DatasetSplits | None:
+    """Return the cached list and log its warnings again; None if it is of another `key` or cannot be read."""
+
+    def read_split(name: str) -> VideoIndex:
+        columns = {column: arrays[f"{name}_{column}"] for column in COLUMNS}
+        return VideoIndex(root / "jpg", **columns, missing=Counter(about["missing"][name]))
+
+    try:
+        with np.load(root / CACHE) as arrays:
+            about = json.loads(str(arrays["about"]))
+            if about["key"] != key:
+                return None
+            train, val = map(read_split, ("train", "val"))
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    for message in about["warnings"]:
+        logger.warning("%s", message)
+    return DatasetSplits(tuple(about["classes"]), train, val, index)
+
+
 def find_videos(
     root: Path,
     path: Path,
@@ -159,15 +247,15 @@ def find_videos(
     for row in rows:
         if row.label not in numbers:
             raise ValueError(f"{row.location}: class {row.label!r} is not one of the {len(classes)} {whose}")
-    sizes = [_database_size(root / row.folder) for row in rows]
-    spelled = other_spellings(root) if None in sizes else {}
-    folders = [spelled.get(row.folder, row.folder) for row in rows]
-    stores = [
-        (row, folder, size if folder == row.folder else _database_size(root / folder))
-        for row, folder, size in zip(rows, folders, sizes, strict=True)
-    ]
-    found = [store for store in stores if store[2] is not None]
-    missing = Counter(row.label for row, _, size in stores if size is None)
+    folders = [row.folder for row in rows]
+    sizes = [_database_size(root, folder) for folder in folders]
+    if None in sizes:
+        spelled = other_spellings(root)
+        for i in [i for i, size in enumerate(sizes) if size is None and folders[i] in spelled]:
+            folders[i] = spelled[folders[i]]
+            sizes[i] = _database_size(root, folders[i])
+    found = [i for i, size in enumerate(sizes) if size is not None]
+    missing = Counter(row.label for row, size in zip(rows, sizes, strict=True) if size is None)
     if missing:
         worst = ", ".join(f"{name} {count}" for name, count in missing.most_common(5))
         logger.warning(
@@ -186,9 +274,9 @@ def find_videos(
         )
     videos = VideoIndex(
         root=root,
-        folders=np.array([os.fsencode(folder) for _, folder, _ in found]),
-        labels=np.array([numbers[row.label] for row, _, _ in found], dtype=np.int64),
-        sizes=np.array([size for _, _, size in found], dtype=np.int64),
+        folders=np.array([os.fsencode(folders[i]) for i in found]),
+        labels=np.array([numbers[rows[i].label] for i in found], dtype=np.int64),
+        sizes=np.array([sizes[i] for i in found], dtype=np.int64),
         missing=missing,
     )
     if empty := videos.empty_classes(classes):
@@ -198,15 +286,17 @@ def find_videos(
 
 def other_spellings(root: Path) -> dict[str, str]:
     """Return the folders `<class>/<video_id>` below `root` whose names are not `clean`, by their clean names."""
-    names = glob.iglob("*/*", root_dir=root)
-    cleaned = (("/".join(map(clean, name.split("/"))), name) for name in names)
+    labels = glob.iglob("*/", root_dir=root)
+    names = ((label[:-1], video) for label in labels for video in glob.iglob("*", root_dir=root / label))
+    cleaned = ((f"{clean(label)}/{clean(video)}", f"{label}/{video}") for label, video in names)
     return {name: other for name, other in cleaned if name != other and not has_store(root / name)}
 
 
-def _database_size(folder: Path) -> int | None:
+def _database_size(root: Path, folder: str) -> int | None:
     """Return the size in bytes of a folder's frame database, None if there is none."""
+    path = f"{root}/{folder}/{DATABASE}"  # making a Path takes longer than the call
     try:
-        return os.stat(folder / DATABASE).st_size
+        return os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError):
         return None
 

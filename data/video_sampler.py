@@ -27,6 +27,17 @@ def clip_indices(n_frames: int, length: int, interval: int, start: int) -> list[
     return [start + i * interval for i in range(length)]
 
 
+def frames_at(times: np.ndarray, fps: float) -> np.ndarray:
+    """Return the frame nearest to each second k / fps of a video, whose frames begin at `times`, ascending from 0.
+
+    Frames at 0, 0.1, 0.2 and 0.3 s: at 5 fps 0 2, at 20 fps 0 0 1 1 2 2 3 3, as ties go to the earlier one. The last
+    frame lasts as long as the median of the others.
+    """
+    duration = times[-1] + np.median(np.diff(times)) if len(times) > 1 else 0
+    seconds = np.arange(max(1, round(duration * fps))) / fps
+    return np.searchsorted((times[:-1] + times[1:]) / 2, seconds - 5e-4)  # some files have milliseconds
+
+
 def center_clip(n_frames: int, length: int, interval: int) -> list[int]:
     """Return the clip in the middle of the video, which validation uses."""
     interval = fitting_interval(n_frames, length, interval)

@@ -3,6 +3,7 @@
 All frames of a clip get the same. Importing this file makes imgaug importable with NumPy 2 (data/imgaug_engine.py).
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from data import fused_engine, imgaug_engine
+from data import device_engine, fused_engine, imgaug_engine
+from data.device_engine import DeviceOp, sent_size
 from data.frame_store import EncodedFrames
 from data.fused_engine import CropBox, resize, scale_short_side
 from data.imgaug_engine import Augmenter, augment_frames, iaa
@@ -25,15 +27,18 @@ Params = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """An augmentation: `sample_params` is called once per clip, and both engines apply the parameters it returns.
+    """An augmentation: `sample_params` is called once per clip, and each engine applies the parameters it returns.
 
-    `augmenter` builds imgaug's form. In the fused engine `warp` moves pixels and `pixel_op` changes colors.
+    `augmenter` builds imgaug's form. In the fused engine `warp` moves pixels and `pixel_op` changes colors; on a
+    device `device_op` does, by numbers that `pack` makes of the parameters.
     """
 
     name: str
     sample_params: Callable[[np.random.Generator], Params]
     augmenter: Callable[..., Augmenter]
     pixel_op: Callable[..., fused_engine.PixelOp | None] = fused_engine.identity
+    device_op: DeviceOp | None = None
+    pack: Callable[..., Sequence[float]] = lambda *params, shrink: params
     warp: Callable[..., np.ndarray] | None = None
 
 
@@ -47,7 +52,7 @@ def _perspective_params(generator: np.random.Generator) -> Params:
     return tuple(np.abs(generator.normal(0, scale, size=8)).clip(max=0.4))
 
 
-# In the order of application: name, sampled parameters, imgaug's form, and that of the fused engine. Frames are BGR.
+# In the order of application: name, sampled parameters, and the forms of imgaug, the fused engine and a device. BGR.
 AUGMENTATIONS = (
     Augmentation("blur", lambda g: (_choose((0.1, 0.2, 0.3), g),), imgaug_engine.blur),
     Augmentation(
@@ -55,25 +60,44 @@ AUGMENTATIONS = (
         lambda g: tuple(g.integers(-5, 15, size=3, endpoint=True)),
         imgaug_engine.brightness,
         fused_engine.brightness,
+        device_engine.brightness,
     ),
-    Augmentation("noise", lambda g: (76.5, int(g.integers(2**31))), imgaug_engine.noise, fused_engine.noise),
     Augmentation(
-        "color", lambda g: (g.uniform(1.2, 1.6),), imgaug_engine.saturation, fused_engine.saturation
+        "noise",
+        lambda g: (76.5, int(g.integers(2**31))),
+        imgaug_engine.noise,
+        fused_engine.noise,
+        device_engine.noise,
+        pack=lambda scale, seed, shrink: (scale / shrink, seed),
+    ),
+    Augmentation(
+        "color",
+        lambda g: (g.uniform(1.2, 1.6),),
+        imgaug_engine.saturation,
+        fused_engine.saturation,
+        device_engine.saturation,
     ),
     Augmentation(
         "motion_blur",
         lambda g: (_choose((3, 5, 7), g), g.uniform(0, 360), g.uniform(-1, 1)),
         imgaug_engine.motion_blur,
         fused_engine.motion_blur,
+        device_engine.motion_blur,
+        pack=device_engine.pack_motion_blur,
     ),
     Augmentation(
         "hue_saturation",
         lambda g: (int(g.integers(-16, 16, endpoint=True)),),
         imgaug_engine.hue,
         fused_engine.hue,
+        device_engine.hue,
     ),
     Augmentation(
-        "contrast", lambda g: (g.uniform(0.85, 1.115),), imgaug_engine.contrast, fused_engine.contrast
+        "contrast",
+        lambda g: (g.uniform(0.85, 1.115),),
+        imgaug_engine.contrast,
+        fused_engine.contrast,
+        device_engine.contrast,
     ),
     Augmentation(
         "perspective", _perspective_params, imgaug_engine.perspective, warp=fused_engine.perspective
@@ -90,8 +114,8 @@ def sample_augmentations(generator: np.random.Generator) -> SampledAugmentations
     """Sample the augmentations of a clip and their parameters, in order of application."""
     if generator.random() >= CLIP_PROBABILITY:
         return []
-    chosen = [one for one in AUGMENTATIONS if generator.random() < AUGMENTATION_PROBABILITY]
-    return [(augmentation, augmentation.sample_params(generator)) for augmentation in chosen]
+    drawn = generator.random(len(AUGMENTATIONS)) < AUGMENTATION_PROBABILITY
+    return [(one, one.sample_params(generator)) for one in itertools.compress(AUGMENTATIONS, drawn)]
 
 
 def augment_with_imgaug(frames: np.ndarray, augmentations: SampledAugmentations) -> np.ndarray:
@@ -137,12 +161,14 @@ def sample_clip_params(
 
 
 def training_clip(
-    frames: EncodedFrames, params: ClipParams, *, size: int, clip_size: int, augment: str
+    frames: EncodedFrames, params: ClipParams, *, size: int, clip_size: int, augment: str, fast: bool = True
 ) -> np.ndarray:
     """Crop, augment and flip frames: uint8 `(T, size, size, 3)`.
 
     A `size` smaller than `clip_size` shows the same field of view at lower resolution. `augment` is the engine: "fused"
-    decodes and resamples no more than `size` needs; "imgaug" augments frame by frame at `clip_size`.
+    decodes and resamples no more than `size` needs; "imgaug" augments frame by frame at `clip_size`. For "device" the
+    clip is only cropped, with `sent_size` pixels a side, and `augment_batch` does the rest.
+    `fast`: see `decode_each`.
     """
     if augment == "imgaug":
         top, left, side = params.crop_box
@@ -153,12 +179,14 @@ def training_clip(
     halved = crop_box.side >= 2 * size
     if halved:
         crop_box = CropBox(*(value // 2 for value in crop_box))
+    if augment == "device":
+        params, size = ClipParams(crop_box, [], flipped=False), sent_size(clip_size, size)
     pixel_ops = (
         one.pixel_op(*values, size=size, shrink=clip_size / size) for one, values in params.augmentations
     )
     out = np.empty((len(frames), size, size, 3), np.uint8)
     fused_engine.fused_transform(
-        frames.decode_each(halved),
+        frames.decode_each(halved, fast),
         out,
         crop_box=crop_box,
         warps=[one.warp(*values, clip_size=clip_size) for one, values in params.augmentations if one.warp],
@@ -167,6 +195,28 @@ def training_clip(
         flipped=params.flipped,
     )
     return out
+
+
+def pack_params(params: ClipParams, *, size: int, clip_size: int, augment: str) -> torch.Tensor | None:
+    """Return what `augment_batch` needs of a clip's parameters: float32 `(P,)`; None if `augment` is not "device"."""
+    if augment != "device":
+        return None
+    shrink = max(1, clip_size / size)  # kernels do not grow
+    warps = [one.warp(*values, clip_size=clip_size) for one, values in params.augmentations if one.warp]
+    numbers = {one.name: one.pack(*values, shrink=shrink) for one, values in params.augmentations}
+    steps = [numbers.get(one.name, ()) if one.device_op else () for one in AUGMENTATIONS]
+    return device_engine.pack(warps, steps, params.flipped, clip_size=clip_size, size=size)
+
+
+def augment_batch(clips: torch.Tensor, augmentations: torch.Tensor | None, size: int) -> torch.Tensor:
+    """Finish clips that `training_clip` cropped for a device, on theirs: uint8 `(B, T, size, size, 3)`.
+
+    `augmentations`: `pack_params` of each, `(B, P)`, on the CPU; None if nothing is left to do.
+    """
+    if augmentations is None:
+        return clips
+    ops = [one.device_op for one in AUGMENTATIONS]
+    return device_engine.device_transform(clips, augmentations, size, ops)
 
 
 def validation_short_side(size: int) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from data.batch_sampler import BatchShape, RankShard, TrainBatchSampler, ValBatchSampler, batchnorm_batches
-from data.clip_loader import ClipLoader, choose_prefetch_factor, shared_memory_bytes
+from data.batch_sampler import BatchShape, ClipSpec, RankShard, batchnorm_batches, train_batches, val_batches
+from data.clip_loader import ClipLoader, JointDataset, plan_prefetch
+from data.device_engine import sent_size
 from data.video_iterator import TrainDataset, ValDataset
 from data.video_list import DatasetSplits
 from network import create_network
@@ -37,18 +38,17 @@ logger = logging.getLogger(__name__)
 
 
 class Loaders(NamedTuple):
-    """Dataloaders; `batch_sampler` determines the training batches of an epoch.
+    """What is read in a run.
 
-    `batchnorm`: the clips of precise BatchNorm statistics, if any.
-    `shared_memory`: the most bytes that the loaders of all ranks on this machine use.
+    `clips`: the loader of all its batches: of each epoch those of training, of precise BatchNorm statistics, if any,
+    and of validation. `shard`: this rank's of training batches. `shared_memory`: the most bytes that the loaders of all
+    ranks on this machine use.
     """
 
     train_dataset: TrainDataset
     val_dataset: ValDataset
-    batch_sampler: TrainBatchSampler
-    train: ClipLoader
-    val: ClipLoader
-    batchnorm: ClipLoader
+    clips: ClipLoader
+    shard: RankShard
     shared_memory: int
 
 
@@ -56,11 +56,15 @@ def make_loaders(
     options: Options,
     dataset: DatasetSplits,
     base: BatchShape,
-    shapes: Iterable[BatchShape],
+    schedule: MultigridSchedule,
     dist: DistContext,
     batchnorm_clips: int,
+    done: tuple[int, int] = (0, 0),
 ) -> Loaders:
-    """Return the dataloaders; `shapes`: all batch shapes of the run, `base`: the one of validation."""
+    """Return the datasets and their loader.
+
+    `base`: the batch shape of validation. `done`: epochs, and steps of the next one, that are not read again.
+    """
     assert options.short_side is not None
     assert options.flip is not None
     train = TrainDataset(
@@ -72,29 +76,44 @@ def make_loaders(
         augment=options.augment,
         flip=options.flip,
         frame_sampling=options.frame_sampling,
+        target_fps=options.target_fps,
     )
-    val = ValDataset(dataset.val, interval=options.val_frame_interval)
+    val = ValDataset(dataset.val, interval=options.val_frame_interval, target_fps=options.target_fps)
     # two clips per rank if BatchNorm statistics are computed on each rank alone
     min_clips = 1 if options.sync_batchnorm or options.freeze_batchnorm else 2
     shard = RankShard(dist.rank, dist.world_size, min_clips)
     val_shard = shard._replace(min_clips=1)
-    batch_sampler = TrainBatchSampler(len(train), options.random_seed, shard)
-    val_sampler = ValBatchSampler(len(val), base, val_shard)
-    largest = [shape._replace(batch=shard.largest(shape.batch)) for shape in shapes]
-    largest.append(base._replace(batch=val_shard.largest(base.batch)))
-    workers = options.workers
-    prefetch = choose_prefetch_factor(largest, workers, local_world_size=dist.local_world_size)
-    make_loader = partial(ClipLoader, workers=workers, prefetch_factor=prefetch)
     pairs = shard._replace(min_clips=2)  # also where BatchNorm is synchronized in training
-    batches = batchnorm_batches(len(train), batchnorm_clips, base, options.random_seed, pairs)
+    workers, seed = options.workers, options.random_seed
+    epochs_done, steps_done = done
+    batchnorm = batchnorm_batches(len(train), batchnorm_clips, base, seed, pairs)
+
+    def batches() -> Iterator[list[tuple[int, ClipSpec]]]:
+        for epoch in range(epochs_done + 1, options.end_epoch + 1):
+            shapes = [step.shape for step in schedule.epoch(epoch)]
+            first_step = steps_done if epoch == epochs_done + 1 else 0
+            training = train_batches(len(train), seed, epoch, shapes, first_step, shard)
+            for number, phase in enumerate((training, batchnorm, val_batches(len(val), base, val_shard))):
+                yield from ([(number, spec) for spec in specs] for specs in phase)
+
+    shapes = schedule.shapes(options.end_epoch)
+    sent = partial(sent_size, options.clip_size) if options.augment == "device" else int  # of a size
+    largest = [BatchShape(shard.largest(batch), length, sent(size)) for batch, length, size in shapes]
+    largest.append(base._replace(batch=val_shard.largest(base.batch)))
+    prefetch, shared_memory = plan_prefetch(largest, workers, local_world_size=dist.local_world_size)
+    datasets = JointDataset(train, replace(train, augment="none", flip=False), val)
     return Loaders(
         train_dataset=train,
         val_dataset=val,
-        batch_sampler=batch_sampler,
-        train=make_loader(train, batch_sampler),
-        val=make_loader(val, val_sampler),
-        batchnorm=make_loader(replace(train, augment="none", flip=False), batches),
-        shared_memory=shared_memory_bytes(largest, workers, prefetch) * dist.local_world_size,
+        clips=ClipLoader(
+            datasets,
+            batches(),
+            workers=workers,
+            prefetch_factor=prefetch,
+            clip_bytes=lambda index: index[1].length * sent(index[1].size) ** 2 * 3,
+        ),
+        shard=shard,
+        shared_memory=shared_memory,
     )
 
 

@@ -103,5 +103,12 @@ def _conflicts(options: Options, defaults: Options) -> Iterator[str]:  # noqa: P
         yield "sync-batchnorm: does not work with --sub-bn-size, --accumulate or --activation-checkpointing"
     if isinstance(options.resume_epoch, int) and options.resume_epoch > options.end_epoch + 1:
         yield f"resume-epoch: {options.resume_epoch} is beyond the last epoch, --end-epoch {options.end_epoch}"
+    if options.estimate and not options.dry_run:
+        yield "estimate: needs --dry-run"
+    if options.estimate and options.compile and options.assume_tflops is None:
+        yield "estimate: does not time compiled steps; leave --compile out, or give --assume-tflops"
+    for name in ("assume_tflops", "assume_cores", "assume_disk"):
+        if getattr(options, name) is not None and not options.estimate:
+            yield f"{name.replace('_', '-')}: needs --estimate"
     if options.resume_epoch == 1:
         yield "resume-epoch: 1 is the first epoch; leave it out to start there"

@@ -4,7 +4,7 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data.batch_sampler import BatchShape
 from network.flops import count_flops
@@ -40,6 +40,7 @@ class PhaseSummary:
     lrs: tuple[float, float]
     steps: int = 0
     flops: int = 0
+    clips: Counter[tuple[int, int]] = field(default_factory=Counter)  # by length and size
 
 
 def summarize_schedule(
@@ -59,6 +60,7 @@ def summarize_schedule(
             summary.steps += len(members)
             for shape, count in Counter(step.shape for step in members).items():
                 summary.flops += count * shape.batch * clip_flops(shape.length, shape.size)
+                summary.clips[shape.length, shape.size] += count * shape.batch
     return [summaries[key] for key in sorted(summaries)]
 
 

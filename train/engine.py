@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from data.batch_sampler import BatchShape
-from data.clip_batch import BadSample, Batch
+from data.clip_batch import BadSample, Batch, Chunks
+from data.video_transforms import augment_batch
 from train.input_norm import ClipNormalizer
 from train.lr_schedule import LRSchedule
 from train.metrics import batch_metric_sums, zero_metric_sums
@@ -102,9 +103,9 @@ class Trainer:
         self.timer = StepTimer(self.device)
 
     def train_epoch(
-        self, epoch: int, steps: Sequence[Step], batches: Iterable[Batch], first_step: int = 0
+        self, epoch: int, steps: Sequence[Step], batches: Iterable[Chunks], first_step: int = 0
     ) -> Iterator[StepReport]:
-        """Train an epoch from `first_step` on; yield a report after each step."""
+        """Train an epoch from `first_step` on, on batches in chunks; yield a report after each step."""
         self.network.train()
         if self.freeze_batchnorm:
             freeze_batchnorm(self.network)
@@ -121,7 +122,7 @@ class Trainer:
             oom = f"{where}: out of memory; --accumulate 2, --activation-checkpointing or a lower --batch-size may help"
             try:
                 with oom_as(StepOutOfMemoryError, oom):
-                    sums, gate_sums = self._update(batch, shape.batch, epoch, step)
+                    sums, gate_sums = self._update(batch, shape, epoch, step)
             except ValueError as error:
                 if not str(error).startswith(TOO_FEW_VALUES):
                     raise
@@ -133,11 +134,12 @@ class Trainer:
             yield StepReport(epoch, step, len(steps), shape, lr, sums, gate_sums, *cost, batch.bad)
             requested_at = time.perf_counter()
 
-    def _update(self, batch: Batch, num_clips: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Train on this rank's shard, maybe empty, of a batch of `num_clips` clips. Returns metric and gate sums."""
-        self.timer.start(num_clips)
+    def _update(self, batch: Batch, shape: BatchShape, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Train on this rank's shard, maybe empty, of a batch of `shape`. Returns metric and gate sums."""
+        self.timer.start(shape.batch)
         network = self.network
-        mixed = self.mixup.mix(self.normalization(batch.clips), batch.labels, epoch, step)
+        clips = augment_batch(batch.clips, batch.augmentations, shape.size)
+        mixed = self.mixup.mix(self.normalization(clips), batch.labels, epoch, step)
         self.optimizer.zero_grad(set_to_none=True)
         sums, gates = zero_metric_sums(self.device), []
         num_micro_batches = num_replicas(len(mixed.labels), self.accumulate)
@@ -149,7 +151,7 @@ class Trainer:
                 logits, gate_values = self._forward(network, micro_batch.clips)
                 loss = self.mixup.loss(logits, micro_batch)  # a sum over clips; 0 on an idle rank
                 self.timer.forward_done()
-                self.scaler.scale(loss * (self.world_size / num_clips)).backward()
+                self.scaler.scale(loss * (self.world_size / shape.batch)).backward()
             sums += mixed_metric_sums(logits.detach(), micro_batch, loss.detach())
             gates.append(gate_values.detach())
             self.timer.backward_done()
@@ -161,8 +163,8 @@ class Trainer:
         self.timer.backward_done()
         return sums, torch.cat(gates).sum(dim=0)
 
-    def _prefetch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches, on the device."""
+    def _prefetch(self, batches: Iterable[Chunks]) -> Iterator[Batch]:
+        """Yield the batches, gathered from their chunks, on the device."""
         oom = "reading or copying a batch: out of memory; a lower --batch-size may help"
         with oom_as(StepOutOfMemoryError, oom):
             yield from self.prefetcher(batches)
@@ -178,7 +180,7 @@ class Trainer:
         return logits.float(), gates
 
     @torch.no_grad()
-    def update_batchnorm(self, network: nn.Module, batches: Iterable[Batch], dist: DistContext) -> None:
+    def update_batchnorm(self, network: nn.Module, batches: Iterable[Chunks], dist: DistContext) -> None:
         """Set the running statistics of a network, one that is not wrapped, to those of this rank's `batches`."""
         network.train()
         oom = "precise BatchNorm: out of memory; a lower --batch-size or --precise-bn 0 may help"
@@ -190,7 +192,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(
-        self, epoch: int, num_videos: int, base: BatchShape, batches: Iterable[Batch], skip_bad_samples: bool
+        self, epoch: int, num_videos: int, base: BatchShape, batches: Iterable[Chunks], skip_bad_samples: bool
     ) -> Iterator[StepReport]:
         """Validate all videos in batches of `base`; yield a report after each. Corrupt ones raise unless skipped."""
         self.eval_network.eval()

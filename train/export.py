@@ -62,6 +62,7 @@ def make_metadata(model: InferenceModel, input_description: str) -> dict[str, st
         "normalization": json.dumps(model.normalization.to_dict()),
         "clip_length": str(options.clip_length),
         "frame_interval": str(options.val_frame_interval),
+        "target_fps": json.dumps(options.target_fps),
         "clip_size": str(options.clip_size),
         "short_side": str(model.short_side),
         "epoch": str(model.epoch),

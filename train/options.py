@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.common.cli import Parser, boolean, choice, not_negative, number, positive
+from data.common.cli import Parser, boolean, choice, frame_rate, not_negative, number, positive
 from data.common.cpus import cpus_per_rank
 from data.datasets import DatasetSpec
 from data.label_files import clean
@@ -33,6 +33,13 @@ GROUPS = {  # of --help, by their first option
 }
 
 
+def bytes_per_second(text: str) -> float:
+    """Parse `2GB/s`, `500MB/s` or a plain number."""
+    unit = {"kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9}.get(text[-4:], 1.0)
+    rule = "bytes a second, such as 2GB/s, 500MB/s or 2e9"
+    return unit * number(float, rule, lambda value: value * unit >= 1)(text[:-4] if unit > 1 else text)
+
+
 def _gates(text: str) -> bool | str:
     value = choice("False", "True", "soft")(text)
     return value if value == "soft" else value == "True"
@@ -52,6 +59,7 @@ dimension = number(int, "a whole number from 1 to 65536", lambda value: 1 <= val
 num_epochs = number(int, "a whole number from 1 to 1000000", lambda value: 1 <= value <= 10**6)
 non_negative = number(float, "a number of at least 0", lambda value: value >= 0)
 above_zero = number(float, "a number above 0", lambda value: value > 0)
+tflops = number(float, "a number from 0.000001 to 1000000000", lambda value: 1e-6 <= value <= 1e9)
 fraction = number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
 fraction_below_one = number(float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
 two_or_more = number(int, "a whole number of at least 2", lambda value: value >= 2)
@@ -74,7 +82,7 @@ class Options:
     )
     max_bad_samples: float = _option(0.01, fraction, "fraction of an epoch's clips that may be corrupt")
     skip_bad_samples: bool = _option(False, boolean, "validate without corrupt clips, do not stop")
-    workers: int = _option(min(8, cpus_per_rank()), not_negative, "dataloader workers per rank; 0: none")
+    workers: int = _option(cpus_per_rank(), not_negative, "dataloader workers per rank; 0: none")
 
     clip_length: int = _option(16, dimension, "frames per clip")
     clip_size: int = _option(224, dimension, "height and width of a clip in pixels")
@@ -85,11 +93,14 @@ class Options:
         (2,), positive, "temporal stride in frames; if several, one is sampled per clip"
     )
     val_frame_interval: int = _option(2, positive, "temporal stride in frames in validation")
+    target_fps: float | None = _option(None, frame_rate, "frames per second to choose from (default: all)")
     frame_sampling: str = _option(
         "uniform", choice(*START_DISTRIBUTIONS), "clip start times: uniform, or normal at the middle"
     )
     augment: str = _option(
-        "fused", choice("fused", "imgaug", "none"), "augmentation engine: fused, imgaug or none"
+        "fused",
+        choice("fused", "device", "imgaug", "none"),
+        "augmentation engine: fused, device (fused, but on the GPU), imgaug or none",
     )
     flip: bool | None = _option(None, boolean, "flip half of the clips (default: the dataset's)")
     channel_order: str | None = _option(
@@ -180,6 +191,10 @@ class Options:
     tensorboard: bool = _option(False, boolean, "write TensorBoard events to the output folder")
     profile: int = _option(0, not_negative, "training steps to trace with torch.profiler; 0: none")
     dry_run: bool = _option(False, boolean, "print the options and steps as JSON and exit")
+    estimate: bool = _option(False, boolean, "in a dry run: measure for a minute what the run will take")
+    assume_tflops: float | None = _option(None, tflops, "estimate with these TFLOP/s in training")
+    assume_cores: int | None = _option(None, positive, "estimate with these cores, all of which read")
+    assume_disk: float | None = _option(None, bytes_per_second, "estimate with a disk of 2GB/s or so")
     debug_mode: bool = _option(False, boolean, "log the first clips and steps in detail, show tracebacks")
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Checks before the first step, of what would otherwise end a run hours later."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from torch import nn
 
 from data.batch_sampler import BatchShape, ClipSpec
+from data.frame_store import FrameStore, FrameStoreError
 from data.video_iterator import TrainDataset, ValDataset
+from data.video_list import VideoIndex
 from train.engine import corrupt_validation_error
 from train.optimizer import OPTIMIZER_SLOTS
 from train.options import Options
@@ -28,6 +31,15 @@ def check_first_clips(
         )
     if not skip_bad_samples and (val_corrupt := val[specs[0]].bad):
         raise corrupt_validation_error(val_corrupt[0])
+
+
+def count_without_times(videos: VideoIndex, limit: int = 100) -> tuple[int, int]:
+    """Return how many of the first `limit` videos have no times, and how many there were to look at."""
+    missing, count = 0, min(limit, len(videos))
+    for index in range(count):
+        with suppress(FrameStoreError):
+            missing += FrameStore(videos.folder(index)).times() is None
+    return missing, count
 
 
 def check_disk(folder: Path, network: nn.Module, options: Options) -> None:

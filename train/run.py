@@ -1,9 +1,10 @@
 """A run: creates or restores network, trainer and loaders by its plan, and trains its epochs."""
 
+import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from data.clip_batch import BadSample, Batch
+from data.batch_sampler import train_batches
+from data.clip_batch import BadSample, Chunks
 from data.clip_loader import LoaderError
 from data.common.atomic_io import remove_leftovers
 from train.builders import make_callbacks, make_loaders, make_state, make_trainer
@@ -23,12 +25,13 @@ from train.checkpointing.manager import CheckpointManager
 from train.csv_log import truncate_results
 from train.dry_run import format_summary
 from train.engine import CorruptSamplesError, StepReport, TrainingError
+from train.estimate import estimate_run
 from train.metrics import compute_metrics, zero_metric_sums
 from train.optimizer import is_fine_tuning
 from train.parallel.devices import oom_as
 from train.parallel.distributed import DistContext
 from train.plan import Plan
-from train.preflight import check_disk, check_first_clips
+from train.preflight import check_disk, check_first_clips, count_without_times
 from train.run_folder import LogFile, exclusive_lock, find_resume_point, run_folder, write_run_json
 from train.signals import SignalHandler, StoppedError
 from train.step_cost import StepCostMonitor, peak_flops
@@ -73,8 +76,10 @@ class Run:
             },
             last_checkpoint=path,
         )
-        shapes = plan.schedule.shapes(self.options.end_epoch)
-        self.loaders = make_loaders(self.options, plan.dataset, plan.base, shapes, dist, plan.batchnorm_clips)
+        self.loaders = make_loaders(
+            *(self.options, plan.dataset, plan.base, plan.schedule, dist, plan.batchnorm_clips),
+            done=(self.state.epochs_done, self.state.step),
+        )
         self.callbacks: list[Callback] = []
 
     def _find_checkpoint(self) -> tuple[Path | None, Content | None]:
@@ -106,7 +111,7 @@ class Run:
         """Return what `--dry-run` prints: the remaining steps of the next epoch, and the whole run's relative FLOPs."""
         epoch = self.state.epochs_done + 1
         steps = () if self.is_complete else self.plan.schedule.epoch(epoch)
-        return {
+        described = {
             "options": self.options.to_dict(),
             "dataset": self.plan.dataset.summary(),
             "steps": [
@@ -116,6 +121,9 @@ class Run:
             "relative_flops": self.plan.relative_flops,
             "shared_memory_bytes": self.loaders.shared_memory,
         }
+        if self.options.estimate:
+            described["estimate"] = estimate_run(self.plan, self.options, self.loaders, self.dist)
+        return described
 
     def train(self, log_file: LogFile) -> int:
         """Train the remaining epochs. Returns the exit code: 0, or 128 + n after signal n."""
@@ -165,8 +173,7 @@ class Run:
                     self.checkpoints.save("last")
                 raise TrainingError(f"{error}; {self.checkpoints.resume_hint()}") from error
             finally:
-                for loader in (self.loaders.train, self.loaders.batchnorm, self.loaders.val):
-                    loader.close()
+                self.loaders.clips.close()
                 for callback in self.callbacks:
                     callback.close()
         return 0
@@ -183,6 +190,9 @@ class Run:
             "%s: %d classes, %d training and %d validation videos",
             *(options.dataset, len(dataset.classes), len(dataset.train), len(dataset.val)),
         )
+        if options.target_fps:
+            text = "--target-fps: %d of the first %d training videos lack times; their intervals are frames"
+            logger.info(text, *count_without_times(dataset.train))
         source = self.checkpoints.last_checkpoint or options.pretrained_3d
         logger.debug("weights: %s", source or f"new, by --random-seed {options.random_seed}")
         params = sum(parameter.numel() for parameter in self.state.network.parameters()) / 1e6
@@ -198,7 +208,7 @@ class Run:
             logger.info("FLOPs relative to a run without cycles: %.3f", self.plan.relative_flops)
             for line in format_summary(self.plan.phases, self.plan.schedule.phases):
                 logger.info("%s", line)
-        shard, batch = self.loaders.batch_sampler.shard, self.plan.base.batch
+        shard, batch = self.loaders.shard, self.plan.base.batch
         if shard.world_size > 1:
             logger.info("%d ranks, up to %d of %d clips each", shard.world_size, shard.largest(batch), batch)
             if idle := shard.world_size - shard.num_participants(batch):
@@ -213,12 +223,14 @@ class Run:
         cost = self._make_cost_monitor()
         gates = GateMonitor(state.gate_names, self.plan.device, dist)
         steps = self.plan.schedule.epoch(epoch)
-        self.loaders.batch_sampler.set_epoch(epoch, [step.shape for step in steps], first_step=state.step)
         if logger.isEnabledFor(logging.DEBUG):
-            for spec in next(iter(self.loaders.batch_sampler), [])[:DEBUG_CLIPS]:
-                logger.debug("clip: %s", self.loaders.train_dataset.describe(spec))
+            shapes, dataset = [step.shape for step in steps], self.loaders.train_dataset
+            where = self.options.random_seed, epoch, shapes, state.step, self.loaders.shard
+            for spec in next(train_batches(len(dataset), *where), [])[:DEBUG_CLIPS]:
+                logger.debug("clip: %s", dataset.describe(spec))
         corrupt: list[BadSample] = []
-        for report in trainer.train_epoch(epoch, steps, self.loaders.train, first_step=state.step):
+        batches = itertools.islice(self.loaders.clips, len(steps) - state.step)
+        for report in trainer.train_epoch(epoch, steps, batches, first_step=state.step):
             speed.on_step(report)
             cost.on_step(report)
             gates.on_step(report)
@@ -266,8 +278,8 @@ class Run:
         """Return metric sums `(4,)` over this rank's clips, and the corrupt samples of all ranks."""
         sums = zero_metric_sums(self.plan.device)
         corrupt: list[BadSample] = []
-        batches = self._until_stopped(self.loaders.val, signals)
         videos, skip_bad_samples = len(self.plan.dataset.val), self.options.skip_bad_samples
+        batches = self._read(videos, signals)
         for report in self.trainer.evaluate(epoch, videos, self.plan.base, batches, skip_bad_samples):
             sums += report.sums
             corrupt += report.corrupt
@@ -280,17 +292,18 @@ class Run:
         if not self.plan.batchnorm_clips:
             return
         started = time.monotonic()
-        batches = self._until_stopped(self.loaders.batchnorm, signals)
+        batches = self._read(self.plan.batchnorm_clips, signals)
         self.trainer.update_batchnorm(self.state.ema.ema_model, batches, self.dist)
-        self.loaders.batchnorm.close()  # its workers are not needed for an epoch
         logger.info(
             "precise BatchNorm: %d clips, %.1f s", self.plan.batchnorm_clips, time.monotonic() - started
         )
 
-    def _until_stopped(self, batches: Iterable[Batch], signals: SignalHandler) -> Iterator[Batch]:
-        for batch in batches:
+    def _read(self, num_clips: int, signals: SignalHandler) -> Iterator[Chunks]:
+        """Yield the next batches, of so many clips in the base shape, until a signal is received."""
+        num_batches = -(-num_clips // self.plan.base.batch)
+        for chunks in itertools.islice(self.loaders.clips, num_batches):
             signals.raise_if_requested(self.dist.sum_counts(*signals.received()))
-            yield batch
+            yield chunks
 
     def _after_step(self, report: StepReport) -> None:
         state, options = self.state, self.options

@@ -3,10 +3,10 @@
 import os
 import resource
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from data.video_list import VideoIndex
 from data.video_sampler import random_clip
 
 INTERVAL, CLIP_SIZE, SHORT_SIDE = 2, 224, 294
-CLIPS_PER_TURN = 16
+CLIPS_PER_TURN = 8
 Reader = Callable[[int], np.ndarray]  # seed -> clip
 
 
@@ -32,18 +32,17 @@ class Ratio(NamedTuple):
     clips_per_second: float
 
 
-def reader(
+def make_dataset(
     folders: Sequence[Path],
     length: int,
-    size: int,
     interval: int = INTERVAL,
     clip_size: int = CLIP_SIZE,
     short_side: int = SHORT_SIDE,
     augment: str = "fused",
-) -> Reader:
-    """Return `seed -> uint8 (length, size, size, 3)`: exactly what a training worker does for a clip of the stores."""
+) -> TrainDataset:
+    """Return the training clips of stores."""
     names, zeros = np.array([os.fsencode(folder) for folder in folders]), np.zeros(len(folders), int)
-    dataset = TrainDataset(
+    return TrainDataset(
         VideoIndex(Path(), names, labels=zeros, sizes=zeros, missing=Counter()),
         intervals=[interval],
         base_length=length,
@@ -53,11 +52,38 @@ def reader(
         flip=True,
     )
 
+
+def reader(folders: Sequence[Path], length: int, size: int, *, fast: bool = True, **settings: Any) -> Reader:
+    """Return `seed -> uint8 (length, size, size, 3)`: exactly what a training worker does for a clip of the stores.
+
+    `settings` are those of `make_dataset`; of clips that are not `fast` frames are decoded as for validation.
+    """
+    dataset = make_dataset(folders, length, **settings)
+
     def read(seed: int) -> np.ndarray:
         index = seed % len(dataset)
-        return dataset.read(dataset.videos.folder(index), ClipSpec(index, length, size, seed))
+        spec = ClipSpec(index, length, size, seed)
+        frames, params = dataset.sample(dataset.videos.folder(index), spec)
+        return dataset.transform(frames, params, size, fast)[0]
 
     return read
+
+
+def milliseconds(folders: Sequence[Path], length: int, size: int, rounds: int) -> dict[str, float]:
+    """Return the milliseconds of each part of the clips of `compare` with the fused engine, medians over the turns."""
+    dataset, seconds = make_dataset(folders, length), np.empty((rounds + 1, CLIPS_PER_TURN, 3))
+    for seed, parts in enumerate(seconds.reshape(-1, 3)):
+        index = seed % len(dataset)
+        started = time.perf_counter()
+        frames, params = dataset.sample(dataset.videos.folder(index), ClipSpec(index, length, size, seed))
+        sampled = time.perf_counter()
+        deque(frames.decode_each(params.crop_box.side >= 2 * size, fast=True), maxlen=0)
+        decoded = time.perf_counter()
+        dataset.transform(frames, params, size)
+        decoding = decoded - sampled
+        parts[:] = sampled - started, decoding, time.perf_counter() - decoded - decoding
+    medians = 1000 * np.median(seconds[1:].mean(axis=1), axis=0)
+    return dict(zip(("not pixels", "decoding", "augmenting"), medians.tolist(), strict=True))
 
 
 def make_readers(inputs: BenchmarkInputs, length: int, size: int) -> dict[str, Reader]:
@@ -75,6 +101,10 @@ def make_readers(inputs: BenchmarkInputs, length: int, size: int) -> dict[str, R
         "original recipe": read_original,
         "ours, imgaug": reader(inputs.stores, length, size, augment="imgaug"),
         "ours, fused": reader(inputs.stores, length, size),
+        "ours, fused, exact": reader(inputs.stores, length, size, fast=False),
+        "ours, half level": reader(inputs.half_level, length, size),
+        "ours, device": reader(inputs.stores, length, size, augment="device"),
+        "ours, half level, device": reader(inputs.half_level, length, size, augment="device"),
         "ours, not augmented": reader(inputs.stores, length, size, augment="none"),
     }
 

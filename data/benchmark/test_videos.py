@@ -14,9 +14,10 @@ HEIGHT = 360  # of each frame, in pixels
 
 
 class BenchmarkInputs(NamedTuple):
-    """The same frames in our stores and in the original's, one folder per video, and their number."""
+    """The same frames in our stores, in ours with a half level and in the original's, one a video; their number."""
 
     stores: list[Path]
+    half_level: list[Path]
     originals: list[Path]
     num_frames: list[int]
 
@@ -41,14 +42,16 @@ def read_video(video: Path, quality: int) -> list[bytes]:
 
 def write_inputs(videos: Sequence[Path], folder: Path, quality: int) -> BenchmarkInputs:
     """Write the frames of videos to stores below `folder`. Raise ValueError if a video has none."""
-    inputs = BenchmarkInputs([], [], [])
+    inputs = BenchmarkInputs([], [], [], [])
     for i, video in enumerate(videos):
         jpegs = read_video(video, quality)
         if not jpegs:
             raise ValueError(f"{video}: no frame could be decoded")
         inputs.stores.append(folder / "stores" / f"v{i}")
+        inputs.half_level.append(folder / "half_level" / f"v{i}")
         inputs.originals.append(folder / "originals" / f"v{i}")
         inputs.num_frames.append(len(jpegs))
         write_frame_store(inputs.stores[-1], jpegs)
+        write_frame_store(inputs.half_level[-1], jpegs, half_level=True)
         write_original_store(inputs.originals[-1], jpegs)
     return inputs

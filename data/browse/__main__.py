@@ -14,13 +14,15 @@ import numpy as np
 
 from data.batch_sampler import ClipSpec, clip_seed, epoch_order
 from data.browse.contact_sheet import ShownClip, draw_sheet, draw_video
-from data.common.cli import OneLineParser, Values, boolean, choice, not_negative, positive
+from data.clip_batch import collate
+from data.common.cli import OneLineParser, Values, boolean, choice, frame_rate, not_negative, positive
 from data.ffmpeg.video_files import DEFAULT_FPS, StoredVideo
 from data.frame_store import FrameStoreError
 from data.label_files import find_label_sets
 from data.video_iterator import TrainDataset
 from data.video_list import DatasetSplits, load_dataset
 from data.video_sampler import START_DISTRIBUTIONS
+from data.video_transforms import augment_batch
 
 MAX_CLASSES = 20  # shown without --classes
 
@@ -43,8 +45,11 @@ def load_clip(dataset: DatasetSplits, clips: TrainDataset, spec: ClipSpec) -> Sh
     folder = dataset.train.folder(sample.index)
     frames, params = clips.sample(folder, spec)
     label = dataset.classes[sample.label]
-    ends = frame_ends(StoredVideo(folder).times[frames.indices])
-    return ShownClip(label, folder.name, sample.clip.numpy(), list(frames.indices), params, ends)
+    video = StoredVideo(folder)
+    ends, times = frame_ends(video.times[frames.indices]), video.known_times
+    batch = collate([sample])
+    shown = augment_batch(batch.clips, batch.augmentations, spec.size)[0].numpy()
+    return ShownClip(label, folder.name, shown, list(frames.indices), params, ends, times)
 
 
 def frame_ends(times: np.ndarray) -> np.ndarray:
@@ -54,7 +59,7 @@ def frame_ends(times: np.ndarray) -> np.ndarray:
     """
     steps = np.diff(times, append=-1)
     later = steps[steps > 0]
-    return np.where(steps > 0, steps, np.median(later) if len(later) else 1 / DEFAULT_FPS).cumsum()
+    return np.where(steps >= 0, steps, np.median(later) if len(later) else 1 / DEFAULT_FPS).cumsum()
 
 
 def collect(options: argparse.Namespace) -> list[ShownClip]:
@@ -78,6 +83,7 @@ def collect(options: argparse.Namespace) -> list[ShownClip]:
         augment=options.augment,
         flip=spec.flip if options.flip is None else options.flip,
         frame_sampling=options.frame_sampling,
+        target_fps=options.target_fps,
     )
     chosen = options.classes or dataset.classes[:MAX_CLASSES]
     seed, epoch = options.random_seed, options.epoch
@@ -112,8 +118,10 @@ def make_parser() -> OneLineParser:
     text = "frames are scaled to it before cropping (default: the dataset's)"
     add("--short-side", type=positive, metavar="N", help=text)
     add("--train-frame-interval", action=Values, nargs="+", default=[2], metavar="N", help="(default: 2)")
+    add("--target-fps", type=frame_rate, metavar="FPS", help="(default: all frames)")
     add("--frame-sampling", type=choice(*START_DISTRIBUTIONS), default="uniform", help="(default: uniform)")
-    add("--augment", type=choice("fused", "imgaug", "none"), default="fused", help="(default: fused)")
+    engines = choice("fused", "device", "imgaug", "none")
+    add("--augment", type=engines, default="fused", help="(default: fused)")
     text = "(default: the dataset's)"
     add("--flip", type=boolean, nargs="?", const=True, metavar="True|False", help=text)
     add("--no-flip", dest="flip", action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -29,7 +29,7 @@ TICK = 0.01  # seconds, to which times in the video are rounded
 class ShownClip(NamedTuple):
     """A clip uint8 `(T, H, W, 3)`, BGR, its class and video, and what was sampled: frame indices and parameters.
 
-    `ends`: when each frame gives way to the next, in seconds from the start of the clip, `(T,)`.
+    `ends`: when each frame gives way to the next, in seconds from the start of the clip, `(T,)`. `times`: of the video.
     """
 
     label: str
@@ -38,6 +38,7 @@ class ShownClip(NamedTuple):
     indices: list[int]
     params: ClipParams
     ends: np.ndarray
+    times: np.ndarray | None
 
 
 def draw_sheet(path: Path, clips: Sequence[ShownClip], title: str) -> None:
@@ -54,7 +55,7 @@ def draw_sheet(path: Path, clips: Sequence[ShownClip], title: str) -> None:
         rows.append(blank(HEADING_HEIGHT))
         draw_text(rows[-1], label, (MARGIN, NORMAL + 4), INK, NORMAL)
         for clip in same:
-            text = [clip.video_id, *describe_params(clip.indices, clip.params)]
+            text = [clip.video_id, *describe_params(clip.indices, clip.params, clip.times)]
             rows.append(blank(max(TILE, LINE_HEIGHT * len(text)) + ROW_GAP))
             shown = np.linspace(0, len(clip.frames) - 1, num_shown).round().astype(int)
             for column, index in enumerate(shown):

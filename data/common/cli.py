@@ -85,6 +85,7 @@ positive = number(int, "a whole number of at least 1", lambda value: value >= 1)
 not_negative = number(int, "a whole number of at least 0", lambda value: value >= 0)
 # timers and sockets refuse longer ones
 seconds = number(float, "a number of seconds above 0, at most 1000000", lambda value: 0 < value <= 1e6)
+frame_rate = number(float, "a number above 0, at most 1000", lambda value: 0 < value <= 1000)
 
 
 def choice(*allowed: str) -> Parser:

@@ -1,11 +1,14 @@
 """python -m data.convert VIDEOS DATASET [--short-side 294] [--quality 3] [--workers N] [--trim LABELS.csv]
-       [--damaged keep|refuse] [--time-limit 1800] [--delete-source]
+       [--half-level] [--damaged keep|refuse] [--time-limit 1800] [--delete-source]
+   or: python -m data.convert --add-half-level DATASET [--workers N]
 
 Convert VIDEOS/<class>/<id>.<any> to frame stores DATASET/jpg/<class>/<id>/. Any file that ffmpeg reads will do; others
 are passed over. Frames that are extracted already, VIDEOS/<class>/<id>/img_00001.jpg and so on, are stored as they are.
 Videos with a store are skipped, so the same command resumes an interrupted conversion; no store is ever half-written.
 
 A short side of 294 pixels suits UCF101, HMDB51 and Diving48; HACS, Kinetics and Moments in Time are cropped from 384.
+--half-level also stores each frame at half its lines, which shapes at most half the size of the crop read faster;
+--add-half-level adds that to stores that exist, each replaced by a finished copy.
 
 DATASET/converted.csv has the result of each video: the last row counts. Under torchrun or srun each rank converts its
 shard of the videos. The exit code is 1 if a video failed, but 0 under torchrun, which would kill the other ranks.
@@ -33,7 +36,8 @@ from data.convert.converter import ConversionError, Job, convert_video, read_bac
 from data.convert.extracted_frames import store_frames
 from data.convert.sources import find_jobs, find_trims, list_sources, shard_for_rank
 from data.ffmpeg.side_files import choose_video
-from data.frame_store import has_store
+from data.frame_store import DATABASE, has_store
+from data.store_writer import add_half_level
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +92,12 @@ def _convert(job: Job, options: argparse.Namespace) -> Outcome | None:
     """Convert a video; return None where another conversion was faster."""
     try:
         if job.video.is_dir():
-            return Outcome("converted", store_frames(job))
+            return Outcome("converted", store_frames(job, options.half_level))
         frames, damage = convert_video(
             job,
             short_side=options.short_side,
             quality=options.quality,
+            half_level=options.half_level,
             keep_damaged=options.damaged == "keep",
             timeout=options.time_limit,
         )
@@ -169,16 +174,42 @@ def convert(options: argparse.Namespace) -> Counter[str]:
     return counts
 
 
-def make_parser() -> OneLineParser:
+def add_half_levels(options: argparse.Namespace) -> Counter[str]:
+    """Add the half level to the stores of this rank; return their number by status. Failures do not stop the others."""
+    root = options.dataset / "jpg"
+    jobs = [Job(path.parent, path.parent) for path in sorted(root.glob(f"*/*/{DATABASE}"))]
+    if not jobs:
+        raise ValueError(f"{options.dataset}: has no stores jpg/<class>/<id>/{DATABASE}")
+    jobs = shard_for_rank(jobs, root, os.environ)
+
+    def work(job: Job) -> str:
+        try:
+            return add_half_level(job.folder)
+        except (ValueError, TypeError, OSError) as error:
+            logger.error("%s: half level not added, %s", job.folder, error)
+            return "failed"
+
+    with closing(run_jobs(work, jobs, workers=options.workers)) as results:
+        return Counter(status for _, status in tqdm(results, total=len(jobs), unit="store", disable=None))
+
+
+def make_parser(adding: bool = False) -> OneLineParser:
+    """Return the parser of the command line; `adding`: of that with --add-half-level."""
     parser = OneLineParser(prog="python -m data.convert", description=(__doc__ or "").split("\n\n")[1])
     add = parser.add_argument
+    if not adding:
+        add("videos", type=Path, metavar="VIDEOS", help="folder with <class>/<id>.<any>")
+    add("dataset", type=Path, metavar="DATASET", help="folder for jpg/<class>/<id>/frames.db")
+    add("--workers", type=positive, default=cpus_per_rank(), help="videos at a time (default: one per CPU)")
+    text = "add the half level to the stores of DATASET; without VIDEOS and other options"
+    add("--add-half-level", action="store_true", help=text)
+    if adding:
+        return parser
     short_side = number(int, "a whole number of at least 16", lambda value: value >= 16)
     quality = number(int, "a whole number from 2 to 31", lambda value: 2 <= value <= 31)
-    add("videos", type=Path, metavar="VIDEOS", help="folder with <class>/<id>.<any>")
-    add("dataset", type=Path, metavar="DATASET", help="folder for jpg/<class>/<id>/frames.db")
     add("--short-side", type=short_side, default=294, help="maximum of videos, in pixels (default: 294)")
     add("--quality", type=quality, default=3, help="JPEG quality, 2 (best) to 31 (default: 3)")
-    add("--workers", type=positive, default=cpus_per_rank(), help="videos at a time (default: one per CPU)")
+    add("--half-level", action="store_true", help="also store frames at half their lines, for small shapes")
     text = "label file: cut one store per row from <youtube_id>.<any>; may be given several times"
     add("--trim", type=Path, action="append", metavar="LABELS.csv", help=text)
     text = "keep the frames before the first damage, or refuse the video (default: keep)"
@@ -190,11 +221,12 @@ def make_parser() -> OneLineParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser()
-    options = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = make_parser(adding="--add-half-level" in words)
+    options = parser.parse_args(words)
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
     with parser.one_line_errors(), interrupted_by_signals():
-        counts = convert(options)
+        counts = (add_half_levels if options.add_half_level else convert)(options)
     summary = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
     print(summary or "converted 0")
     if counts["failed"] and "TORCHELASTIC_RUN_ID" in os.environ:  # set by torchrun

@@ -39,7 +39,13 @@ class Converted(NamedTuple):
 
 
 def convert_video(
-    job: Job, *, short_side: int, quality: int, keep_damaged: bool = True, timeout: float | None = None
+    job: Job,
+    *,
+    short_side: int,
+    quality: int,
+    half_level: bool = False,
+    keep_damaged: bool = True,
+    timeout: float | None = None,
 ) -> Converted:
     """Write the frame store of one video.
 
@@ -67,7 +73,7 @@ def convert_video(
     try:
         for seek in (True, False):
             with suppress(_SeekError), closing(frames(seek)) as jpegs:
-                num_frames = write_frame_store(job.folder, jpegs, times)
+                num_frames = write_frame_store(job.folder, jpegs, times, half_level)
                 break
     except ValueError as error:
         raise ConversionError(f"{job.video}: {error}") from None

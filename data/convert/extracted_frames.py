@@ -22,14 +22,14 @@ def holds_frames(folder: Path) -> bool:
         return any(NUMBERED.fullmatch(entry.name) for entry in entries)
 
 
-def store_frames(job: Job) -> int:
+def store_frames(job: Job, half_level: bool = False) -> int:
     """Write the frame store of a folder of JPEGs without encoding them again; return the number of frames.
 
     Raises ValueError where they cannot be kept as they are, and FileExistsError where `job.folder` exists.
     """
     if job.seconds:
         raise ValueError("extracted frames have no times; --trim cuts video files")
-    return write_frame_store(job.folder, _read(_in_order(job.video)))
+    return write_frame_store(job.folder, _read(_in_order(job.video)), half_level=half_level)
 
 
 def _in_order(folder: Path) -> list[Path]:

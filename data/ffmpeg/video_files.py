@@ -1,6 +1,8 @@
 """Video files and frame stores as frames."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,13 @@ class VideoFile:
         self.times = np.array(stream.times or np.arange(stream.count) / DEFAULT_FPS)
         self.decode_error = describe_damage(self.path, stream) if stream.error else ""
 
+    @cached_property
+    def known_times(self) -> np.ndarray | None:
+        """Seconds of each frame from the first one, None where the file has none; decodes the file."""
+        stream = JpegStream(ffmpeg_command(self.path, short_side=16, quality=31))
+        deque(stream, maxlen=0)
+        return np.array(stream.times) if stream.times else None
+
 
 class StoredVideo:
     """A frame store with the interface of VideoFile."""
@@ -52,9 +61,13 @@ class StoredVideo:
     @property
     def times(self) -> np.ndarray:
         """Seconds of each frame from the first one; stores without times have DEFAULT_FPS."""
-        store = FrameStore(self.path)
-        times = store.times()
-        return np.arange(store.n_frames) / DEFAULT_FPS if times is None else times
+        times = self.known_times
+        return np.arange(FrameStore(self.path).n_frames) / DEFAULT_FPS if times is None else times
+
+    @property
+    def known_times(self) -> np.ndarray | None:
+        """Seconds of each frame from the first one, None where the store has none."""
+        return FrameStore(self.path).times()
 
     def frames(self, short_side: int = NO_SCALING) -> Iterator[np.ndarray]:
         """Yield all frames at their stored size. Raises FrameStoreError where one cannot be read."""

@@ -2,8 +2,9 @@
 
 Check the frame store DATASET/jpg/<class>/<id> of each video in the label files: it exists and can be read, its frames
 are numbered without gaps and as many as n_frames, and the first, the last, the smallest and some random ones decode
-to the same size. Prints the number of found, missing and corrupt stores per class, and of short ones, which have fewer
-frames than a clip. Exits with code 1 if any store is missing or corrupt. --fix writes n_frames files and adds indexes.
+to the same size, and to half of it in the half level, if there is one. Prints the number of found, missing and corrupt
+stores per class, and of short ones, which have fewer frames than a clip. Exits with code 1 if any store is missing or
+corrupt. --fix writes n_frames files and adds indexes.
 
 Label files are searched as in training, which reads those of training and validation; --labels names others, such as a
 test split's. Without label files, all stores are checked.

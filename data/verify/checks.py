@@ -2,20 +2,19 @@
 
 import functools
 import random
-import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import simplejpeg
 
-from data.common.atomic_io import atomic_path, atomic_write
+from data.common.atomic_io import atomic_write
 from data.frame_store import (
     COUNT,
     DATABASE,
+    HALF_TABLE,
     ROW_ID_IS_FRAME,
     FrameStoreError,
     frame_number,
@@ -23,6 +22,7 @@ from data.frame_store import (
     open_database,
 )
 from data.label_files import Annotation
+from data.store_writer import edit_database
 from data.video_list import other_spellings
 
 
@@ -63,6 +63,7 @@ def check_store(folder: Path, *, random_frames: int = 3, full: bool = False) -> 
             rows, issues = _read_rows(connection)
             chosen = rows if full else _sample(rows, random_frames, random.Random(folder.name))
             issues += [*_check_numbers(rows), *_check_jpegs(connection, chosen)]
+            issues += _check_half_level(connection, len(rows), chosen)
             has_index = _has_index(connection)
     except (FrameStoreError, OSError) as error:
         return StoreReport("corrupt", issues=[f"unreadable ({error})"])
@@ -128,6 +129,28 @@ def _check_jpegs(connection: sqlite3.Connection, rows: list[_Row]) -> Iterator[s
             return
 
 
+def _check_half_level(connection: sqlite3.Connection, num_rows: int, rows: list[_Row]) -> Iterator[str]:
+    """Yield the first issue of the half level, if the store has one; `rows`: those to decode."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (HALF_TABLE,)).fetchone() is None:
+        return
+    (count,) = connection.execute(f"SELECT COUNT(*) FROM {HALF_TABLE}").fetchone()
+    if count != num_rows:
+        yield f"incomplete half level ({count} frames, but the store has {num_rows})"
+        return
+    joined = f"Images JOIN {HALF_TABLE} AS half ON half.rowid = Images.rowid"
+    query = f"SELECT Images.frames, height, width, half.frames FROM {joined} WHERE Images.rowid = ?"
+    for row in rows:
+        try:
+            whole, *size, jpeg = connection.execute(query, (row.row_id,)).fetchone()
+            height, width = jpeg_size(whole)
+            shape = simplejpeg.decode_jpeg(jpeg, colorspace="BGR").shape[:2]
+            if [height, width] != size or shape != ((height + 1) // 2, (width + 1) // 2):
+                raise ValueError(f"height and width {shape}, of the whole {(height, width)}, listed {size}")
+        except (ValueError, TypeError) as error:
+            yield f"corrupt half level (frame {row.number}: {error})"
+            return
+
+
 def repair_store(folder: Path) -> StoreReport:
     """Decode all frames of a store and, if they are valid, write what is `repairable`; return the report after that.
 
@@ -136,23 +159,13 @@ def repair_store(folder: Path) -> StoreReport:
     report = check_store(folder, full=True)
     try:
         if "index" in report.repairable:
-            _add_index((folder / DATABASE).resolve())
+            with edit_database(folder) as connection:
+                connection.execute("CREATE UNIQUE INDEX Images_key ON Images (ObjId)")
         if "n_frames" in report.repairable:
             atomic_write(folder / COUNT, f"{report.frames}\n")
     except OSError as error:
         return report._replace(status="corrupt", issues=[*report.issues, f"not fixed ({error})"])
     return check_store(folder, full=True)._replace(fixed=report.repairable)
-
-
-def _add_index(path: Path) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            shutil.copyfile(path, temporary)
-            with closing(sqlite3.connect(temporary)) as connection, connection:
-                connection.execute("CREATE UNIQUE INDEX Images_key ON Images (ObjId)")
-            shutil.copymode(path, temporary)
-    except sqlite3.Error as error:
-        raise OSError(f"{path}: index not added, {error}") from error
 
 
 def verify_store(folder: Path, *, random_frames: int, full: bool, fix: bool, clip_length: int) -> StoreReport:

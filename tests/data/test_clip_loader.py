@@ -1,7 +1,6 @@
 """Restarting dataloader workers, and the shared memory that batches need."""
 
 import errno
-import itertools
 import multiprocessing
 import os
 import signal
@@ -17,9 +16,16 @@ import torch
 from torch.utils.data import Dataset
 
 from data import clip_loader
-from data.batch_sampler import BatchShape
-from data.clip_batch import Batch, Sample
-from data.clip_loader import ClipLoader, LoaderError, choose_prefetch_factor, shared_memory_bytes
+from data.batch_sampler import BatchShape, RankShard
+from data.clip_batch import BadSample, Batch, Sample, gather
+from data.clip_loader import (
+    CHUNK_BYTES,
+    ClipLoader,
+    JointDataset,
+    LoaderError,
+    num_chunks,
+    plan_prefetch,
+)
 
 BATCHES = [[i, i + 1] for i in range(0, 40, 2)]
 
@@ -38,15 +44,22 @@ class Numbers(Dataset[Sample]):
                 file.write("x")
             if self.log.stat().st_size <= self.deaths:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return Sample(torch.full((1, 2, 2, 3), index, dtype=torch.uint8), index, index, [])
+        clip = torch.full((1, 2, 2, 3), index, dtype=torch.uint8)
+        return Sample(clip, index, index, [])
+
+
+class Corrupt(Dataset[Sample]):
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(None, -1, index, [BadSample("jpg/a", str(index))])
 
 
 def make_loader(clips: Dataset[Sample], workers: int = 2) -> ClipLoader:
-    return ClipLoader(clips, BATCHES, workers=workers)
+    """Each clip is a chunk."""
+    return ClipLoader(clips, BATCHES, workers=workers, clip_bytes=lambda _: CHUNK_BYTES)
 
 
-def numbers(batches: Iterable[Batch]) -> list[list[int]]:
-    return [batch.clips[:, 0, 0, 0, 0].tolist() for batch in batches]
+def numbers(batches: Iterable[list[Batch]]) -> list[list[int]]:
+    return [gather(chunks).clips[:, 0, 0, 0, 0].tolist() for chunks in batches]
 
 
 EARLIER: list[multiprocessing.process.BaseProcess] = []  # children of earlier tests
@@ -61,19 +74,57 @@ def workers() -> list[multiprocessing.process.BaseProcess]:
     return [child for child in multiprocessing.active_children() if child not in EARLIER]
 
 
-def test_no_batch_is_lost_or_repeated_when_a_worker_dies(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("deadly", [-1, 13])
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_batches_are_the_same_in_any_number_of_workers_and_chunks_also_when_one_dies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, num_workers: int, deadly: int
 ) -> None:
     handler = signal.getsignal(signal.SIGCHLD)
-    clips = make_loader(Numbers(tmp_path / "log", deadly=13))
-    assert numbers(clips) == BATCHES
-    assert caplog.text.count("restarting workers: a DataLoader worker died") == 1
-    processes = workers()
-    assert numbers(clips) == BATCHES
-    assert workers() == processes  # workers persist over epochs
-    clips.close()
+    batches = [[(0, i) for i in range(n, n + 7)] for n in range(0, 21, 7)]  # of two datasets
+    batches += [[], [(1, 3)], [(0, 30), (1, 4), (0, 31), (1, 5)], [(0, 40)]]
+
+    def read(workers: int, chunk_clips: int, deadly: int = -1) -> list[tuple[object, ...]]:
+        clips = JointDataset(Numbers(tmp_path / f"log{chunk_clips}", deadly), Corrupt())
+        loader = ClipLoader(clips, batches, workers=workers, clip_bytes=lambda _: CHUNK_BYTES // chunk_clips)
+        found = [gather(chunks) for chunks in loader]
+        loader.close()
+        return [(*(tensor.tolist() for tensor in batch[:3]), batch.bad) for batch in found]
+
+    expected = read(0, 100)
+    assert [labels for _, labels, _, _ in expected] == [
+        *(list(range(n, n + 7)) for n in range(0, 21, 7)),
+        *([], [], [30, 31], [40]),
+    ]
+    assert [bad.reason for *_, bad_samples in expected for bad in bad_samples] == ["3", "4", "5"]
+    for chunk_clips in (1, 2, 100):
+        assert read(num_workers, chunk_clips, deadly) == expected
+    assert caplog.text.count("restarting workers: a DataLoader worker died") == (3 if deadly >= 0 else 0)
     assert workers() == []
     assert signal.getsignal(signal.SIGCHLD) is handler
+
+
+def test_workers_read_ahead_of_what_is_asked_for(tmp_path: Path) -> None:
+    """So the first batches of a phase are read while the last ones of the phase before it are computed."""
+    clips = make_loader(Numbers(tmp_path / "log", deadly=5, deaths=0))
+    next(clips)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "log").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    clips.close()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 8, 16])
+def test_all_workers_share_a_batch_in_chunks_of_limited_size(num_workers: int) -> None:
+    for clips in (1, 2, 7, 48, 1536):
+        for size in (4 * 80**2 * 3, 16 * 224**2 * 3, 2 * CHUNK_BYTES):
+            count = num_chunks(clips, size, num_workers)
+            slices = [RankShard(number, count).slice_of(clips) for number in range(count)]
+            lengths = [len(range(clips)[one]) for one in slices]
+            assert max(lengths) * size <= CHUNK_BYTES or max(lengths) == 1
+            assert max(sum(lengths[worker::num_workers]) for worker in range(num_workers)) == -(
+                -clips // num_workers
+            )
 
 
 def test_a_batch_that_kills_every_worker_ends_in_one_line(
@@ -89,17 +140,13 @@ def test_a_batch_that_kills_every_worker_ends_in_one_line(
 def test_workers_that_die_raise_nothing_outside_of_the_loader(tmp_path: Path) -> None:
     """torch's SIGCHLD handler raises wherever the process is: within an update, or while a file is written."""
     clips = make_loader(Numbers(tmp_path / "log"))
-    batches = iter(clips)
-    first = next(batches)
+    first = next(clips)
     for number, worker in zip((signal.SIGKILL, signal.SIGSEGV), workers(), strict=True):
         os.kill(worker.pid, number)
         worker.join()
     for _ in range(1000):
         time.sleep(0)
-    assert numbers(itertools.chain([first], batches)) == BATCHES
-    for worker in workers():
-        worker.kill()
-    assert numbers(clips) == BATCHES  # also if they die between epochs
+    assert numbers([first, *clips]) == BATCHES
     clips.close()
 
 
@@ -108,12 +155,11 @@ def test_stopped_worker_is_reported_and_can_be_closed(
 ) -> None:
     monkeypatch.setattr(clip_loader, "STALL_SECONDS", 0.1)
     clips = make_loader(Numbers(tmp_path / "log"), workers=1)
-    batches = iter(clips)
-    first = next(batches)
+    first = next(clips)
     (worker,) = workers()
     os.kill(worker.pid, signal.SIGSTOP)
     threading.Timer(0.5, os.kill, (worker.pid, signal.SIGCONT)).start()
-    assert numbers([first, *batches]) == BATCHES
+    assert numbers([first, *clips]) == BATCHES
     assert "dataloader stalled for 0 s" in caplog.text
     os.kill(worker.pid, signal.SIGSTOP)
     clips.close()
@@ -125,7 +171,7 @@ def test_process_exits_with_workers_that_are_open_and_ignore_sigterm() -> None:
         from pathlib import Path
         from tests.data.test_clip_loader import Numbers, make_loader
         clips = make_loader(Numbers(Path("unused")))
-        next(iter(clips))
+        next(clips)
         print("done")"""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
@@ -173,20 +219,17 @@ def test_other_errors_are_passed_on(caplog: pytest.LogCaptureFixture, num_worker
 SHAPES = [BatchShape(48, 16, 224), BatchShape(1536, 4, 80), BatchShape(384, 8, 112)]
 
 
-def test_shared_memory_is_that_of_the_pixels() -> None:
-    """The original needed 86 GB; here 8 workers need less than 2 GiB."""
-    assert shared_memory_bytes(SHAPES, workers=8) < 2 * 2**30
-    assert shared_memory_bytes(SHAPES, workers=0) == 0
-    assert shared_memory_bytes(SHAPES[:1], workers=1) == 3 * 48 * 16 * 224 * 224 * 3
-
-
-def test_prefetch_factor_is_lowered_where_shared_memory_is_small() -> None:
-    one, two = (shared_memory_bytes(SHAPES, 4, factor) for factor in (1, 2))
-    assert [choose_prefetch_factor(SHAPES, 4, free=free) for free in (10 * two, two)] == [2, 2]
-    assert choose_prefetch_factor(SHAPES, 8, free=10**12) == 1  # SHARED_MEMORY_BUDGET
-    assert choose_prefetch_factor(SHAPES, 4, free=two - 1) == 1
+def test_two_of_the_largest_batches_are_prefetched_or_what_fits_into_shared_memory() -> None:
+    """The original needed 86 GB."""
+    largest = 1536 * 4 * 80**2 * 3  # of 16 chunks for 4 workers
+    chunk = largest // 16
+    assert plan_prefetch(SHAPES, 4, free=10**12) == (8, 3 * largest)  # one is in use
+    assert plan_prefetch([BatchShape(3, 16, 224)], 2) == (2, (2 * 2 * 2 + 3) * 16 * 224**2 * 3)
+    assert plan_prefetch([BatchShape(48, 64, 448)], 16, free=10**12)[0] == 1  # SHARED_MEMORY_BUDGET
+    assert plan_prefetch(SHAPES, 0, free=0)[1] == 0
+    for factor in range(1, 8):
+        needed = largest + factor * 4 * chunk
+        assert plan_prefetch(SHAPES, 4, free=needed) == (factor, needed)
+        assert plan_prefetch(SHAPES, 4, local_world_size=2, free=2 * needed) == (factor, 2 * needed)
     with pytest.raises(ValueError, match="4 workers need .* lower --workers or --batch-size"):
-        choose_prefetch_factor(SHAPES, 4, free=one - 1)
-    assert choose_prefetch_factor(SHAPES, 0, free=0) == 2
-    ranks = 2 * shared_memory_bytes(SHAPES, 2)
-    assert choose_prefetch_factor(SHAPES, 2, local_world_size=2, free=ranks - 1) == 1
+        plan_prefetch(SHAPES, 4, free=largest + 4 * chunk - 1)

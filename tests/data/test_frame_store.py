@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 
-from data.frame_store import FrameStore, FrameStoreError, jpeg_size
+from data.frame_store import EncodedFrames, FrameStore, FrameStoreError, jpeg_size
 from data.store_writer import write_frame_store
 from tests.synthetic_frames import indices_of, painted_jpegs, read_frame
 
@@ -140,6 +141,10 @@ def test_times_lie_beside_what_the_original_reads(tmp_path: Path) -> None:
         query = "SELECT ObjId, frames FROM Images WHERE ObjId IN ('v/frame_00003', 'v/frame_00001')"
         assert dict(connection.execute(query)) == {"v/frame_00001": jpegs[0], "v/frame_00003": jpegs[2]}
     assert FrameStore(write_foreign_store(tmp_path / "theirs", jpegs)).times() is None
+    for wrong in ("'soon'", "x'00'", "-1", "9e999", "1e7"):
+        execute(tmp_path / "v", f"UPDATE Times SET seconds = {wrong} WHERE rowid = 3")
+        with pytest.raises(FrameStoreError, match="v/frames.db: Times does not ascend from 0 to at most"):
+            FrameStore(tmp_path / "v").times()
     execute(tmp_path / "v", "DELETE FROM Times WHERE rowid = 2")
     with pytest.raises(FrameStoreError, match="v/frames.db: Times has 2 rows, not 3"):
         FrameStore(tmp_path / "v").times()
@@ -152,8 +157,74 @@ def test_index_outside_of_the_video_is_an_error(tmp_path: Path, index: int) -> N
         FrameStore(tmp_path / "video").read([0, index])
 
 
+def test_frames_of_our_stores_are_counted_without_n_frames(tmp_path: Path) -> None:
+    write_frame_store(tmp_path / "video", painted_jpegs(5))
+    (tmp_path / "video" / "n_frames").unlink()
+    assert FrameStore(tmp_path / "video").n_frames == 5
+
+
+def test_a_half_level_has_the_frames_at_half_their_lines(tmp_path: Path) -> None:
+    jpegs = painted_jpegs(5, size=101)
+    write_frame_store(tmp_path / "whole", jpegs)
+    write_frame_store(tmp_path / "both", jpegs, half_level=True)
+    whole, both = FrameStore(tmp_path / "whole"), FrameStore(tmp_path / "both")
+    assert (whole.has_half_level, both.has_half_level, both.frame_size(3)) == (False, True, (101, 101))
+    assert np.array_equal(whole.read([4, 2, 4]), both.read([4, 2, 4]))
+    halves = both.fetch([4, 2, 4], half_of=(101, 101))
+    assert halves.jpegs != both.fetch([4, 2]).jpegs
+    decoded = [(positions, frame.copy()) for positions, frame in halves.decode_each(halved=True)]
+    expected = whole.fetch([4, 2, 4]).decode_each(halved=True)
+    for (positions, half), (same_positions, at_four_eighths) in zip(decoded, expected, strict=True):
+        assert positions == same_positions
+        assert half.shape == (51, 51, 3)
+        assert np.abs(half.astype(int) - at_four_eighths)[:50, :50].mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("DELETE FROM HalfImages WHERE rowid = 2", "row 2 of HalfImages is damaged|frame 1 of 3 is missing"),
+        ("UPDATE HalfImages SET height = 0", "row 2 of HalfImages is damaged, has 50 x 0 pixels"),
+        ("UPDATE HalfImages SET width = 'wide'", "row 2 of HalfImages is damaged"),
+        (
+            "UPDATE HalfImages SET height = 90, width = 90",
+            "of HalfImages does not decode, it has 25 x 25 .* not 45 x 45",
+        ),
+        ("UPDATE HalfImages SET frames = 12", "frame 1 of HalfImages does not decode"),
+        ("UPDATE HalfImages SET frames = substr(frames, 1, 300)", "frame 1 of HalfImages does not decode"),
+    ],
+)
+def test_damage_of_a_half_level_is_named(tmp_path: Path, damage: str, message: str) -> None:
+    write_frame_store(tmp_path / "video", painted_jpegs(3), half_level=True)
+    execute(tmp_path / "video", damage)
+    store = FrameStore(tmp_path / "video")
+    with pytest.raises(FrameStoreError, match=rf"frames.db: .*({message})"):
+        list(store.fetch([1], half_of=store.frame_size(1)).decode_each(halved=True))
+
+
+@pytest.mark.parametrize("halved", [False, True])
+def test_fast_decoding_is_close_to_exact_decoding(halved: bool) -> None:
+    """With detail in brightness and smooth colors; of sharp ones, each is repeated for four pixels."""
+    y, x = np.mgrid[0:200, 0:300]
+    tints = [20 * np.sin(x / 30 + i) for i in range(3)]
+    frame = np.stack([128 + 50 * np.cos(y / 5) + 40 * np.sin(x / 3) + tint for tint in tints], axis=-1)
+    frame = frame.clip(0, 255).astype(np.uint8)
+    jpeg = simplejpeg.encode_jpeg(frame, quality=90, colorspace="BGR", colorsubsampling="420")
+    frames = EncodedFrames("store", [0], {0: jpeg})
+    fast, exact = (next(frames.decode_each(halved, fast))[1].astype(float) for fast in (True, False))
+    error = np.square(fast - exact).mean()
+    assert error > 0
+    assert 10 * np.log10(255**2 / error) > 45
+
+
 def cut_off(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
+
+
+def count_as(folder: Path, text: str) -> None:
+    """Write `n_frames` and make the store one of others, whose count it is."""
+    (folder / "n_frames").write_text(text)
+    execute(folder, "PRAGMA user_version = 0")
 
 
 @pytest.mark.parametrize(
@@ -163,17 +234,15 @@ def cut_off(path: Path) -> None:
         (lambda folder: (folder / "frames.db").write_bytes(b"x" * 5000), "frames.db: file is not a database"),
         (lambda folder: cut_off(folder / "frames.db"), "frames.db: database disk image is malformed"),
         (lambda folder: execute(folder, "DROP TABLE Images"), "frames.db: no such table: Images"),
-        (lambda folder: execute(folder, "DELETE FROM Images WHERE rowid = 5"), "frame 4 of 5 is missing"),
+        (lambda folder: execute(folder, "DELETE FROM Images WHERE rowid = 3"), "frame 2 of 5 is missing"),
+        (lambda folder: execute(folder, "DELETE FROM Images"), "frames.db: has 0 frames"),
         (lambda folder: execute(folder, "UPDATE Images SET frames = 12"), "frame 0 does not decode"),
         (
             lambda folder: execute(folder, "UPDATE Images SET frames = substr(frames, 1, 300)"),
             "frame 0 does not decode",
         ),
-        (
-            lambda folder: (folder / "n_frames").write_text("many"),
-            "n_frames: invalid literal for int.* 'many'",
-        ),
-        (lambda folder: (folder / "n_frames").write_text("0"), "frames.db: has 0 frames"),
+        (lambda folder: count_as(folder, "many"), "n_frames: invalid literal for int.* 'many'"),
+        (lambda folder: count_as(folder, "0"), "frames.db: has 0 frames"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
@@ -224,7 +293,7 @@ def test_reading_changes_no_file_and_leaves_none_open(tmp_path: Path) -> None:
     for _ in range(20):
         assert indices_of(FrameStore(tmp_path / "video").read([0, 4])) == [0, 4]
         with pytest.raises(FrameStoreError):
-            FrameStore(tmp_path / "broken")
+            FrameStore(tmp_path / "broken").read([0])
     assert len(os.listdir("/proc/self/fd")) == open_files
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "video").iterdir()} == times
 

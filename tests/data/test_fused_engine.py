@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import sqlite3
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,10 @@ import pytest
 import simplejpeg
 
 from data import fused_engine as fused
+from data.batch_sampler import ClipSpec
 from data.benchmark import reader
-from data.frame_store import EncodedFrames
+from data.benchmark.reading import make_dataset
+from data.frame_store import EncodedFrames, FrameStore
 from data.fused_engine import CropBox, resize, scale_short_side
 from data.store_writer import write_frame_store
 from data.video_transforms import (
@@ -165,6 +168,34 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         jpegs = [simplejpeg.encode_jpeg(frame, quality=90, colorspace="BGR") for frame in detailed(20 + i)]
         write_frame_store(folder, jpegs)
     return folders
+
+
+def test_a_half_level_changes_neither_crop_nor_draws(stores: list[Path], tmp_path: Path) -> None:
+    """In a set of both kinds; it is read where the crop is at least twice the size, and not by imgaug."""
+    jpegs = FrameStore(stores[0]).fetch(range(20)).jpegs
+    write_frame_store(tmp_path / "v", [jpegs[i] for i in range(20)], half_level=True)
+    for size, augment in ((80, "fused"), (80, "device"), (80, "imgaug"), (112, "fused")):
+        clips = make_dataset([stores[0], tmp_path / "v"], 4, augment=augment)
+        for seed in range(12):
+            (frames, params), (others, same_params) = (
+                clips.sample(clips.videos.folder(index), ClipSpec(index, 4, size, seed)) for index in (0, 1)
+            )
+            assert params == same_params
+            assert frames.indices == others.indices
+            assert (others.height, others.width) == (frames.height, frames.width)
+            assert others.half_level == (size == 80 and augment != "imgaug")  # the crop has 195 pixels
+            one, other = clips.transform(frames, params, size)[0], clips.transform(others, params, size)[0]
+            assert psnr(one, other) > (30 if others.half_level else 1e9)
+
+
+def test_a_training_clip_opens_its_store_once(stores: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda name, **options: opened.append(name) or connect(name, **options)
+    )
+    reader(stores, 4, 80)(0)
+    assert len(opened) == 1
 
 
 def digest(arguments: tuple[list[Path], int]) -> str:

@@ -84,7 +84,7 @@ def test_loader_yields_one_batch_per_video(tmp_path: Path, workers: int) -> None
     videos = video_index(tmp_path, ["v0", "v1", "gone", "v2"])
     views = MultiViewDataset(videos, interval=1, clips=3, crops=1)
     settings = {"length": 4, "size": 50, "workers": workers, "local_world_size": 1}
-    first, missing, last = view_loader(views, [3, 2, 0], **settings)
+    (first,), (missing,), (last,) = view_loader(views, [3, 2, 0], **settings)
     assert first.clips.shape == (1, 3, 4, 50, 50, 3)
     assert [indices_of(view) for view in first.clips[0].numpy()] == uniform_clips(6, 4, 1, 3)
     assert (first.labels.tolist(), first.indices.tolist(), first.bad) == ([3], [3], [])

@@ -1,16 +1,17 @@
 """From sample indices to batches: which frames are read, with which label, by any number of workers."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from data.batch_sampler import BatchShape, ClipSpec, TrainBatchSampler, ValBatchSampler
-from data.clip_batch import Batch
+from data.batch_sampler import BatchShape, ClipSpec, train_batches, val_batches
+from data.clip_batch import Batch, gather
 from data.clip_loader import ClipLoader
+from data.frame_store import EncodedFrames
 from data.video_iterator import TrainDataset, ValDataset
 from data.video_list import VideoIndex
 from tests.synthetic_frames import make_stores, read_frame
@@ -59,8 +60,8 @@ def indices_and_labels(clip: torch.Tensor) -> tuple[list[int], set[int]]:
 
 
 def load(clips: TrainDataset | ValDataset, specs: Iterable[ClipSpec], workers: int = 0) -> Batch:
-    (batch,) = ClipLoader(clips, [list(specs)], workers=workers)
-    return batch
+    (chunks,) = ClipLoader(clips, [list(specs)], workers=workers)
+    return gather(chunks)
 
 
 def test_clips_have_the_frames_and_the_label_of_their_video(videos: VideoIndex) -> None:
@@ -78,13 +79,11 @@ def test_epochs_do_not_depend_on_the_number_of_workers(videos: VideoIndex, worke
     shapes = [BatchShape(8, 4, 26), BatchShape(4, 8, 50), BatchShape(6, 4, 50)]
     epochs = []
     for num_workers in (0, workers):
-        sampler = TrainBatchSampler(18, seed=5)
         clips = train_dataset(videos, augment="fused", flip=True)
-        loader = ClipLoader(clips, sampler, workers=num_workers)
-        for epoch in (1, 2):  # one loader for all shapes of all epochs
-            sampler.set_epoch(epoch, shapes)
-            epochs.append(list(loader))
-        loader.close()
+        for epoch in (1, 2):
+            loader = ClipLoader(clips, train_batches(18, 5, epoch, shapes), workers=num_workers)
+            epochs.append([gather(chunks) for chunks in loader])
+            loader.close()
     for batch, other in zip(epochs[0] + epochs[1], epochs[2] + epochs[3], strict=True):
         assert torch.equal(batch.clips, other.clips)
         assert torch.equal(batch.labels, other.labels)
@@ -104,11 +103,31 @@ def test_fewer_frames_cover_the_same_time(videos: VideoIndex) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_validation_reads_the_center_clip(videos: VideoIndex, workers: int) -> None:
     clips = ValDataset(videos, interval=3)
-    batches = list(ClipLoader(clips, ValBatchSampler(18, BatchShape(4, 5, 50)), workers=workers))
+    loader = ClipLoader(clips, val_batches(18, BatchShape(4, 5, 50)), workers=workers)
+    batches = [gather(chunks) for chunks in loader]
     assert [index for batch in batches for index in batch.indices.tolist()] == list(range(18))
     for batch in batches:
         for clip, label in zip(batch.clips, batch.labels.tolist(), strict=True):
             assert indices_and_labels(clip) == ([5, 8, 11, 14, 17], {label})
+
+
+def test_only_training_frames_are_decoded_fast(videos: VideoIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+
+    def decode_each(frames: EncodedFrames, halved: bool, fast: bool = False) -> Iterator[object]:
+        decoded.append(fast)
+        return original(frames, halved, fast)
+
+    original = EncodedFrames.decode_each
+    monkeypatch.setattr(EncodedFrames, "decode_each", decode_each)
+    spec = ClipSpec(0, 4, 50, seed=0)
+    for dataset in (
+        train_dataset(videos),
+        train_dataset(videos, augment="imgaug"),
+        ValDataset(videos, interval=1),
+    ):
+        assert dataset[spec].clip is not None
+    assert decoded == [True, False, False]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 from unicodedata import normalize
@@ -202,3 +204,65 @@ def test_fingerprint_depends_on_database_sizes(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "jpg")
     assert fingerprints[0] == fingerprints[1]
     assert len(set(fingerprints)) == 3
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "store removed": lambda root: shutil.rmtree(root / "jpg/run/c"),
+    "store added": lambda root: make_stores(root, {"jump": ["g"]}, n_frames=2),
+    "class renamed": lambda root: (root / "jpg/fall").rename(root / "jpg/fell"),
+    "label file changed": lambda root: write(root / "labels/val.csv", "label,id\nrun,d\n"),
+    "class index written": lambda root: write(
+        root / "labels/dictionary.json", '{"jump": 0, "run": 1, "fall": 2}'
+    ),
+    "cache damaged": lambda root: (root / "video_list.npz").write_bytes(b"PK garbage"),
+    "cache emptied": lambda root: (root / "video_list.npz").write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("change", ["", *CHANGES])
+def test_cached_list_is_that_of_reading_until_something_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    def read() -> tuple[list[object], list[str]]:
+        caplog.clear()
+        dataset = load_dataset(tmp_path, CUSTOM, "", None, None, 0.5, may_be_empty=True)
+        rows = [[videos.folder(i) for i in range(len(videos))] for videos in (dataset.train, dataset.val)]
+        arrays = [[v.labels.tolist(), v.sizes.tolist(), v.missing] for v in (dataset.train, dataset.val)]
+        return [dataset.classes, dataset.class_index, dataset.summary(), rows, arrays], caplog.messages
+
+    make_stores(tmp_path, IDS, n_frames=2)
+    rows = "run,a\nrun,a\nrun,b\njump,e\njump,g\nfall,i\nfall,gone\n"
+    write(tmp_path / "labels/train.csv", f"label,id\n{rows}")
+    write(tmp_path / "labels/val.csv", "label,id\nrun,b\nrun,c\n")
+    monkeypatch.setattr("data.video_list.MIN_CACHED", 100)
+    uncached = read()
+    assert len(uncached[1]) == 4  # repeats, videos in both files, missing ones, classes without videos
+    assert not (tmp_path / "video_list.npz").exists()
+    monkeypatch.setattr("data.video_list.MIN_CACHED", 0)
+    assert read() == uncached
+    assert not (tmp_path / "video_list.npz").exists()  # what has just changed may do so again within a tick
+    for path in (tmp_path / "jpg", *(tmp_path / "jpg").iterdir(), *(tmp_path / "labels").iterdir()):
+        os.utime(path, (10**9, 10**9))
+    assert read() == uncached
+    if change:
+        CHANGES[change](tmp_path)
+        changed = read()
+        (tmp_path / "video_list.npz").unlink(missing_ok=True)
+        assert changed == read()
+        assert (changed == uncached) == change.startswith("cache")
+    else:
+        monkeypatch.setattr("data.video_list.read_splits", None)
+        assert read() == uncached
+
+
+def test_list_of_other_options_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_stores(tmp_path, IDS, n_frames=2)
+    monkeypatch.setattr("data.video_list.MIN_CACHED", 0)
+    monkeypatch.setattr("time.time", lambda: 1e10)
+    rows = "run,a\njump,e\nfall,gone\n", "run,b\n"
+    dataset = load(tmp_path, tmp_path / "labels", *rows, num_classes=2, max_missing=0.5)
+    assert (tmp_path / "video_list.npz").exists()
+    for num_classes, max_missing in ((3, 0.5), (2, 0.1)):
+        with pytest.raises(ValueError, match="train.csv: "):
+            load_dataset(tmp_path, CUSTOM, "", tmp_path / "labels", num_classes, max_missing)
+    assert dataset.train.missing == {"fall": 1}

@@ -14,6 +14,7 @@ from data.video_sampler import (
     center_clip,
     clip_span,
     fitting_interval,
+    frames_at,
     random_clip,
     uniform_clips,
 )
@@ -21,6 +22,21 @@ from data.video_sampler import (
 
 def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize(
+    ("times", "fps", "frames"),
+    [
+        ([0, 0.1, 0.2, 0.3], 5, [0, 2]),
+        ([0, 0.1, 0.2, 0.3], 20, [0, 0, 1, 1, 2, 2, 3, 3]),
+        ([0, 0.033, 0.067, 0.1, 0.133], 60, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]),  # milliseconds, as in WebM
+        ([0, 0.04, 1, 1.04], 5, [0, 1, 1, 2, 2]),  # variable: the last one lasts 0.04 s
+        ([0, 0.04, 0.08], 0.1, [0]),
+        ([0], 25, [0]),
+    ],
+)
+def test_frames_nearest_to_seconds(times: list[float], fps: float, frames: list[int]) -> None:
+    assert frames_at(np.array(times), fps).tolist() == frames
 
 
 @pytest.mark.parametrize("length", [1, 2, 4, 16])

@@ -41,7 +41,7 @@ class RawFrames:
     def decode(self) -> np.ndarray:
         return self.frames
 
-    def decode_each(self, halved: bool) -> Iterator[tuple[list[int], np.ndarray]]:
+    def decode_each(self, halved: bool, fast: bool) -> Iterator[tuple[list[int], np.ndarray]]:
         for position, frame in enumerate(self.frames):
             yield [position], frame[::2, ::2].copy() if halved else frame
 

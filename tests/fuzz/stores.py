@@ -28,7 +28,7 @@ def _read_set(rng: random.Random, must_fail: bool = False, check_frames: bool = 
     `must_fail` is for `data.verify` alone: the others use another video instead.
     """
     verify = [VERIFY, [*VERIFY, "--full"], [*VERIFY, "--fix"]]
-    train = [*TRAIN_ON_SET, "--augment", rng.choice(["none", "fused", "imgaug"])]
+    train = [*TRAIN_ON_SET, "--augment", rng.choice(["none", "fused", "device", "imgaug"])]
     command = rng.choice(verify if must_fail else [*verify, BROWSE, train])
     # training stops with the number of missing or corrupt videos, and names the file that lists them
     names = ["jpg/a/v", "a/v: ", "set/labels", "bad_samples.csv"]

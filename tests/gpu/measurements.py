@@ -17,8 +17,10 @@ from torch.profiler import ProfilerActivity, profile
 from data.batch_sampler import BatchShape
 from data.clip_batch import Batch
 from data.datasets import CUSTOM
+from data.video_transforms import augment_batch, training_clip
 from network import benchmark
 from network.flops import count_flops
+from tests.data.test_device_engine import CLIP_SIZE, encoded, sampled, sent
 from tests.gpu.report import Report, Row
 from train.benchmark.step_time import make_benchmark_trainer, random_batch, time_steps
 from train.engine import StepOutOfMemoryError, Trainer
@@ -106,6 +108,7 @@ class Bench:
             *(self.copies(first, clips_from) for clips_from in ("device", "CPU")),
             steps(first, base, mode="compiled"),
             *(steps(name, coarsest) for name in networks),
+            *(Measurement("augmentation", {}, shape, self.augmentation) for shape in (coarsest, base)),
             *(steps(name, base, memory="contiguous") for name in named),
             *(passes(name) for name in named),
             *(steps(name, base, mode="compiled") for name in others),
@@ -155,6 +158,26 @@ class Bench:
 
         return Measurement("copies", {"network": name, "clips from": clips_from}, self.base, work)
 
+    def augmentation(self, shape: BatchShape) -> list[Row]:
+        frames, size = encoded(shape.length), shape.size
+        params = [sampled(frames, seed, size) for seed in range(16)]
+        row = {}
+        for augment in ("fused", "device"):
+            started = time.process_time()
+            for one in params * self.repeats:
+                training_clip(frames, one, size=size, clip_size=CLIP_SIZE, augment=augment)
+            seconds = time.process_time() - started
+            row[f"worker, {augment}"] = 1000 * seconds / self.repeats / len(params)
+        clips, augmentations = sent(frames, params, size)
+        chosen = torch.arange(shape.batch) % len(params)
+        batch, augmentations = clips[chosen].to(self.device), augmentations[chosen]
+        float(augment_batch(batch, augmentations, size).float().mean())  # a warm-up, and waits for a GPU
+        started = time.perf_counter()
+        for _ in range(self.repeats):
+            finished = augment_batch(batch, augmentations, size)
+        float(finished[-1].float().mean())
+        return [row | {"device": 1000 * (time.perf_counter() - started) / self.repeats}]
+
     def costliest_operations(self, name: str, shape: BatchShape) -> list[Row]:
         trainer, batch = self.trainer(name), random_batch(shape, NUM_CLASSES, self.device)
         on_gpu = self.device.type == "cuda"
@@ -185,7 +208,7 @@ class Bench:
 
 def train_steps(trainer: Trainer, batch: Batch, shape: BatchShape, count: int) -> float:
     """Train on the same batch in each step, and wait for the device; return the seconds of waiting for clips."""
-    reports = trainer.train_epoch(1, [Step(0, shape)] * count, itertools.repeat(batch, count))
+    reports = trainer.train_epoch(1, [Step(0, shape)] * count, itertools.repeat([batch], count))
     waiting = sum(report.data_time for report in reports)
     trainer.check_finite()  # waits for a GPU
     return waiting

@@ -44,6 +44,11 @@ TABLES = {
         {"network": "", "batch": "", "clips from": "", "step ms": ".1f", "waiting": ".1%"},
         "As a loader that is never late delivers them.",
     ),
+    "augmentation": (
+        "Augmentation by workers, and on the device",
+        {"batch": "", "worker, fused": ".2f", "worker, device": ".2f", "device": ".2f"},
+        "Milliseconds: of one core for a clip that is in memory, and of the device for a batch under --augment device.",
+    ),
     "passes": (
         "Passes without an update",
         {"network": "", "batch": "", "mode": "", "forward": ".1f", "forward and backward": ".1f"},

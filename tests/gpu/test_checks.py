@@ -21,7 +21,9 @@ from torch.nn.parallel import data_parallel
 from data.batch_sampler import BatchShape
 from data.common.cpus import cpus_per_rank
 from data.datasets import CUSTOM
+from data.video_transforms import augment_batch
 from network import create_network
+from tests.data.test_device_engine import encoded, sampled, sent
 from tests.network.test_compile import calm
 from tests.network.test_golden import CASES, fill, meta_network  # noqa: F401  fill is a fixture
 from tests.train.conftest import make_dataset
@@ -145,7 +147,7 @@ def train_steps(trainer: Trainer, count: int, shape: BatchShape = SHAPE) -> Tens
     """Train on the same random clips in each step; return the mean losses."""
     torch.manual_seed(1)
     batch = random_batch(shape, CLASSES, CPU)
-    reports = list(trainer.train_epoch(1, [Step(0, shape)] * count, [batch] * count))
+    reports = list(trainer.train_epoch(1, [Step(0, shape)] * count, [[batch]] * count))
     trainer.check_finite()
     return torch.stack([report.sums[-1] / report.sums[0] for report in reports])
 
@@ -241,8 +243,25 @@ def test_distributed_data_parallel_on_one_device(record_property: Record) -> Non
         torch_dist.destroy_process_group()
 
 
+def test_augmentations_are_those_of_the_cpu(record_property: Record) -> None:
+    """And the CPU does not wait for the device."""
+    frames, size = encoded(), 158
+    clips, augmentations = sent(frames, [sampled(frames, seed, size) for seed in range(12)], size)
+    expected, on_device = augment_batch(clips, augmentations, size), clips.to(DEVICE)
+    try:
+        if ON_GPU:
+            torch.cuda.set_sync_debug_mode("error")
+        finished = [augment_batch(on_device, augmentations, size) for _ in range(2)]
+    finally:
+        if ON_GPU:
+            torch.cuda.set_sync_debug_mode("default")
+    record_property("uint8", f"{deviation(finished[0], expected):.1e}")
+    assert torch.equal(*finished)
+    assert deviation(finished[0], expected) < 1e-2
+
+
 def test_precise_batchnorm_is_that_of_the_cpu(record_property: Record) -> None:
-    batches = [random_batch(SHAPE._replace(batch=size), CLASSES, CPU) for size in (SHAPE.batch, 2)]
+    batches = [[random_batch(SHAPE._replace(batch=size), CLASSES, CPU)] for size in (SHAPE.batch, 2)]
     statistics = []
     for device in (DEVICE, CPU):
         state, trainer = new_run(device)

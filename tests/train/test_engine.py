@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from data.batch_sampler import BatchShape
 from data.clip_batch import Batch
 from data.datasets import CUSTOM
+from data.video_transforms import augment_batch
 from tests.train.helpers import NAME, assert_fails, assert_same_run, folder, load, rows, train
 from train.builders import make_network, make_state, make_trainer
 from train.callbacks import SpeedMonitor
@@ -73,6 +74,26 @@ def test_a_run_with_everything_is_stopped_within_an_epoch_and_resumed(
     one, other = (load(results, "ep-0003")["trained"] for results in (uninterrupted, stopped))
     assert one["ema_steps"] == other["ema_steps"] > 3
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
+
+
+def test_the_device_finishes_the_clips_of_training(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of precise BatchNorm, which are not augmented. Columns: sent, finished, and expected size."""
+    sizes = set()
+
+    def finish(clips: Tensor, augmentations: Tensor | None, size: int) -> Tensor:
+        assert augmentations is not None
+        finished = augment_batch(clips, augmentations, size)
+        sizes.add((clips.shape[2], finished.shape[2], size))
+        return finished
+
+    monkeypatch.setattr("train.engine.augment_batch", finish)
+    flags = "--augment device --short-cycles --precise-bn 4 --end-epoch 3"
+    for workers in (0, 2):
+        assert train(stores, tmp_path / f"{workers}", flags, f"--workers {workers}") == 0
+    assert sizes == {(32, 22, 22), (32, 32, 32)}
+    assert_same_run(tmp_path / "0", tmp_path / "2")
 
 
 def test_the_ema_is_validated_and_saved(stores: Path, tmp_path: Path) -> None:
@@ -165,7 +186,7 @@ def train_a_step(accumulate: int, clips: int, **mixing: float) -> tuple[Plain, S
     pixels = torch.randint(256, (clips, 4, 8, 8, 3), dtype=torch.uint8, generator=generator)
     labels = torch.randint(5, (clips,), generator=generator)
     step = Step(0, BatchShape(clips, 4, 8))
-    (report,) = trainer.train_epoch(1, [step], [Batch(pixels, labels, labels, [])])
+    (report,) = trainer.train_epoch(1, [step], [[Batch(pixels, labels, labels, [])]])
     return network, report
 
 

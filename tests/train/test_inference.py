@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 import torch
 
-from data.batch_sampler import BatchShape, ValBatchSampler
+from data.batch_sampler import BatchShape, ClipSpec, val_batches
 from data.clip_loader import ClipLoader
 from data.datasets import CUSTOM, SPECS
 from data.ffmpeg.video_files import StoredVideo
@@ -25,6 +25,7 @@ from train.builders import make_loaders
 from train.evaluate.multiview import evaluate
 from train.export import make_metadata
 from train.inference import InferenceModel, load_inference_model
+from train.multigrid import MultigridSchedule
 from train.options import Options, resolve
 from train.parallel.distributed import DistContext
 from train.predict.predictor import VideoPredictor
@@ -52,7 +53,7 @@ def test_logits_are_those_of_validation(results: Path, stores: Path) -> None:
     dataset = load_dataset(stores, CUSTOM, "", labels=None, num_classes=None, max_missing=0)
     clips = ValDataset(dataset.val, interval=options.val_frame_interval)
     shape = BatchShape(len(clips), options.clip_length, options.clip_size)
-    (batch,) = ClipLoader(clips, ValBatchSampler(len(clips), shape), workers=0)
+    ((batch,),) = ClipLoader(clips, val_batches(len(clips), shape), workers=0)
     logits = model.logits(batch.clips)
     _, top1, _, loss = map(float, rows(results, "val")[-1])
     assert (logits.argmax(dim=1) == batch.labels).double().mean().item() == pytest.approx(top1, abs=1e-6)
@@ -92,8 +93,9 @@ def test_all_commands_see_the_same_pixels_of_any_dataset(
 
     splits = DatasetSplits(("a",), videos, videos, tmp_path / "dictionary.json")
     base = BatchShape(1, 2, size)
-    loaders = make_loaders(replace(options, workers=0), splits, base, [base], DistContext(), 0)
-    expected = next(iter(loaders.val)).clips
+    schedule = MultigridSchedule(1, ((base,),))
+    loaders = make_loaders(replace(options, workers=0), splits, base, schedule, DistContext(), 0)
+    expected = loaders.val_dataset[ClipSpec(0, 2, size, seed=0)].clip[None]
     checkpoint = make_checkpoint(tmp_path / "net.pth", options, ["a"], dataset={"name": spec.name})
     model = load_inference_model(checkpoint, CPU)
     seen: list[torch.Tensor] = []

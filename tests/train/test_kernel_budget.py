@@ -45,7 +45,7 @@ def count_operations(network: str) -> Counter[str]:
     batch = random_batch(SHAPE, NUM_CLASSES, trainer.device)
     trainer.normalization(batch.clips)  # copies its constants once
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        assert len(list(trainer.train_epoch(1, [Step(0, SHAPE)], [batch]))) == 1
+        assert len(list(trainer.train_epoch(1, [Step(0, SHAPE)], [[batch]]))) == 1
 
     def is_operation(event: Any) -> bool:
         return event is not None and event.name.startswith("aten::")

@@ -101,6 +101,10 @@ NEEDED = {
     "allow_partial": "--pretrained-3d x",
     "long_cycle_period": "--long-cycles",
     "batch_scaling": "--long-cycles",
+    "estimate": "--dry-run",
+    "assume_tflops": "--dry-run --estimate",
+    "assume_cores": "--dry-run --estimate",
+    "assume_disk": "--dry-run --estimate",
 }
 
 
@@ -136,6 +140,17 @@ def test_a_flag_changes_its_option_only(option: dataclasses.Field) -> None:
         ("--max-missing 2", "argument --max-missing: '2' is not a number from 0 to 1"),
         ("--resume-epoch last", "argument --resume-epoch: 'last' is not a whole number of at least 1"),
         ("--resume-epoch 1", "argument --resume-epoch: 1 is the first epoch"),
+        ("--estimate", "argument --estimate: needs --dry-run"),
+        ("--assume-tflops 400", "argument --assume-tflops: needs --estimate"),
+        (
+            "--assume-tflops 1e99",
+            "argument --assume-tflops: '1e99' is not a number from 0.000001 to 1000000000",
+        ),
+        ("--assume-cores 64 --dry-run", "argument --assume-cores: needs --estimate"),
+        ("--assume-disk 2GB/s --dry-run", "argument --assume-disk: needs --estimate"),
+        ("--assume-disk 2GiB", "argument --assume-disk: '2GiB' is not bytes a second, such as 2GB/s"),
+        ("--assume-disk 0MB/s", "argument --assume-disk: '0' is not bytes a second, such as 2GB/s"),
+        ("--dry-run --estimate --compile", "argument --estimate: does not time compiled steps"),
         ("--resume-epoch 102", "argument --resume-epoch: 102 is beyond the last epoch, --end-epoch 100"),
         ("--ema-decay 1", "argument --ema-decay: '1' is not a number from 0 to below 1"),
         ("--mixup -1", "argument --mixup: '-1' is not a number of at least 0"),

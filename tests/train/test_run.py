@@ -2,6 +2,8 @@
 
 import csv
 import json
+import logging
+import multiprocessing
 import re
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,24 @@ def test_precise_batchnorm_changes_only_the_statistics(stores: Path, tmp_path: P
     assert [row[1:] for row in rows(tmp_path / "0", "train")] == [
         row[1:] for row in rows(tmp_path / "8", "train")
     ]
+
+
+def test_one_set_of_workers_reads_for_all_phases_and_epochs(stores: Path, tmp_path: Path) -> None:
+    earlier = multiprocessing.active_children()
+    seen: set[int | None] = set()
+
+    class Watcher(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.update(child.pid for child in multiprocessing.active_children() if child not in earlier)
+
+    watcher = Watcher()
+    logging.getLogger().addHandler(watcher)
+    flags = "--end-epoch 2 --short-cycles --precise-bn 4"
+    assert train(stores, tmp_path / "2", flags, "--workers 2") == 0
+    logging.getLogger().removeHandler(watcher)
+    assert len(seen) == 2
+    assert train(stores, tmp_path / "0", flags) == 0
+    assert rows(tmp_path / "2", "val") == rows(tmp_path / "0", "val")
 
 
 def test_precise_batchnorm_is_on_with_cycles(
@@ -240,8 +260,9 @@ def test_a_dry_run_with_both_cycles(tmp_path: Path, capsys: pytest.CaptureFixtur
     by_lr = [sum(abs(step["lr"] - 0.8 / 2**phase) < 1e-9 for step in steps) for phase in range(4)]
     assert sum(by_lr) == len(steps)
     assert max(by_lr) - min(by_lr) <= 1
-    # 17 of the largest batches would exceed the budget of 2 GB: a prefetch factor of 1
-    assert plan["shared_memory_bytes"] == 9 * max(b * t * s * s * 3 for b, t, s in shapes)
+    # the largest batch in use, and two of chunks as they are prefetched by 8 workers, 16 of each
+    largest = max(b * t * s * s * 3 for b, t, s in shapes)
+    assert plan["shared_memory_bytes"] == 3 * largest
     # a step costs about the same at any shape, and 14 steps replace 105
     assert len(steps) / 105 < 1.3 * plan["relative_flops"] < 1.5 * len(steps) / 105
 

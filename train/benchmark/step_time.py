@@ -71,7 +71,7 @@ def time_steps(
         return trainer.timer.read()
 
     count = warmup + repeats
-    reports = trainer.train_epoch(1, [Step(0, shape)] * count, itertools.repeat(batch, count))
+    reports = trainer.train_epoch(1, [Step(0, shape)] * count, itertools.repeat([batch], count))
     for _ in range(warmup):
         next(reports)
     finish()

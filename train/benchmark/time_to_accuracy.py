@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.batch_sampler import BatchShape, ClipSpec, TrainBatchSampler, ValBatchSampler, batchnorm_batches
+from data.batch_sampler import BatchShape, ClipSpec, batchnorm_batches, train_batches, val_batches
 from data.clip_batch import Sample
 from data.clip_loader import ClipLoader
 from data.synthetic.shapes import MOTION_CLASSES, render_video
@@ -107,28 +107,26 @@ def train_to_accuracy(
     trainer = make_benchmark_trainer(options, len(MOTION_CLASSES))
     clip_flops = make_clip_flops(options, len(MOTION_CLASSES))
     schedule = make_schedule(options, len(train), clip_flops)
-    sampler = TrainBatchSampler(len(train), options.random_seed)
-    loader = ClipLoader(train, sampler, workers=0)
     base = BatchShape(options.batch_size, options.clip_length, options.clip_size)
     phases = summarize_schedule(schedule, trainer.lr_schedule, clip_flops)
     compute = relative_flops(phases, len(train) * options.end_epoch, base, clip_flops)
     num_batchnorm_clips = count_batchnorm_clips(options, len(train), compute)
-    batches = batchnorm_batches(len(train), num_batchnorm_clips, base, options.random_seed)
-    batchnorm_loader = ClipLoader(train, batches, workers=0)
+    batchnorm = batchnorm_batches(len(train), num_batchnorm_clips, base, options.random_seed)
     val_shape = base._replace(batch=64)
-    val_loader = ClipLoader(val, ValBatchSampler(len(val), val_shape), workers=0)
     seconds, num_steps = 0.0, 0
     for epoch in range(1, options.end_epoch + 1):
         steps = schedule.epoch(epoch)
-        sampler.set_epoch(epoch, [step.shape for step in steps])
+        batches = train_batches(len(train), options.random_seed, epoch, [step.shape for step in steps])
         started = time.perf_counter()
-        for _ in trainer.train_epoch(epoch, steps, loader):
+        for _ in trainer.train_epoch(epoch, steps, ClipLoader(train, batches, workers=0)):
             pass
-        if num_batchnorm_clips:
+        if batchnorm:
+            batchnorm_loader = ClipLoader(train, batchnorm, workers=0)
             trainer.update_batchnorm(trainer.network, batchnorm_loader, DistContext())
         trainer.check_finite()  # waits for the GPU
         seconds += time.perf_counter() - started
         num_steps += len(steps)
+        val_loader = ClipLoader(val, val_batches(len(val), val_shape), workers=0)
         reports = trainer.evaluate(epoch, len(val), val_shape, val_loader, skip_bad_samples=False)
         top1 = compute_metrics(torch.stack([report.sums for report in reports]).sum(dim=0)).top1
         yield EpochResult(epoch, seconds, num_steps, epoch * len(train), top1)

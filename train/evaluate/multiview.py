@@ -56,7 +56,7 @@ def load_split(
 def score_videos(model: InferenceModel, videos: Sequence[Batch], batch_size: int) -> list[VideoScore]:
     """Return the scores of videos, running the network on up to `batch_size` of all their views at a time.
 
-    `videos`: batches of one, as `view_loader` yields them. Raise ValueError if probabilities are NaN or Inf.
+    `videos`: batches of one, chunks of `view_loader`. Raise ValueError if probabilities are NaN or Inf.
     """
     views = torch.cat([video.clips[0] for video in videos])
     probabilities = torch.cat([model.logits(batch).softmax(dim=1) for batch in views.split(batch_size)])
@@ -93,10 +93,13 @@ def evaluate(
         raise ValueError(
             f"--crops 10: includes flipped crops, but {model.path} was trained with --flip False"
         )
-    dataset = MultiViewDataset(videos, interval=options.val_frame_interval, clips=clips, crops=crops)
+    dataset = MultiViewDataset(
+        videos, interval=options.val_frame_interval, target_fps=options.target_fps, clips=clips, crops=crops
+    )
+    shard = range(dist.rank, len(videos), dist.world_size)
     loader = view_loader(
         dataset,
-        range(dist.rank, len(videos), dist.world_size),
+        shard,
         length=options.clip_length,
         size=options.clip_size,
         workers=workers,
@@ -105,7 +108,8 @@ def evaluate(
     scored: list[VideoScore] = []
     bad: list[BadSample] = []
     group: list[Batch] = []  # videos with fewer than `batch_size` views
-    for video in tqdm(loader, unit="video", disable=None if dist.is_main_process else True):
+    disable = None if dist.is_main_process else True
+    for (video,) in tqdm(loader, total=len(shard), unit="video", disable=disable):
         if video.bad and not skip_bad_samples:
             raise ValueError(f"{video.bad[0].reason}; use --skip-bad-samples to skip corrupt videos")
         if video.bad:

@@ -154,7 +154,7 @@ def make_parser() -> OneLineParser:
     text = "write the video with Grad-CAM heat maps; a folder for several videos"
     add("--gradcam", type=Path, metavar="MP4", help=text)
     add("--features", type=output_file, metavar="NPZ", help="write the pooled features of all windows")
-    text = "frames between the starts of windows (default: the length of a window)"
+    text = "frames, at --target-fps if trained with it, between window starts (default: a window's length)"
     add("--stride", type=positive, metavar="N", help=text)
     add("--batch-size", type=positive, default=4, metavar="N", help="windows per batch (default: 4)")
     add("--precision", choices=PRECISIONS, help=f"of the network (default: {DEFAULT_PRECISION})")

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from data.datasets import CUSTOM, SPECS
 from data.ffmpeg.video_files import Video
+from data.video_sampler import frames_at
 from train.inference import InferenceModel
 from train.predict.gradcam import SaliencyTube, grad_cam, gradcam_stage, heatmap_over_time
-from train.predict.sliding_window import Window, sliding_windows
+from train.predict.sliding_window import Window, resample, sliding_windows
 
 
 class ClassScore(NamedTuple):
@@ -55,6 +56,7 @@ class Prediction(NamedTuple):
 class VideoPredictor:
     """Runs a network on windows of a video, one every `stride` frames, `batch_size` at a time.
 
+    If it was trained with `target_fps`, windows are cut from the frames of `frames_at`, where their times are known.
     Memory does not depend on the length of the video. Unreadable videos raise VideoStreamError or FrameStoreError.
     """
 
@@ -64,16 +66,14 @@ class VideoPredictor:
 
     def predict(self, video: Video) -> Prediction:
         """Return the prediction for a video. Raise ValueError if probabilities are NaN or Inf."""
-        num_frames = 0
         frames, probabilities, features = [], [], []
         for windows, clips in self._batches(video):
             logits, pooled = self._forward(clips)
-            num_frames = windows[-1].frames_read
             frames += [(window.indices.min(), window.indices.max()) for window in windows]
             probabilities.append(logits.softmax(dim=1).cpu().numpy())
             features.append(pooled.cpu().numpy())
         prediction = Prediction(
-            num_frames, np.array(frames), np.concatenate(probabilities), np.concatenate(features)
+            len(video.times), np.array(frames), np.concatenate(probabilities), np.concatenate(features)
         )
         if not np.isfinite(prediction.probabilities).all():
             raise ValueError(f"{self.model.path}: probabilities for {video.path} contain NaN or Inf")
@@ -92,9 +92,12 @@ class VideoPredictor:
         """Yield batches of windows, preprocessed as in validation, with their clips, uint8 `(B, T, H, W, 3)`."""
         options = self.model.options
         stored = SPECS.get(self.model.dataset.get("name", ""), CUSTOM).short_side
+        fps, virtual = options.target_fps, None
+        if fps is not None and (times := video.known_times) is not None:
+            virtual = frames_at(times, fps)
         frames = video.frames(max(stored, self.model.short_side))  # the pixels of a frame store
         windows = sliding_windows(
-            tqdm(frames, desc=video.path.name, unit="frame", leave=False, disable=None),
+            resample(tqdm(frames, desc=video.path.name, unit="frame", leave=False, disable=None), virtual),
             length=options.clip_length,
             interval=options.val_frame_interval,
             stride=self.stride,

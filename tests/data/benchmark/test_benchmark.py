@@ -20,12 +20,13 @@ main = main_of("data.benchmark")
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return make_videos(tmp_path_factory.mktemp("videos"), count=2, seconds=2)
+    return make_videos(tmp_path_factory.mktemp("videos") / "a.class", count=2, seconds=2)
 
 
 def test_both_stores_hold_the_same_frames(videos: list[Path], tmp_path: Path) -> None:
     inputs = write_inputs(videos, tmp_path, quality=0)
     assert inputs.num_frames == [60, 60]
+    assert FrameStore(inputs.half_level[1]).has_half_level
     frames = FrameStore(inputs.stores[1]).fetch([5, 59, 0])
     jpegs = fetch_from_original_store(inputs.originals[1], [5, 59, 0])
     assert [frames.jpegs[index] for index in (5, 59, 0)] == jpegs
@@ -37,7 +38,9 @@ def test_reference_pipeline_applies_the_same_augmentations(tmp_path: Path) -> No
     jpeg = cv2.imencode(".jpg", np.full((360, 480, 3), (60, 120, 180), np.uint8))[1].tobytes()
     write_frame_store(tmp_path / "v", [jpeg] * 8)
     write_original_store(tmp_path / "original" / "v", [jpeg] * 8)
-    readers = make_readers(BenchmarkInputs([tmp_path / "v"], [tmp_path / "original" / "v"], [8]), 4, 224)
+    readers = make_readers(
+        BenchmarkInputs([tmp_path / "v"], [tmp_path / "v"], [tmp_path / "original" / "v"], [8]), 4, 224
+    )
     for seed in range(12):
         clip = readers["original recipe"](seed)
         assert (clip.shape, clip.dtype) == ((3, 4, 224, 224), np.float32)
@@ -66,10 +69,15 @@ def test_results_are_printed_and_written(
 ) -> None:
     monkeypatch.setattr("data.benchmark.reading.CLIPS_PER_TURN", 1)
     path = tmp_path / "results.json"
-    words = ["--videos", str(videos[0].parent), "--rounds", "2", "--clips", "20", "--json", str(path)]
+    words = ["--videos", str(videos[0].parent.parent), "--rounds", "2", "--clips", "20", "--json", str(path)]
     assert main(words) == 0
     results = json.loads(path.read_text())
     assert list(results) == ["4 x 80", "8 x 112", "16 x 158", "16 x 224", "conversion", "memory_leak_check"]
+    levers = ("original recipe", "ours, fused", "ours, fused, exact", "ours, half level", "ours, device")
+    assert all(name in results["4 x 80"] for name in levers)
+    parts = results["4 x 80"]["ours, half level, milliseconds"]
+    assert list(parts) == ["not pixels", "decoding", "augmenting"]
+    assert min(parts["not pixels"], parts["decoding"]) > 0
     assert set(results["4 x 80"]["ours, fused"]) == {"times", "low", "high", "clips_per_second"}
     assert results["conversion"]["frames_per_second"] > 0
     assert results["memory_leak_check"]["open_files"] == 0

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.batch_sampler import BatchShape, TrainBatchSampler
+from data.batch_sampler import BatchShape, train_batches
 from data.browse.contact_sheet import ShownClip
 from data.datasets import CUSTOM
 from data.store_writer import write_frame_store
@@ -15,6 +15,7 @@ from data.video_iterator import TrainDataset, describe_frames, describe_params
 from data.video_list import load_dataset
 from tests.commands import error_of, main_of
 from tests.data.helpers import packets
+from tests.data.test_fused_engine import psnr
 from tests.synthetic_frames import indices_of, make_stores, painted_jpegs
 
 main = main_of("data.browse")
@@ -47,17 +48,31 @@ def test_clips_are_those_of_the_epoch(shapes: Path) -> None:
     clips = TrainDataset(
         dataset.train, intervals=[2], base_length=4, clip_size=48, short_side=60, augment="fused", flip=True
     )
-    batches = TrainBatchSampler(len(dataset.train), seed=7)
-    batches.set_epoch(3, [BatchShape(len(dataset.train), 4, 48)])
+    (specs,) = train_batches(len(dataset.train), 7, 3, [BatchShape(len(dataset.train), 4, 48)])
     assert len(shown) == 16
     drawn: dict[str, list[str]] = {}
-    for sample in [clips[spec] for spec in next(iter(batches))]:
+    for sample in [clips[spec] for spec in specs]:
         folder = dataset.train.folder(sample.index)
         drawn.setdefault(folder.parent.name, []).append(folder.name)
         if folder.name in shown:
             assert np.array_equal(shown[folder.name].frames, sample.clip.numpy())
     for label, ids in drawn.items():
         assert [clip.video_id for clip in shown.values() if clip.label == label] == ids[:2]
+
+
+def test_clips_of_a_device_are_finished(shapes: Path) -> None:
+    """Drawn as training on a device sees them, which is as the fused engine makes them; noise is not the same."""
+    device, fused = (
+        collect(shapes, *SMALL, "--short-side", "64", "--shape", "4x24", "--augment", name)
+        for name in ("device", "fused")
+    )
+    quiet = [
+        psnr(one.frames, other.frames)
+        for one, other in zip(device, fused, strict=True)
+        if "noise" not in {augmentation.name for augmentation, _ in one.params.augmentations}
+    ]
+    assert len(quiet) > 4
+    assert min(quiet) > 40
 
 
 def test_description_is_what_was_done(tmp_path: Path) -> None:
@@ -124,8 +139,14 @@ def test_clips_are_shown_at_the_times_of_their_stores(tmp_path: Path) -> None:
         "none",
     ]
     ends = [0.04, 0.5, 0.54, 2, 2.04, 2.08], np.arange(1, 7) / 10, np.arange(1, 7) / 4
-    for clip, expected in zip(collect(*words), ends, strict=True):
+    seconds = "0 to 5, interval 1, 0.00 to 2.04 s", "0 to 5, interval 1, 0.00 to 0.50 s"
+    for clip, expected, line in zip(collect(*words), ends, (*seconds, ""), strict=True):
         np.testing.assert_allclose(clip.ends, expected)
+        assert describe_params(clip.indices, clip.params, clip.times)[0].endswith(line)
+    (clip,) = collect(*words, "--classes", "a", "--target-fps", 3)
+    line, *_ = describe_params(clip.indices, clip.params, clip.times)
+    assert line == "frames 0, 2, 3, 3, 4, 4, 0.00 to 2.00 s"
+    np.testing.assert_allclose(clip.ends, [0.5, 0.54, 0.54, 2, 2, 2.5])
     video = tmp_path / "clips.mp4"
     main([*map(str, words), "--classes", "a", "-o", str(tmp_path / "x.png"), "--video", str(video)])
     starts = [repeat + time for repeat in (0, 2.08, 4.16) for time in own_times["a"]]

@@ -9,16 +9,15 @@ import pytest
 from data.video_sampler import center_clip, clip_span
 from data.video_transforms import validation_clip
 from tests.synthetic_frames import indices_of, paint
-from train.predict.sliding_window import sliding_windows
+from train.predict.sliding_window import resample, sliding_windows
 
 
 def window_indices(num_frames: int, length: int, interval: int, stride: int) -> list[list[int]]:
     frames = (paint(index) for index in range(num_frames))
     geometry = {"length": length, "interval": interval, "stride": stride, "size": 50}
-    windows = list(sliding_windows(frames, **geometry))
+    windows = list(sliding_windows(resample(frames, None), **geometry))
     for window in windows:
         assert indices_of(window.clip) == window.indices.tolist()
-    assert not windows or windows[-1].frames_read == num_frames
     return [window.indices.tolist() for window in windows]
 
 
@@ -47,7 +46,7 @@ def test_windows_start_every_stride_and_end_with_the_video(
 
 def test_clips_are_preprocessed_as_in_validation() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (9, 60, 90, 3), np.uint8)
-    (window,) = sliding_windows(frames, length=5, interval=2, stride=9, size=32)
+    (window,) = sliding_windows(enumerate(frames), length=5, interval=2, stride=9, size=32)
     np.testing.assert_array_equal(window.clip, validation_clip(frames[::2], size=32))
 
 
@@ -62,6 +61,6 @@ def test_only_the_frames_of_a_window_are_held() -> None:
             held.append(sum(reference() is not None for reference in references))
             yield frame
 
-    windows = sliding_windows(frames(), length=4, interval=2, stride=3, size=16)
+    windows = sliding_windows(enumerate(frames()), length=4, interval=2, stride=3, size=16)
     assert sum(1 for _ in windows) == 1 + 97 + 1  # the first, one per 3 of the other 293 frames, the last
     assert max(held) <= clip_span(4, 2) + 2
