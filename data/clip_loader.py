@@ -9,9 +9,8 @@ import multiprocessing.util
 import shutil
 import signal
 import threading
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,10 @@ from data.clip_batch import Batch, Sample, collate
 logger = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_BUDGET = 2 * 10**9  # bytes that the chunks of one machine's loaders may hold
-CHUNK_BYTES = 8 * 10**6  # of the clips that a worker sends at once
-PREFETCH_FACTOR = 2  # chunks that each worker loads in advance, at least if they fit
+PREFETCH_FACTOR = 2  # chunks that each worker loads in advance, if they fit
 MAX_DEATHS = 5  # of workers, without a chunk in between
 STALL_SECONDS = 60.0
 STALLED = "dataloader stalled for %.0f s: workers or the disk are slow or stopped"
-
-
-def num_chunks(clips: int, clip_bytes: int, workers: int) -> int:
-    """Return into how many chunks to cut a batch: the same number for each worker, of up to CHUNK_BYTES or one clip."""
-    per_round = workers * max(1, CHUNK_BYTES // clip_bytes)
-    return max(1, min(clips, -(-clips // per_round) * workers))
 
 
 def plan_prefetch(
@@ -45,31 +37,27 @@ def plan_prefetch(
     *,
     local_world_size: int = 1,
     free: int | None = None,
-    flags: str = "--workers or --batch-size",
+    flags: str = "--batch-size",
 ) -> tuple[int, int]:
     """Return how many chunks each worker prefetches, and the most bytes of shared memory that all local ranks need.
 
-    `shapes`: of batches as workers send them. The chunks are those of two of the largest batches, at least
-    PREFETCH_FACTOR each; fewer, but at least 1, if with the batch in use they exceed SHARED_MEMORY_BUDGET or the `free`
-    bytes of /dev/shm (by default those free now). Raises ValueError, naming the `flags` to lower, if not even 1 fits.
+    `shapes`: of batches as workers send them. PREFETCH_FACTOR, or 1 if with the batch in use that exceeds
+    SHARED_MEMORY_BUDGET or the `free` bytes of /dev/shm (by default those free now). Raises ValueError, naming the
+    `flags` to lower, if not even 1 fits.
     """
     if not workers:
         return PREFETCH_FACTOR, 0
     if free is None:
         free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else SHARED_MEMORY_BUDGET
-    sizes = [(batch, length * size**2 * 3) for batch, length, size in shapes]
-    counts = [num_chunks(clips, size, workers) for clips, size in sizes]
-    chunk = max(-(-clips // count) * size for (clips, size), count in zip(sizes, counts, strict=True))
-    in_use = max(clips * size for clips, size in sizes)
-    factors = range(1, max(PREFETCH_FACTOR, -(-2 * max(counts) // workers)) + 1)
-    needed = [local_world_size * (workers * factor * chunk + in_use) for factor in factors]
-    if needed[0] > free:
+    in_use = max(batch * length * size**2 * 3 for batch, length, size in shapes)
+    chunk = max(-(-batch // workers) * length * size**2 * 3 for batch, length, size in shapes)
+    least, most = (local_world_size * (workers * factor * chunk + in_use) for factor in (1, PREFETCH_FACTOR))
+    if least > free:
         raise ValueError(
-            f"{workers} workers need {needed[0] / 1e6:.0f} MB of {SHARED_MEMORY}, which has {free / 1e6:.0f} MB "
+            f"{workers} workers need {least / 1e6:.0f} MB of {SHARED_MEMORY}, which has {free / 1e6:.0f} MB "
             f"free: lower {flags}, or enlarge it (docker run --shm-size)"
         )
-    factor = max(1, bisect_right(needed, min(free, SHARED_MEMORY_BUDGET)))
-    return factor, needed[factor - 1]
+    return (PREFETCH_FACTOR, most) if most <= min(free, SHARED_MEMORY_BUDGET) else (1, least)
 
 
 class LoaderError(OSError):
@@ -77,7 +65,10 @@ class LoaderError(OSError):
 
 
 class JointDataset(Dataset[Sample]):
-    """Several datasets as one: a sample index is the number of a dataset and the sample index there."""
+    """Several datasets as one: a sample index is the number of a dataset and the sample index there.
+
+    torch's ConcatDataset counts through them, but here sample indices are not numbers.
+    """
 
     def __init__(self, *datasets: Dataset[Sample]) -> None:
         self.datasets = datasets
@@ -90,8 +81,7 @@ class JointDataset(Dataset[Sample]):
 class ClipLoader(Iterator[list[Batch]]):
     """Reads batches of sample indices in order, ahead of who takes them; each item is a batch, in chunks.
 
-    All workers share a batch: it is cut into `num_chunks`. `clip_bytes` returns the size of a clip by its sample index,
-    where it matters.
+    All workers share a batch: it is cut into one chunk for each, or for each clip if there are fewer.
 
     Worker processes persist until `close` or exit. If one dies, typically killed for lack of memory, all are restarted
     with the chunks that have not arrived, so none is lost, repeated or changed. Raises LoaderError if that happens
@@ -105,11 +95,9 @@ class ClipLoader(Iterator[list[Batch]]):
         *,
         workers: int,
         prefetch_factor: int = PREFETCH_FACTOR,
-        clip_bytes: Callable[[Any], int] = lambda _: 1,
     ) -> None:
         self.dataset = clips
         self._batches = iter(batches)
-        self._clip_bytes = clip_bytes
         # chunks that have not arrived, with the number of those after it in its batch
         self._pending: deque[tuple[list[Any], int]] = deque()
         self._settings: dict[str, Any] = {
@@ -164,21 +152,21 @@ class ClipLoader(Iterator[list[Batch]]):
 
     def _start(self) -> Iterator[Batch]:
         """Start the workers at the first chunk that has not arrived."""
-        others, handler = multiprocessing.active_children(), signal.getsignal(signal.SIGCHLD)
+        others = multiprocessing.active_children()
         try:
             return iter(DataLoader(self.dataset, batch_sampler=self._requests(), **self._settings))
         finally:
             self._workers += [child for child in multiprocessing.active_children() if child not in others]
             if threading.current_thread() is threading.main_thread():
-                # torch's own handler raises wherever this process is, e.g. in the middle of an optimizer step
-                signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+                # torch's handler, which its first loader in a process leaves behind, raises wherever the process is
+                # when a worker dies, e.g. in the middle of an optimizer step
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def _requests(self) -> Iterator[list[Any]]:
         """Yield chunks for workers to read: again those that have not arrived, then those of further batches."""
         yield from [indices for indices, _ in self._pending]
         for batch in self._batches:
-            workers = max(1, self._settings["num_workers"])
-            count = num_chunks(len(batch), self._clip_bytes(batch[0]), workers) if batch else 1
+            count = max(1, min(len(batch), self._settings["num_workers"]))
             chunks = [batch[RankShard(number, count).slice_of(len(batch))] for number in range(count)]
             self._pending += zip(chunks, reversed(range(count)), strict=True)
             yield from chunks

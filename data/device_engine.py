@@ -47,16 +47,10 @@ def pack(
 def pack_motion_blur(kernel: float, angle: float, direction: float, *, shrink: float) -> Sequence[float]:
     """Return the fused engine's kernel in the middle of a larger one."""
     inner = motion_kernel(kernel, angle, direction, shrink)
-    if inner is None:
-        return ()
-    outer, margin = np.zeros((KERNEL, KERNEL)), (KERNEL - len(inner)) // 2
-    outer[margin : KERNEL - margin, margin : KERNEL - margin] = inner
-    return outer.ravel().tolist()
+    return np.pad(inner, (KERNEL - len(inner)) // 2).ravel().tolist()
 
 
-def device_transform(
-    clips: Tensor, augmentations: Tensor, size: int, ops: Sequence[DeviceOp | None]
-) -> Tensor:
+def device_transform(clips: Tensor, augmentations: Tensor, size: int, ops: Sequence[DeviceOp]) -> Tensor:
     """Warp or resize, recolor and flip clips, uint8 `(B, T, S, S, 3)`, to `(B, T, size, size, 3)`, stored as planes.
 
     `augmentations` `(B, P)`: `pack`ed steps, which are warps, the ops and flip; on the CPU, to wait for no GPU.
@@ -79,8 +73,7 @@ def device_transform(
     change(sent, partial(warp, size=size), drawn[0], numbers[0])
     change(sent, partial(resize, size=size), drawn[0] == 0, numbers[0])
     for op, *columns in zip([*ops, lambda clips, _: clips.flip(-1)], drawn[1:], numbers[1:], strict=True):
-        if op:
-            change(out, op, *columns)
+        change(out, op, *columns)
     return out.permute(0, 1, 3, 4, 2)
 
 

@@ -14,7 +14,6 @@ page reads. Stores of the original and of `dataset2database` (type STRING, no in
 `n_frames`) are read too.
 """
 
-import operator
 import os
 import re
 import sqlite3
@@ -74,20 +73,19 @@ def open_database(path: StrPath) -> Iterator[sqlite3.Connection]:
 
     Raises FrameStoreError if it cannot be opened, and for any SQLite error in the body.
     """
+    file = "file:" + "//" * os.path.isabs(path) + quote(os.fsencode(path))  # escapes #, ? and % in video ids
     try:
-        file = (
-            "file:" + "//" * os.path.isabs(path) + quote(os.fsencode(path))
-        )  # escapes #, ? and % in video ids
         try:
             connection = sqlite3.connect(f"{file}?mode=ro&immutable=1", uri=True)
         except sqlite3.OperationalError:
-            if not Path(path).is_file():
-                raise FrameStoreError(f"{path}: no such file") from None
+            Path(path).open("rb").close()  # says why, which SQLite does not
             raise
         with closing(connection):
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_JPEG_BYTES)
             yield connection
-    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last if the message quotes bytes
+    except OSError as error:
+        raise FrameStoreError(f"{path}: {error.strerror}") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter if the message quotes bytes
         raise FrameStoreError(f"{path}: {sanitize(error)}") from error
 
 
@@ -104,7 +102,7 @@ class FrameStore:
     @contextmanager
     def opened(self) -> Iterator[sqlite3.Connection]:
         """Open the database, once for all reads in the body."""
-        if self._connection is not None:
+        if self._connection is not None:  # by a caller
             yield self._connection
             return
         with open_database(self.path) as connection:
@@ -125,7 +123,7 @@ class FrameStore:
             raise FrameStoreError(f"{self.path}: has {count} frames; allowed are 1 to {MAX_FRAMES}")
         return count
 
-    @cached_property
+    @property
     def has_half_level(self) -> bool:
         """Whether the store has its frames at half the lines, too."""
         return self._is_ours and self._has_table(HALF_TABLE)
@@ -136,31 +134,31 @@ class FrameStore:
 
     def fetch(self, indices: Sequence[int], half_of: Size | None = None) -> "EncodedFrames":
         """Return the same frames without decoding them; with their height and width, `half_of`, of the half level."""
-        table = "ObjId, frames FROM Images" if half_of is None else f"NULL, frames FROM {HALF_TABLE}"
         indices, jpegs = [int(index) for index in indices], {}
-        with self.opened():
-            count = self.n_frames
+        with self.opened() as connection:
+            count, row_ids = self.n_frames, None if self._is_ours else self._scan_row_ids(connection)
+            table = "ObjId, frames FROM Images" if half_of is None else f"NULL, frames FROM {HALF_TABLE}"
+            query, are_named = f"SELECT {table} WHERE rowid = ?", row_ids is None and half_of is None
             for index in sorted(set(indices)):
                 if not 0 <= index < count:
                     raise FrameStoreError(f"{self.path}: frame index {index} is not in 0 to {count - 1}")
-                row_id = index + 1 if self._is_ours else self._row_ids.get(index)
-                row = self._first(f"SELECT {table} WHERE rowid = ?", row_id)
+                row_id = index + 1 if row_ids is None else row_ids.get(index)
+                row = connection.execute(query, (row_id,)).fetchone()
                 if row is None:
                     raise FrameStoreError(f"{self.path}: frame {index} of {count} is missing")
                 name, jpegs[index] = row
-                is_known = half_of or not self._is_ours or str(name).endswith(f"/frame_{row_id:05d}")
-                if not is_known and frame_number(name) != row_id:  # else wrong frames would be silent
+                if are_named and frame_number(name) != row_id:  # else wrong frames would be silent
                     raise FrameStoreError(f"{self.path}: row {row_id} has ObjId {sanitize(name)!r}")
         return EncodedFrames(self.path, indices, jpegs, half_of)
 
     def frame_size(self, index: int) -> Size:
         """Return height and width of a frame of a store with a half level, without reading the frame."""
-        row = self._first(f"SELECT height, width FROM {HALF_TABLE} WHERE rowid = ?", index + 1)
+        columns = "CAST(height AS INTEGER), CAST(width AS INTEGER)"
+        row = self._first(f"SELECT {columns} FROM {HALF_TABLE} WHERE rowid = ?", index + 1)
         try:
-            return check_size(*map(operator.index, row))
+            return check_size(*row)
         except (ValueError, TypeError) as error:  # the latter if there is no such row
-            message = f"{self.path}: row {index + 1} of {HALF_TABLE} is damaged, {error}"
-            raise FrameStoreError(message) from error
+            raise FrameStoreError(f"{self.path}: row {index + 1} of {HALF_TABLE}: {error}") from error
 
     def times(self) -> np.ndarray | None:
         """Return the seconds of each frame, 0 for the first: float64 `(n_frames,)`; None if they are not known."""
@@ -199,22 +197,20 @@ class FrameStore:
                 return self._first(query, *values)
         return self._connection.execute(query, values).fetchone()
 
-    @cached_property
-    def _row_ids(self) -> dict[int, int]:
-        """The row id of each frame index of a store of others. Reads all names once, but no images.
+    def _scan_row_ids(self, connection: sqlite3.Connection) -> dict[int, int]:
+        """Return the row id of each frame index of a store of others. Reads all names once, but no images.
 
         The index is the frame number minus 1; without `n_frames`, which would reveal missing frames, it is the rank of
         the number. Of duplicate rows of a frame the last counts.
         """
         row_ids: dict[int, int] = {}
         videos = set()
-        with self.opened() as connection:
-            for row_id, name in connection.execute("SELECT rowid, ObjId FROM Images"):
-                number = frame_number(name)
-                if number is None:
-                    raise FrameStoreError(f"{self.path}: ObjId {sanitize(name)!r} has no frame number")
-                videos.add(str(name).rpartition("/")[0])
-                row_ids[number] = row_id
+        for row_id, name in connection.execute("SELECT rowid, ObjId FROM Images"):
+            number = frame_number(name)
+            if number is None:
+                raise FrameStoreError(f"{self.path}: ObjId {sanitize(name)!r} has no frame number")
+            videos.add(str(name).rpartition("/")[0])
+            row_ids[number] = row_id
         if len(videos) > 1:
             raise FrameStoreError(f"{self.path}: has frames of {len(videos)} videos")
         if self._read_count() is not None:
@@ -239,7 +235,7 @@ class EncodedFrames:
         try:  # the others must be equal, as one buffer is for all
             self.height, self.width = half_of or jpeg_size(jpegs[indices[0]])
         except (ValueError, TypeError) as error:
-            raise self._damage(indices[0], error) from error
+            raise FrameStoreError(f"{path}: frame {indices[0]} does not decode, {error}") from error
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -256,34 +252,26 @@ class EncodedFrames:
 
         `halved` frames have `ceil(H / 2)` x `ceil(W / 2)` pixels, each the mean of four: those of the half level, or
         libjpeg's inverse transform at 4/8, which is faster than at full size. 2/8 would alias, and 5/8 to 7/8 are
-        slower than 8/8. `fast` takes libjpeg's fast transform, and repeats each color of 4:2:0 for its four pixels.
+        slower than 8/8. `fast` repeats each color of 4:2:0 for its four pixels, where exact decoding interpolates: real
+        frames differ by 46 dB and better.
         """
         positions: dict[int, list[int]] = {}
         for position, index in enumerate(self.indices):
             positions.setdefault(index, []).append(position)
         height, width = (self.height + halved) >> halved, (self.width + halved) >> halved
         frame = np.empty((height, width, 3), np.uint8)
-        options: dict[str, Any] = {"buffer": frame, "fastdct": fast, "fastupsample": fast}
-        if halved and not self.half_level:
-            options |= {"min_height": height, "min_width": width, "min_factor": 2}
+        scaled = {"min_height": height, "min_width": width, "min_factor": 2}  # 8/8 or 4/8, as it fits
         for index, index_positions in positions.items():
             try:
-                shape = simplejpeg.decode_jpeg(self.jpegs[index], "BGR", **options).shape
-                if shape != frame.shape:
-                    raise ValueError(f"it has {shape[1]} x {shape[0]} pixels, not {width} x {height}")
+                decoded = simplejpeg.decode_jpeg(
+                    self.jpegs[index], "BGR", fastupsample=fast, buffer=frame, **scaled
+                )
+                if decoded.shape != frame.shape:
+                    raise ValueError(f"but to {decoded.shape[1]} x {decoded.shape[0]}")
             except (ValueError, TypeError) as error:
-                raise self._damage(index, error) from error
+                name = f"{self.path}: frame {index}" + f" of {HALF_TABLE}" * self.half_level
+                raise FrameStoreError(f"{name} does not decode to {width} x {height}, {error}") from error
             yield index_positions, frame
-
-    def _damage(self, index: int, error: Exception) -> FrameStoreError:
-        try:
-            sizes = {jpeg_size(jpeg) for jpeg in self.jpegs.values()}
-        except (ValueError, TypeError):
-            sizes = set()
-        if len(sizes) > 1:
-            return FrameStoreError(f"{self.path}: frames differ in size, {sorted(sizes)}")
-        table = f" of {HALF_TABLE}" * self.half_level
-        return FrameStoreError(f"{self.path}: frame {index}{table} does not decode, {error}")
 
 
 def has_store(folder: Path) -> bool:

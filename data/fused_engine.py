@@ -46,8 +46,9 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized
 
 
-def identity(*params: float, size: int, shrink: float) -> None:
+def identity(*params: float, size: int, shrink: float) -> PixelOp:
     """Skip Gaussian blur of sigma up to 0.3: its kernel, (0.004, 0.992, 0.004), does not change 8-bit frames."""
+    return lambda frame: frame
 
 
 def brightness(*per_channel: float, size: int, shrink: float) -> PixelOp:
@@ -84,19 +85,17 @@ def saturation(factor: float, *, size: int, shrink: float) -> PixelOp:
     return lambda frame: cv2.transform(frame, matrix, dst=frame)
 
 
-def motion_blur(kernel: float, angle: float, direction: float, *, size: int, shrink: float) -> PixelOp | None:
+def motion_blur(kernel: float, angle: float, direction: float, *, size: int, shrink: float) -> PixelOp:
     """Blur along a line of `kernel` pixels at `angle` degrees; `direction` weights its two ends."""
     matrix = motion_kernel(kernel, angle, direction, shrink)
-    if matrix is None:
-        return None
     return lambda frame: cv2.filter2D(frame, -1, matrix, dst=frame, borderType=cv2.BORDER_REFLECT_101)
 
 
-def motion_kernel(kernel: float, angle: float, direction: float, shrink: float) -> np.ndarray | None:
-    """Return float32 `(side, side)` with sum 1, quantized to 8 bits before rotation as in imgaug; None for a dot."""
-    side = 2 * round((int(kernel) / shrink - 1) / 2) + 1  # odd
+def motion_kernel(kernel: float, angle: float, direction: float, shrink: float) -> np.ndarray:
+    """Return float32 `(side, side)` with sum 1, quantized to 8 bits before rotation as in imgaug."""
+    side = min(int(kernel), 2 * round((int(kernel) / shrink - 1) / 2) + 1)  # odd, and not larger
     if side < 3:
-        return None
+        return np.ones((1, 1), np.float32)
     end = (direction + 1) / 2
     line = np.zeros((side, side), np.float32)
     line[:, side // 2] = np.linspace(end, 1 - end, num=side)

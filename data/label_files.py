@@ -30,7 +30,7 @@ def clean(name: str) -> str:
 
     macOS unzips file names decomposed (NFD), an accent behind its letter.
     """
-    return (name if name.isascii() else unicodedata.normalize("NFC", name)).strip()
+    return unicodedata.normalize("NFC", name).strip()
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,7 @@ def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[st
                     raise ValueError(
                         f"{location}: needs {', '.join(required)}; columns, separated by commas, are {columns}"
                     )
-                if len(values) != len(columns) and (
-                    len(values) < len(columns) or any(values[len(columns) :])
-                ):
+                if len(values) < len(columns) or any(values[len(columns) :]):
                     raise ValueError(
                         f"{location}: has {len(values)} values for {len(columns)} columns, separated by commas; "
                         'quote a value with a comma: "turn, left"'

@@ -78,7 +78,10 @@ class TrainDataset(Dataset[Sample]):
             folder = self.videos.folder(index)
             try:
                 frames, params = self.sample(folder, spec)
-                clip, packed = self.transform(frames, params, spec.size)
+                clip = training_clip(
+                    frames, params, size=spec.size, clip_size=self.clip_size, augment=self.augment
+                )
+                packed = pack_params(params, size=spec.size, clip_size=self.clip_size, augment=self.augment)
             except FrameStoreError as error:
                 bad.append(BadSample(str(folder), str(error)))
             else:
@@ -92,14 +95,6 @@ class TrainDataset(Dataset[Sample]):
         generator = np.random.default_rng((spec.seed, 1))
         for _ in range(MAX_REPLACEMENTS - 1):
             yield int(generator.integers(len(self.videos)))
-
-    def transform(
-        self, frames: EncodedFrames, params: ClipParams, size: int, fast: bool = True
-    ) -> tuple[np.ndarray, torch.Tensor | None]:
-        """Return the clip of `sample`, uint8 `(length, size, size, 3)`, BGR, and what a device needs to finish it."""
-        clip_size, augment = self.clip_size, self.augment
-        clip = training_clip(frames, params, size=size, clip_size=clip_size, augment=augment, fast=fast)
-        return clip, pack_params(params, size=size, clip_size=clip_size, augment=augment)
 
     def sample(self, folder: Path, spec: ClipSpec) -> tuple[EncodedFrames, ClipParams]:
         """Return the frames of a clip, not decoded, and its random parameters. Raise FrameStoreError if corrupt."""

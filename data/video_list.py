@@ -6,12 +6,12 @@ import json
 import logging
 import os
 import shlex
-import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from data.datasets import DatasetSpec
 from data.frame_store import DATABASE, has_store
 from data.label_files import (
     Annotation,
+    AnnotationSet,
     class_index_path,
     clean,
     find_label_folder,
@@ -32,9 +33,8 @@ from data.label_files import (
 
 logger = logging.getLogger(__name__)
 
-CACHE, CACHE_VERSION = "video_list.npz", 1  # in the dataset folder; another version is not read
+CACHE = "video_list.npz"  # in the dataset folder
 MIN_CACHED = 20_000  # videos; fewer are found in half a second
-COLUMNS = ("folders", "labels", "sizes")
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def load_dataset(
 ) -> DatasetSplits:
     """Read the label files of a variant and find its videos below `root/jpg`.
 
-    The list of a large dataset is cached in its folder, and read from there while label files, class folders and
-    options stay the same. Who changes a database in its place must set the time of its class folder.
+    The list of a large dataset is cached in its folder, and read from there while the times of label files and class
+    folders, and the options, stay the same. Who changes a database in its place must set the time of its class folder.
 
     Raise FileNotFoundError for missing folders and label files; ValueError for invalid label files, for another number
     of classes than `num_classes`, if more of a split is missing than `max_missing` allows, and for a class without
@@ -125,37 +125,35 @@ def load_dataset(
     if not (root / "jpg").is_dir():
         raise FileNotFoundError(f"{root}: --dataset must be a folder with jpg/<class>/<video_id>/frames.db")
     folder = find_label_folder(root, spec.train_csv.format(variant=variant), labels)
-    train_csv = folder / spec.train_csv.format(variant=variant)
-    val_csv = folder / spec.val_csv.format(variant=variant)
+    files = AnnotationSet(spec, variant, folder)
+    train_csv, val_csv, _ = files.paths().values()
     index = class_index_path(train_csv)
     logger.debug("labels: %s and %s, class index: %s", train_csv, val_csv, index)
+    checks = (num_classes, max_missing, may_be_empty)
     # a folder's time changes when something in it is added, removed, renamed or replaced
     paths = filter(os.path.exists, (train_csv, val_csv, index, root / "jpg", *os.scandir(root / "jpg")))
-    stats = {os.fspath(path): os.stat(path) for path in paths}
-    checks = (num_classes, max_missing, may_be_empty)
-    times = {path: (found.st_size, found.st_mtime_ns) for path, found in stats.items()}
-    key = json.dumps([CACHE_VERSION, spec.timed_ids, spec.untrained_classes, checks, times])
-    # what has just changed may change again within a tick of its clock
-    settled = max(found.st_mtime for found in stats.values()) < time.time() - 2
+    times = {os.fspath(path): os.stat(path).st_mtime_ns for path in paths}
+    key = json.dumps([spec.timed_ids, spec.untrained_classes, checks, times])
     if cached := _read_cache(root, key, index):
         return cached
-    with _recorded_warnings() as warnings:
-        dataset = _read_dataset(root, spec, train_csv, val_csv, *checks)
-    if settled and len(dataset.train) + len(dataset.val) >= MIN_CACHED:
-        _write_cache(root, key, dataset, warnings)
+    warnings = BufferingHandler(capacity=1_000)
+    warnings.setLevel(logging.WARNING)
+    package = logging.getLogger(__package__)
+    package.addHandler(warnings)
+    try:
+        dataset = _read_dataset(root, files, *checks)
+    finally:
+        package.removeHandler(warnings)
+    if len(dataset.train) + len(dataset.val) >= MIN_CACHED:
+        _write_cache(root, key, dataset, [record.getMessage() for record in warnings.buffer])
     return dataset
 
 
 def _read_dataset(
-    root: Path,
-    spec: DatasetSpec,
-    train_csv: Path,
-    val_csv: Path,
-    num_classes: int | None,
-    max_missing: float | str,
-    may_be_empty: bool,
+    root: Path, files: AnnotationSet, num_classes: int | None, max_missing: float | str, may_be_empty: bool
 ) -> DatasetSplits:
-    rows = read_splits(dict.fromkeys((train_csv, val_csv), spec.timed_ids))
+    train_csv, val_csv, _ = files.paths().values()
+    rows = read_splits(dict.fromkeys((train_csv, val_csv), files.spec.timed_ids))
     index = class_index_path(train_csv)
     named = dict.fromkeys(row.label for row in rows[train_csv])
     classes = read_classes(index) if index.exists() else list(named)
@@ -167,7 +165,7 @@ def _read_dataset(
             f"{train_csv}: has {len(classes)} classes, expected {num_classes}; "
             f"--num-classes {len(classes)} accepts it"
         )
-    if spec.untrained_classes:
+    if files.spec.untrained_classes:
         empty = [name for name in empty if name in named]
     if num_classes != num_trained and not may_be_empty and not {*empty} <= {max_missing}:
         raise ValueError(
@@ -180,53 +178,31 @@ def _read_dataset(
     return DatasetSplits(tuple(classes), train, val, index)
 
 
-@contextmanager
-def _recorded_warnings() -> Iterator[list[str]]:
-    """Yield a list that the warnings of reading label files and looking for videos are added to."""
-    messages: list[str] = []
-
-    def record(entry: logging.LogRecord) -> bool:
-        if entry.levelno >= logging.WARNING:
-            messages.append(entry.getMessage())
-        return True
-
-    loggers = (logger, logging.getLogger(read_splits.__module__))
-    for each in loggers:
-        each.addFilter(record)
-    try:
-        yield messages
-    finally:
-        for each in loggers:
-            each.removeFilter(record)
-
-
 def _write_cache(root: Path, key: str, dataset: DatasetSplits, warnings: Sequence[str]) -> None:
-    splits = {"train": dataset.train, "val": dataset.val}
-    missing = {name: videos.missing for name, videos in splits.items()}
-    about = {"key": key, "classes": dataset.classes, "missing": missing, "warnings": warnings}
-    arrays = {f"{name}_{column}": getattr(splits[name], column) for name in splits for column in COLUMNS}
+    splits = (dataset.train, dataset.val)
+    about = json.dumps([key, dataset.classes, warnings, *(videos.missing for videos in splits)])
+    columns = [column for videos in splits for column in (videos.folders, videos.labels, videos.sizes)]
     with suppress(OSError), atomic_path(root / CACHE) as temporary, temporary.open("wb") as file:
-        np.savez(file, about=np.array(json.dumps(about)), **arrays)
+        np.savez(file, np.array(about), *columns)
 
 
 def _read_cache(root: Path, key: str, index: Path) -> DatasetSplits | None:
     """Return the cached list and log its warnings again; None if it is of another `key` or cannot be read."""
-
-    def read_split(name: str) -> VideoIndex:
-        columns = {column: arrays[f"{name}_{column}"] for column in COLUMNS}
-        return VideoIndex(root / "jpg", **columns, missing=Counter(about["missing"][name]))
-
     try:
         with np.load(root / CACHE) as arrays:
-            about = json.loads(str(arrays["about"]))
-            if about["key"] != key:
-                return None
-            train, val = map(read_split, ("train", "val"))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            about, *columns = arrays.values()
+        cached_key, classes, warnings, *missing = json.loads(str(about))
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
         return None
-    for message in about["warnings"]:
+    if cached_key != key:
+        return None
+    for message in warnings:
         logger.warning("%s", message)
-    return DatasetSplits(tuple(about["classes"]), train, val, index)
+    train, val = (
+        VideoIndex(root / "jpg", folders, labels, sizes, Counter(counts))
+        for (folders, labels, sizes), counts in zip((columns[:3], columns[3:]), missing, strict=True)
+    )
+    return DatasetSplits(tuple(classes), train, val, index)
 
 
 def find_videos(
@@ -249,11 +225,9 @@ def find_videos(
             raise ValueError(f"{row.location}: class {row.label!r} is not one of the {len(classes)} {whose}")
     folders = [row.folder for row in rows]
     sizes = [_database_size(root, folder) for folder in folders]
-    if None in sizes:
-        spelled = other_spellings(root)
-        for i in [i for i, size in enumerate(sizes) if size is None and folders[i] in spelled]:
-            folders[i] = spelled[folders[i]]
-            sizes[i] = _database_size(root, folders[i])
+    if None in sizes and (spelled := other_spellings(root)):
+        folders = [spelled.get(folder, folder) for folder in folders]
+        sizes = [_database_size(root, folder) for folder in folders]
     found = [i for i, size in enumerate(sizes) if size is not None]
     missing = Counter(row.label for row, size in zip(rows, sizes, strict=True) if size is None)
     if missing:
@@ -275,8 +249,8 @@ def find_videos(
     videos = VideoIndex(
         root=root,
         folders=np.array([os.fsencode(folders[i]) for i in found]),
-        labels=np.array([numbers[rows[i].label] for i in found], dtype=np.int64),
-        sizes=np.array([sizes[i] for i in found], dtype=np.int64),
+        labels=np.array([numbers[rows[i].label] for i in found]),
+        sizes=np.array([sizes[i] for i in found]),
         missing=missing,
     )
     if empty := videos.empty_classes(classes):

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from data import device_engine, fused_engine, imgaug_engine
+from data import device_engine as device
+from data import fused_engine as fused
+from data import imgaug_engine as imgaug
 from data.device_engine import DeviceOp, sent_size
 from data.frame_store import EncodedFrames
 from data.fused_engine import CropBox, resize, scale_short_side
@@ -36,7 +38,7 @@ class Augmentation:
     name: str
     sample_params: Callable[[np.random.Generator], Params]
     augmenter: Callable[..., Augmenter]
-    pixel_op: Callable[..., fused_engine.PixelOp | None] = fused_engine.identity
+    pixel_op: Callable[..., fused.PixelOp] = fused.identity
     device_op: DeviceOp | None = None
     pack: Callable[..., Sequence[float]] = lambda *params, shrink: params
     warp: Callable[..., np.ndarray] | None = None
@@ -54,57 +56,45 @@ def _perspective_params(generator: np.random.Generator) -> Params:
 
 # In the order of application: name, sampled parameters, and the forms of imgaug, the fused engine and a device. BGR.
 AUGMENTATIONS = (
-    Augmentation("blur", lambda g: (_choose((0.1, 0.2, 0.3), g),), imgaug_engine.blur),
+    Augmentation("blur", lambda g: (_choose((0.1, 0.2, 0.3), g),), imgaug.blur),
     Augmentation(
         "add",
         lambda g: tuple(g.integers(-5, 15, size=3, endpoint=True)),
-        imgaug_engine.brightness,
-        fused_engine.brightness,
-        device_engine.brightness,
+        imgaug.brightness,
+        fused.brightness,
+        device.brightness,
     ),
     Augmentation(
         "noise",
         lambda g: (76.5, int(g.integers(2**31))),
-        imgaug_engine.noise,
-        fused_engine.noise,
-        device_engine.noise,
+        imgaug.noise,
+        fused.noise,
+        device.noise,
         pack=lambda scale, seed, shrink: (scale / shrink, seed),
     ),
     Augmentation(
-        "color",
-        lambda g: (g.uniform(1.2, 1.6),),
-        imgaug_engine.saturation,
-        fused_engine.saturation,
-        device_engine.saturation,
+        "color", lambda g: (g.uniform(1.2, 1.6),), imgaug.saturation, fused.saturation, device.saturation
     ),
     Augmentation(
         "motion_blur",
         lambda g: (_choose((3, 5, 7), g), g.uniform(0, 360), g.uniform(-1, 1)),
-        imgaug_engine.motion_blur,
-        fused_engine.motion_blur,
-        device_engine.motion_blur,
-        pack=device_engine.pack_motion_blur,
+        imgaug.motion_blur,
+        fused.motion_blur,
+        device.motion_blur,
+        pack=device.pack_motion_blur,
     ),
     Augmentation(
         "hue_saturation",
         lambda g: (int(g.integers(-16, 16, endpoint=True)),),
-        imgaug_engine.hue,
-        fused_engine.hue,
-        device_engine.hue,
+        imgaug.hue,
+        fused.hue,
+        device.hue,
     ),
     Augmentation(
-        "contrast",
-        lambda g: (g.uniform(0.85, 1.115),),
-        imgaug_engine.contrast,
-        fused_engine.contrast,
-        device_engine.contrast,
+        "contrast", lambda g: (g.uniform(0.85, 1.115),), imgaug.contrast, fused.contrast, device.contrast
     ),
-    Augmentation(
-        "perspective", _perspective_params, imgaug_engine.perspective, warp=fused_engine.perspective
-    ),
-    Augmentation(
-        "rotation", lambda g: (g.uniform(-10, 10),), imgaug_engine.rotation, warp=fused_engine.rotation
-    ),
+    Augmentation("perspective", _perspective_params, imgaug.perspective, warp=fused.perspective),
+    Augmentation("rotation", lambda g: (g.uniform(-10, 10),), imgaug.rotation, warp=fused.rotation),
 )
 
 SampledAugmentations = Sequence[tuple[Augmentation, Params]]
@@ -161,37 +151,32 @@ def sample_clip_params(
 
 
 def training_clip(
-    frames: EncodedFrames, params: ClipParams, *, size: int, clip_size: int, augment: str, fast: bool = True
+    frames: EncodedFrames, params: ClipParams, *, size: int, clip_size: int, augment: str
 ) -> np.ndarray:
     """Crop, augment and flip frames: uint8 `(T, size, size, 3)`.
 
     A `size` smaller than `clip_size` shows the same field of view at lower resolution. `augment` is the engine: "fused"
     decodes and resamples no more than `size` needs; "imgaug" augments frame by frame at `clip_size`. For "device" the
     clip is only cropped, with `sent_size` pixels a side, and `augment_batch` does the rest.
-    `fast`: see `decode_each`.
     """
     if augment == "imgaug":
         top, left, side = params.crop_box
         crop = frames.decode()[:, top : top + side, left : left + side]
         crop = augment_with_imgaug(resize(crop, clip_size, clip_size), params.augmentations)
         return resize(crop[:, :, ::-1] if params.flipped else crop, size, size)
-    crop_box = params.crop_box
-    halved = crop_box.side >= 2 * size
-    if halved:
-        crop_box = CropBox(*(value // 2 for value in crop_box))
+    halved = params.crop_box.side >= 2 * size
+    crop_box = CropBox(*(value >> halved for value in params.crop_box))
     if augment == "device":
         params, size = ClipParams(crop_box, [], flipped=False), sent_size(clip_size, size)
-    pixel_ops = (
-        one.pixel_op(*values, size=size, shrink=clip_size / size) for one, values in params.augmentations
-    )
+    shrink = clip_size / size
     out = np.empty((len(frames), size, size, 3), np.uint8)
-    fused_engine.fused_transform(
-        frames.decode_each(halved, fast),
+    fused.fused_transform(
+        frames.decode_each(halved, fast=True),
         out,
         crop_box=crop_box,
         warps=[one.warp(*values, clip_size=clip_size) for one, values in params.augmentations if one.warp],
         clip_size=clip_size,
-        pixel_ops=[pixel_op for pixel_op in pixel_ops if pixel_op is not None],
+        pixel_ops=[one.pixel_op(*values, size=size, shrink=shrink) for one, values in params.augmentations],
         flipped=params.flipped,
     )
     return out
@@ -201,11 +186,10 @@ def pack_params(params: ClipParams, *, size: int, clip_size: int, augment: str) 
     """Return what `augment_batch` needs of a clip's parameters: float32 `(P,)`; None if `augment` is not "device"."""
     if augment != "device":
         return None
-    shrink = max(1, clip_size / size)  # kernels do not grow
     warps = [one.warp(*values, clip_size=clip_size) for one, values in params.augmentations if one.warp]
-    numbers = {one.name: one.pack(*values, shrink=shrink) for one, values in params.augmentations}
-    steps = [numbers.get(one.name, ()) if one.device_op else () for one in AUGMENTATIONS]
-    return device_engine.pack(warps, steps, params.flipped, clip_size=clip_size, size=size)
+    numbers = {one.name: one.pack(*values, shrink=clip_size / size) for one, values in params.augmentations}
+    steps = [numbers.get(one.name, ()) for one in AUGMENTATIONS if one.device_op]
+    return device.pack(warps, steps, params.flipped, clip_size=clip_size, size=size)
 
 
 def augment_batch(clips: torch.Tensor, augmentations: torch.Tensor | None, size: int) -> torch.Tensor:
@@ -215,8 +199,8 @@ def augment_batch(clips: torch.Tensor, augmentations: torch.Tensor | None, size:
     """
     if augmentations is None:
         return clips
-    ops = [one.device_op for one in AUGMENTATIONS]
-    return device_engine.device_transform(clips, augmentations, size, ops)
+    ops = [one.device_op for one in AUGMENTATIONS if one.device_op]
+    return device.device_transform(clips, augmentations, size, ops)
 
 
 def validation_short_side(size: int) -> int:

@@ -105,13 +105,7 @@ def make_loaders(
     return Loaders(
         train_dataset=train,
         val_dataset=val,
-        clips=ClipLoader(
-            datasets,
-            batches(),
-            workers=workers,
-            prefetch_factor=prefetch,
-            clip_bytes=lambda index: index[1].length * sent(index[1].size) ** 2 * 3,
-        ),
+        clips=ClipLoader(datasets, batches(), workers=workers, prefetch_factor=prefetch),
         shard=shard,
         shared_memory=shared_memory,
     )

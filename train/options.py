@@ -192,9 +192,9 @@ class Options:
     profile: int = _option(0, not_negative, "training steps to trace with torch.profiler; 0: none")
     dry_run: bool = _option(False, boolean, "print the options and steps as JSON and exit")
     estimate: bool = _option(False, boolean, "in a dry run: measure for a minute what the run will take")
-    assume_tflops: float | None = _option(None, tflops, "estimate with these TFLOP/s in training")
-    assume_cores: int | None = _option(None, positive, "estimate with these cores, all of which read")
-    assume_disk: float | None = _option(None, bytes_per_second, "estimate with a disk of 2GB/s or so")
+    assume_tflops: float | None = _option(None, tflops, "estimate for GPUs of this many TFLOP/s")
+    assume_cores: int | None = _option(None, positive, "estimate for these cores, a worker on each")
+    assume_disk: float | None = _option(None, bytes_per_second, "estimate for a disk of 2GB/s or so")
     debug_mode: bool = _option(False, boolean, "log the first clips and steps in detail, show tracebacks")
 
     def to_dict(self) -> dict[str, Any]:

@@ -33,13 +33,13 @@ def check_first_clips(
         raise corrupt_validation_error(val_corrupt[0])
 
 
-def count_without_times(videos: VideoIndex, limit: int = 100) -> tuple[int, int]:
-    """Return how many of the first `limit` videos have no times, and how many there were to look at."""
-    missing, count = 0, min(limit, len(videos))
-    for index in range(count):
+def find_without_times(videos: VideoIndex) -> Path | None:
+    """Return the first of a hundred videos, spread over all, without times; None if all have them."""
+    for index in range(0, len(videos), -(-len(videos) // 100)):
         with suppress(FrameStoreError):
-            missing += FrameStore(videos.folder(index)).times() is None
-    return missing, count
+            if FrameStore(videos.folder(index)).times() is None:
+                return videos.folder(index)
+    return None
 
 
 def check_disk(folder: Path, network: nn.Module, options: Options) -> None:

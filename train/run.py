@@ -31,7 +31,7 @@ from train.optimizer import is_fine_tuning
 from train.parallel.devices import oom_as
 from train.parallel.distributed import DistContext
 from train.plan import Plan
-from train.preflight import check_disk, check_first_clips, count_without_times
+from train.preflight import check_disk, check_first_clips, find_without_times
 from train.run_folder import LogFile, exclusive_lock, find_resume_point, run_folder, write_run_json
 from train.signals import SignalHandler, StoppedError
 from train.step_cost import StepCostMonitor, peak_flops
@@ -122,7 +122,7 @@ class Run:
             "shared_memory_bytes": self.loaders.shared_memory,
         }
         if self.options.estimate:
-            described["estimate"] = estimate_run(self.plan, self.options, self.loaders, self.dist)
+            described["estimate"] = estimate_run(self.plan, self.loaders.train_dataset, self.dist.world_size)
         return described
 
     def train(self, log_file: LogFile) -> int:
@@ -190,9 +190,8 @@ class Run:
             "%s: %d classes, %d training and %d validation videos",
             *(options.dataset, len(dataset.classes), len(dataset.train), len(dataset.val)),
         )
-        if options.target_fps:
-            text = "--target-fps: %d of the first %d training videos lack times; their intervals are frames"
-            logger.info(text, *count_without_times(dataset.train))
+        if options.target_fps and (untimed := find_without_times(dataset.train)):
+            logger.warning("--target-fps: %s and maybe others lack times; intervals are frames", untimed)
         source = self.checkpoints.last_checkpoint or options.pretrained_3d
         logger.debug("weights: %s", source or f"new, by --random-seed {options.random_seed}")
         params = sum(parameter.numel() for parameter in self.state.network.parameters()) / 1e6

@@ -44,10 +44,8 @@ def reference_clip(
     Augmentations and flip are sampled as for training clips, so that both pipelines do the same work with equal
     generators. The crop is another one.
     """
-    height, width = jpeg_size(jpegs[0])
     params = sample_clip_params(
-        height,
-        width,
+        *jpeg_size(jpegs[0]),
         size=size,
         clip_size=clip_size,
         short_side=short_side,

@@ -32,7 +32,7 @@ from data.common.cpus import cpus_per_rank
 from data.common.job_pool import JobTimeoutError, interrupted_by_signals, run_jobs
 from data.common.manifest import Manifest
 from data.common.staging import remove_abandoned
-from data.convert.converter import ConversionError, Job, convert_video, read_back
+from data.convert.converter import Job, convert_video, read_back
 from data.convert.extracted_frames import store_frames
 from data.convert.sources import find_jobs, find_trims, list_sources, shard_for_rank
 from data.ffmpeg.side_files import choose_video
@@ -83,7 +83,7 @@ def convert_one(
                 reason = f"its store is not listed as converted in {MANIFEST}"
                 return job, Outcome("sources_kept", reason=reason)
             read_back(job.folder, outcome.frames)
-    except (ConversionError, JobTimeoutError, ValueError) as error:
+    except (JobTimeoutError, ValueError) as error:
         return job, Outcome("failed", reason=str(error).removeprefix(f"{job.video}: "))
     return job, outcome
 
@@ -104,7 +104,7 @@ def _convert(job: Job, options: argparse.Namespace) -> Outcome | None:
     except FileExistsError as error:
         if has_store(job.folder):
             return None
-        raise ConversionError(f"{job.video}: {error}") from None
+        raise ValueError(str(error)) from None
     return Outcome("damaged" if damage else "converted", frames, damage)
 
 
@@ -181,6 +181,7 @@ def add_half_levels(options: argparse.Namespace) -> Counter[str]:
     if not jobs:
         raise ValueError(f"{options.dataset}: has no stores jpg/<class>/<id>/{DATABASE}")
     jobs = shard_for_rank(jobs, root, os.environ)
+    remove_abandoned(root)
 
     def work(job: Job) -> str:
         try:

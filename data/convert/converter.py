@@ -8,15 +8,10 @@ from typing import NamedTuple
 
 from data.ffmpeg.decoding import JpegStream, describe_damage, ffmpeg_command, probe, read_header
 from data.ffmpeg.video_files import StoredVideo
-from data.frame_store import FrameStoreError
 from data.store_writer import write_frame_store
 
 # ffmpeg's exit codes where -xerror stopped it at damage: 1 before version 7, then AVERROR_INVALIDDATA
 STOPPED_AT_DAMAGE = (1, 183)
-
-
-class ConversionError(Exception):
-    """A video that cannot be converted; the message names it and the reason."""
 
 
 class _SeekError(Exception):
@@ -31,13 +26,6 @@ class Job(NamedTuple):
     seconds: tuple[float, float] | None = None
 
 
-class Converted(NamedTuple):
-    """The number of frames of a store, and where the video is damaged after them, `describe_damage`, else ""."""
-
-    frames: int
-    damage: str
-
-
 def convert_video(
     job: Job,
     *,
@@ -46,12 +34,12 @@ def convert_video(
     half_level: bool = False,
     keep_damaged: bool = True,
     timeout: float | None = None,
-) -> Converted:
-    """Write the frame store of one video.
+) -> tuple[int, str]:
+    """Write the frame store of one video; return its number of frames, and the damage after them, "" for none.
 
     Every frame of the video stream that ffmpeg selects, or of `job.seconds`, is stored exactly once, rotated as the
     metadata says, with a short side of at most `short_side`. With `keep_damaged` the frames before the first damage are
-    stored. Raises ConversionError with ffmpeg's reason where no frame decodes or ffmpeg crashes, JobTimeoutError where
+    stored. Raises ValueError with ffmpeg's reason where no frame decodes or ffmpeg crashes, JobTimeoutError where
     a decoding takes longer than `timeout` seconds, and FileExistsError where `job.folder` exists.
     """
     damage = ""
@@ -76,18 +64,15 @@ def convert_video(
                 num_frames = write_frame_store(job.folder, jpegs, times, half_level)
                 break
     except ValueError as error:
-        raise ConversionError(f"{job.video}: {error}") from None
-    return Converted(num_frames, damage)
+        raise ValueError(f"{job.video}: {error}") from None
+    return num_frames, damage
 
 
 def read_back(folder: Path, frames: int) -> None:
-    """Decode every frame of a store. Raises ConversionError where one fails or their number is not `frames`."""
-    try:
-        num_decoded = sum(1 for _ in StoredVideo(folder).frames())
-    except FrameStoreError as error:
-        raise ConversionError(str(error)) from None
+    """Decode every frame of a store. Raises ValueError where one fails or their number is not `frames`."""
+    num_decoded = sum(1 for _ in StoredVideo(folder).frames())
     if num_decoded != frames:
-        raise ConversionError(f"{folder}: holds {num_decoded} frames, not {frames}")
+        raise ValueError(f"{folder}: holds {num_decoded} frames, not {frames}")
 
 
 def _check_end(job: Job, stream: JpegStream) -> str:

@@ -16,7 +16,9 @@ from data.frame_store import (
     DATABASE,
     HALF_TABLE,
     ROW_ID_IS_FRAME,
+    FrameStore,
     FrameStoreError,
+    Size,
     frame_number,
     jpeg_size,
     open_database,
@@ -62,8 +64,8 @@ def check_store(folder: Path, *, random_frames: int = 3, full: bool = False) -> 
         with open_database(folder / DATABASE) as connection:
             rows, issues = _read_rows(connection)
             chosen = rows if full else _sample(rows, random_frames, random.Random(folder.name))
-            issues += [*_check_numbers(rows), *_check_jpegs(connection, chosen)]
-            issues += _check_half_level(connection, len(rows), chosen)
+            has_half_level = FrameStore(folder).has_half_level
+            issues += [*_check_numbers(rows), *_check_jpegs(connection, chosen, has_half_level)]
             has_index = _has_index(connection)
     except (FrameStoreError, OSError) as error:
         return StoreReport("corrupt", issues=[f"unreadable ({error})"])
@@ -112,43 +114,35 @@ def _check_numbers(rows: list[_Row]) -> Iterator[str]:
             return
 
 
-def _check_jpegs(connection: sqlite3.Connection, rows: list[_Row]) -> Iterator[str]:
-    """Yield the first frame that does not decode or has another size than the first one."""
+def _check_jpegs(connection: sqlite3.Connection, rows: list[_Row], has_half_level: bool) -> Iterator[str]:
+    """Yield the first frame that does not decode, has another size than the first one, or no half in a half level."""
     sizes = []
     for row in rows:
-        query = "SELECT frames FROM Images WHERE rowid = ?"
+        query, what = "SELECT frames FROM Images WHERE rowid = ?", "JPEG"
         try:
             (jpeg,) = connection.execute(query, (row.row_id,)).fetchone()
             sizes.append(jpeg_size(jpeg))
             simplejpeg.decode_jpeg(jpeg, colorspace="BGR")
+            if has_half_level:
+                what = "half level"
+                _check_half(connection, row, sizes[-1])
         except (ValueError, TypeError) as error:
-            yield f"corrupt JPEG (frame {row.number}: {error})"
+            yield f"corrupt {what} (frame {row.number}: {error})"
             return
         if sizes[-1] != sizes[0]:
             yield f"wrong size (frame {row.number} has height and width {sizes[-1]}, the first {sizes[0]})"
             return
 
 
-def _check_half_level(connection: sqlite3.Connection, num_rows: int, rows: list[_Row]) -> Iterator[str]:
-    """Yield the first issue of the half level, if the store has one; `rows`: those to decode."""
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (HALF_TABLE,)).fetchone() is None:
-        return
-    (count,) = connection.execute(f"SELECT COUNT(*) FROM {HALF_TABLE}").fetchone()
-    if count != num_rows:
-        yield f"incomplete half level ({count} frames, but the store has {num_rows})"
-        return
-    joined = f"Images JOIN {HALF_TABLE} AS half ON half.rowid = Images.rowid"
-    query = f"SELECT Images.frames, height, width, half.frames FROM {joined} WHERE Images.rowid = ?"
-    for row in rows:
-        try:
-            whole, *size, jpeg = connection.execute(query, (row.row_id,)).fetchone()
-            height, width = jpeg_size(whole)
-            shape = simplejpeg.decode_jpeg(jpeg, colorspace="BGR").shape[:2]
-            if [height, width] != size or shape != ((height + 1) // 2, (width + 1) // 2):
-                raise ValueError(f"height and width {shape}, of the whole {(height, width)}, listed {size}")
-        except (ValueError, TypeError) as error:
-            yield f"corrupt half level (frame {row.number}: {error})"
-            return
+def _check_half(connection: sqlite3.Connection, row: _Row, size: Size) -> None:
+    """Raise ValueError unless the half level has a frame of this height and width at half its lines."""
+    query = f"SELECT frames, height, width FROM {HALF_TABLE} WHERE rowid = ?"
+    half = connection.execute(query, (row.row_id,)).fetchone()
+    if half is None:
+        raise ValueError("it is missing")
+    shape = simplejpeg.decode_jpeg(half[0], colorspace="BGR").shape[:2]
+    if half[1:] != size or shape != tuple((side + 1) // 2 for side in size):
+        raise ValueError(f"height and width {shape}, of the whole {size}, listed {half[1:]}")
 
 
 def repair_store(folder: Path) -> StoreReport:

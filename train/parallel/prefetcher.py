@@ -44,7 +44,7 @@ def lookahead(items: Iterable[T], prepare: Callable[[T], Prepared]) -> Iterator[
 
 
 class BufferRing:
-    """Two buffers that take turns, one filled while the other is copied. `allocate(n)` returns one of n bytes."""
+    """Double buffering: one buffer is filled while the other is copied. `allocate(n)` returns one of n bytes."""
 
     def __init__(self, allocate: Callable[[int], Tensor]) -> None:
         self.allocate = allocate

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data.batch_sampler import BatchShape
 from data.benchmark import reading
 from data.benchmark.reading import compare, make_readers
 from data.benchmark.reference_pipeline import MEAN, STD, fetch_from_original_store, write_original_store
@@ -68,15 +69,18 @@ def test_results_are_printed_and_written(
     videos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("data.benchmark.reading.CLIPS_PER_TURN", 1)
+    monkeypatch.setattr("data.benchmark.loading.SHAPE", BatchShape(5, 2, 80))
     path = tmp_path / "results.json"
     words = ["--videos", str(videos[0].parent.parent), "--rounds", "2", "--clips", "20", "--json", str(path)]
     assert main(words) == 0
     results = json.loads(path.read_text())
-    assert list(results) == ["4 x 80", "8 x 112", "16 x 158", "16 x 224", "conversion", "memory_leak_check"]
-    levers = ("original recipe", "ours, fused", "ours, fused, exact", "ours, half level", "ours, device")
+    sections = ["loading", "4 x 80", "8 x 112", "16 x 158", "16 x 224", "conversion", "memory_leak_check"]
+    assert list(results) == sections
+    assert min(results["loading"]["two_workers"], results["loading"]["first_batch"]) > 0
+    levers = ("original recipe", "ours, fused", "ours, half level", "ours, device")
     assert all(name in results["4 x 80"] for name in levers)
     parts = results["4 x 80"]["ours, half level, milliseconds"]
-    assert list(parts) == ["not pixels", "decoding", "augmenting"]
+    assert list(parts) == ["not pixels", "exact decoding", "decoding", "augmenting"]
     assert min(parts["not pixels"], parts["decoding"]) > 0
     assert set(results["4 x 80"]["ours, fused"]) == {"times", "low", "high", "clips_per_second"}
     assert results["conversion"]["frames_per_second"] > 0

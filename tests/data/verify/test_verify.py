@@ -83,8 +83,8 @@ ISSUES: dict[str, tuple[Damage, str]] = {
     "truncated JPEG": (truncate_jpeg, "corrupt JPEG (frame 7: "),
     "not a JPEG": (lambda f: sql(f, "UPDATE Images SET frames = 'x' WHERE rowid = 1"), "corrupt JPEG (frame 1: "),
     "half level without a frame": (
-        lambda f: (add_half_level(f), sql(f, "DELETE FROM HalfImages WHERE rowid = 3")),
-        "incomplete half level (11 frames, but the store has 12)",
+        lambda f: (add_half_level(f), sql(f, "DELETE FROM HalfImages WHERE rowid = 12")),
+        "corrupt half level (frame 12: it is missing)",
     ),
     "half level with no JPEG": (
         lambda f: (add_half_level(f), sql(f, "UPDATE HalfImages SET frames = 'x' WHERE rowid = 1")),
@@ -92,11 +92,11 @@ ISSUES: dict[str, tuple[Damage, str]] = {
     ),
     "half level of another size": (
         lambda f: (add_half_level(f), sql(f, "UPDATE HalfImages SET frames = ?", painted_jpegs(1, size=26)[0])),
-        "corrupt half level (frame 1: height and width (26, 26), of the whole (50, 50), listed [50, 50])",
+        "corrupt half level (frame 1: height and width (26, 26), of the whole (50, 50), listed (50, 50))",
     ),
     "half level with other numbers": (
         lambda f: (add_half_level(f), sql(f, "UPDATE HalfImages SET height = 49")),
-        "corrupt half level (frame 1: height and width (25, 25), of the whole (50, 50), listed [49, 50])",
+        "corrupt half level (frame 1: height and width (25, 25), of the whole (50, 50), listed (49, 50))",
     ),
     "other size": (resize_frame, "wrong size (frame 12 has height and width (60, 60), the first (50, 50))"),
 }  # fmt: skip
