@@ -116,7 +116,8 @@ def load_dataset(
     """Read the label files of a variant and find its videos below `root/jpg`.
 
     The list of a large dataset is cached in its folder, and read from there while the times of label files and class
-    folders, and the options, stay the same. Who changes a database in its place must set the time of its class folder.
+    folders, and the options, stay the same. Who adds or changes a database in a folder that exists must set the time of
+    its class folder.
 
     Raise FileNotFoundError for missing folders and label files; ValueError for invalid label files, for another number
     of classes than `num_classes`, if more of a split is missing than `max_missing` allows, and for a class without
