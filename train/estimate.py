@@ -26,9 +26,8 @@ logger = logging.getLogger(__name__)
 SECONDS = 40.0  # of measuring, a quarter of it reading
 MAX_STEPS = 20  # timed of each shape
 CPU_STEP = 3e11  # FLOPs of a timed step on a CPU, or two clips; a whole batch could take minutes
-FORWARD = np.array(
-    [1, 1 / 3, 1]
-)  # costs of a clip, as `predict` takes them, relative to those of training it
+# what a clip costs without training it, relative to a training step: reading, computing, bytes
+FORWARD = np.array([1, 1 / 3, 1])
 HEADER = "   epochs  reading s  computing s   bound by  workers needed  disk MB/s    total s  batches"
 ROW = (
     "%(epochs)9s %(reading_seconds)10.1f %(computing_seconds)12.1f %(bound_by)10s %(workers_needed)15d "
@@ -91,9 +90,7 @@ def _measure(plan: Plan, train: TrainDataset, ranks: int) -> dict[tuple[int, int
     state = make_state(options, plan.num_classes, plan.device, DistContext())
     trainer = make_trainer(options, state, plan.device, DistContext())
     shapes = {shape[1:]: shape for shape in sorted({*plan.schedule.shapes(options.end_epoch), plan.base})}
-    flops = {
-        clip: 3 * plan.clip_flops(*clip) for clip in shapes
-    }  # the backward pass is twice the forward pass
+    flops = {clip: 3 * plan.clip_flops(*clip) for clip in shapes}  # the backward pass as two forward passes
     costs: dict[tuple[int, int], np.ndarray] = {}
     deadline, per_flop = time.perf_counter() + SECONDS, 0.0  # seconds
     for clip in sorted(shapes, key=lambda clip: flops[clip]):
