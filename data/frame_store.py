@@ -252,8 +252,8 @@ class EncodedFrames:
 
         `halved` frames have `ceil(H / 2)` x `ceil(W / 2)` pixels, each the mean of four: those of the half level, or
         libjpeg's inverse transform at 4/8, which is faster than at full size. 2/8 would alias, and 5/8 to 7/8 are
-        slower than 8/8. `fast` repeats each color of 4:2:0 for its four pixels, where exact decoding interpolates: real
-        frames differ by 46 dB and better.
+        slower than 8/8. `fast` repeats each color of 4:2:0 for its four pixels, where exact decoding interpolates: the
+        PSNR of real frames is 45 dB and better, 51 in the median.
         """
         positions: dict[int, list[int]] = {}
         for position, index in enumerate(self.indices):

@@ -1,5 +1,6 @@
 """Write a frame store: the format is that of data/frame_store.py."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -118,8 +119,7 @@ def add_half_level(folder: Path) -> str:
 def edit_database(folder: Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection to a copy of a store's database, which replaces it at the end. Raises OSError.
 
-    The copy is in a staging folder beside the store: this changes the time of the class folder, so that a cached list
-    of videos, which has the databases' sizes, is not used.
+    The time of the class folder is set, so that a cached list of videos, which has the databases' sizes, is not used.
     """
     path = folder.resolve() / DATABASE
     with staging_folder(path.parent.parent) as staging:
@@ -129,3 +129,4 @@ def edit_database(folder: Path) -> Iterator[sqlite3.Connection]:
             yield connection
         shutil.copymode(path, copy)
         copy.replace(path)
+    os.utime(folder.parent)  # the store may be a link to another place

@@ -42,11 +42,11 @@ def describe_params(indices: Sequence[int], params: ClipParams, times: np.ndarra
     return lines
 
 
-def virtual_frames(store: FrameStore, target_fps: float | None) -> Sequence[int]:
+def virtual_frames(store: FrameStore, target_fps: float | None) -> Sequence[int] | np.ndarray:
     """Return the frames among which clips are chosen: at `target_fps`, or all where that or their times are None."""
     if target_fps is None or (times := store.times()) is None:
         return range(store.n_frames)
-    return frames_at(times, target_fps).tolist()
+    return frames_at(times, target_fps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +122,10 @@ class TrainDataset(Dataset[Sample]):
             if frames is None:
                 halved = self.augment != "imgaug" and params.crop_box.side >= 2 * spec.size
                 frames = store.fetch(indices, half_of=(height, width) if halved else None)
+                if (size := (frames.height, frames.width)) != (height, width):
+                    raise FrameStoreError(
+                        f"{store.path}: frame {indices[0]} has height and width {size}, listed {(height, width)}"
+                    )
             return frames, params
 
     def describe(self, spec: ClipSpec) -> str:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shlex
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -132,10 +131,11 @@ def load_dataset(
     logger.debug("labels: %s and %s, class index: %s", train_csv, val_csv, index)
     checks = (num_classes, max_missing, may_be_empty)
     # a folder's time changes when something in it is added, removed, renamed or replaced
-    paths = filter(os.path.exists, (train_csv, val_csv, index, root / "jpg", *os.scandir(root / "jpg")))
+    paths = filter(os.path.exists, (train_csv, val_csv, root / "jpg", *os.scandir(root / "jpg")))
     times = {os.fspath(path): os.stat(path).st_mtime_ns for path in paths}
     key = json.dumps([spec.timed_ids, spec.untrained_classes, checks, times])
-    if cached := _read_cache(root, key, index):
+    indexed = read_classes(index) if index.exists() else None
+    if cached := _read_cache(root, key, indexed, index):
         return cached
     warnings = BufferingHandler(capacity=1_000)
     warnings.setLevel(logging.WARNING)
@@ -146,7 +146,7 @@ def load_dataset(
     finally:
         package.removeHandler(warnings)
     if len(dataset.train) + len(dataset.val) >= MIN_CACHED:
-        _write_cache(root, key, dataset, [record.getMessage() for record in warnings.buffer])
+        _write_cache(root, key, indexed, dataset, [record.getMessage() for record in warnings.buffer])
     return dataset
 
 
@@ -179,23 +179,26 @@ def _read_dataset(
     return DatasetSplits(tuple(classes), train, val, index)
 
 
-def _write_cache(root: Path, key: str, dataset: DatasetSplits, warnings: Sequence[str]) -> None:
+def _write_cache(
+    root: Path, key: str, indexed: Sequence[str] | None, dataset: DatasetSplits, warnings: Sequence[str]
+) -> None:
     splits = (dataset.train, dataset.val)
-    about = json.dumps([key, dataset.classes, warnings, *(videos.missing for videos in splits)])
+    about = json.dumps([key, indexed, dataset.classes, warnings, *(videos.missing for videos in splits)])
     columns = [column for videos in splits for column in (videos.folders, videos.labels, videos.sizes)]
     with suppress(OSError), atomic_path(root / CACHE) as temporary, temporary.open("wb") as file:
         np.savez(file, np.array(about), *columns)
 
 
-def _read_cache(root: Path, key: str, index: Path) -> DatasetSplits | None:
+def _read_cache(root: Path, key: str, indexed: Sequence[str] | None, index: Path) -> DatasetSplits | None:
     """Return the cached list and log its warnings again; None if it is of another `key` or cannot be read."""
     try:
         with np.load(root / CACHE) as arrays:
             about, *columns = arrays.values()
-        cached_key, classes, warnings, *missing = json.loads(str(about))
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+        cached_key, cached_indexed, classes, warnings, *missing = json.loads(str(about))
+    except Exception:  # the file may hold anything, and NumPy, zipfile and zlib raise many
         return None
-    if cached_key != key:
+    # training writes the class index after the list was cached
+    if cached_key != key or indexed not in (cached_indexed, classes):
         return None
     for message in warnings:
         logger.warning("%s", message)

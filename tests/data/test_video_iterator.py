@@ -12,6 +12,7 @@ from data.batch_sampler import BatchShape, ClipSpec, train_batches, val_batches
 from data.clip_batch import Batch, gather
 from data.clip_loader import ClipLoader
 from data.frame_store import EncodedFrames
+from data.store_writer import add_half_level, edit_database
 from data.video_iterator import TrainDataset, ValDataset
 from data.video_list import VideoIndex
 from tests.synthetic_frames import make_stores, read_frame
@@ -147,6 +148,16 @@ def test_corrupt_validation_video_is_reported_and_not_replaced(corrupt: VideoInd
     batch = load(ValDataset(corrupt, interval=1), specs)
     assert batch.indices.tolist() == [0, 1, 2, 4, 5]
     assert [bad.video for bad in batch.bad] == [str(corrupt.folder(3))]
+
+
+def test_other_size_than_that_of_the_half_level_is_corrupt(corrupt: VideoIndex) -> None:
+    """Otherwise the crop may be outside of the frame."""
+    add_half_level(corrupt.folder(0))
+    with edit_database(corrupt.folder(0)) as connection:
+        connection.execute("UPDATE HalfImages SET height = 60, width = 90")
+    sample = train_dataset(corrupt)[ClipSpec(0, 2, 50, seed=0)]
+    assert sample.index != 0
+    assert "frames.db: frame 0 has height and width (50, 50), listed (60, 90)" in sample.bad[0].reason
 
 
 def test_search_for_a_replacement_is_bounded(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 from unicodedata import normalize
 
+import numpy as np
 import pytest
 
 from data.datasets import CUSTOM, KINETICS
@@ -216,6 +217,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     ),
     "cache damaged": lambda root: (root / "video_list.npz").write_bytes(b"PK garbage"),
     "cache emptied": lambda root: (root / "video_list.npz").write_bytes(b""),
+    "cache of others": lambda root: np.savez(root / "video_list.npz", np.array("null")),
 }
 
 
@@ -250,6 +252,8 @@ def test_cached_list_is_that_of_reading_until_something_changes(
         assert (changed == uncached) == change.startswith("cache")
     else:
         monkeypatch.setattr("data.video_list.read_splits", None)
+        assert read() == uncached
+        write(tmp_path / "labels/dictionary.json", '{"run": 0, "jump": 1, "fall": 2}')  # as training does
         assert read() == uncached
 
 
