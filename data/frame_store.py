@@ -155,9 +155,11 @@ class FrameStore:
         """Return height and width of a frame of a store with a half level, without reading the frame."""
         columns = "CAST(height AS INTEGER), CAST(width AS INTEGER)"
         row = self._first(f"SELECT {columns} FROM {HALF_TABLE} WHERE rowid = ?", index + 1)
+        if row is None:
+            raise FrameStoreError(f"{self.path}: row {index + 1} of {HALF_TABLE} is missing")
         try:
             return check_size(*row)
-        except (ValueError, TypeError) as error:  # the latter if there is no such row
+        except ValueError as error:
             raise FrameStoreError(f"{self.path}: row {index + 1} of {HALF_TABLE}: {error}") from error
 
     def times(self) -> np.ndarray | None:

@@ -106,7 +106,7 @@ class TrainDataset(Dataset[Sample]):
             clip = random_clip(
                 len(virtual), spec.length, self.intervals, generator, speed=speed, starts=self.frame_sampling
             )
-            indices = [virtual[index] for index in clip]
+            indices = [int(virtual[index]) for index in clip]
             frames = None if store.has_half_level else store.fetch(indices)
             height, width = (frames.height, frames.width) if frames else store.frame_size(indices[0])
             params = sample_clip_params(

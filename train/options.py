@@ -82,7 +82,9 @@ class Options:
     )
     max_bad_samples: float = _option(0.01, fraction, "fraction of an epoch's clips that may be corrupt")
     skip_bad_samples: bool = _option(False, boolean, "validate without corrupt clips, do not stop")
-    workers: int = _option(cpus_per_rank(), not_negative, "dataloader workers per rank; 0: none")
+    workers: int = _option(
+        cpus_per_rank(), not_negative, "dataloader workers per rank; 0: none (default: one per core)"
+    )
 
     clip_length: int = _option(16, dimension, "frames per clip")
     clip_size: int = _option(224, dimension, "height and width of a clip in pixels")
@@ -93,7 +95,9 @@ class Options:
         (2,), positive, "temporal stride in frames; if several, one is sampled per clip"
     )
     val_frame_interval: int = _option(2, positive, "temporal stride in frames in validation")
-    target_fps: float | None = _option(None, frame_rate, "frames per second to choose from (default: all)")
+    target_fps: float | None = _option(
+        None, frame_rate, "choose frames by time, so many a second (default: all)"
+    )
     frame_sampling: str = _option(
         "uniform", choice(*START_DISTRIBUTIONS), "clip start times: uniform, or normal at the middle"
     )

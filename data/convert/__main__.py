@@ -202,7 +202,7 @@ def make_parser(adding: bool = False) -> OneLineParser:
         add("videos", type=Path, metavar="VIDEOS", help="folder with <class>/<id>.<any>")
     add("dataset", type=Path, metavar="DATASET", help="folder for jpg/<class>/<id>/frames.db")
     add("--workers", type=positive, default=cpus_per_rank(), help="videos at a time (default: one per CPU)")
-    text = "add the half level to the stores of DATASET; without VIDEOS and other options"
+    text = "add the half level to the stores of DATASET; without VIDEOS, other options but --workers"
     add("--add-half-level", action="store_true", help=text)
     if adding:
         return parser
@@ -210,7 +210,11 @@ def make_parser(adding: bool = False) -> OneLineParser:
     quality = number(int, "a whole number from 2 to 31", lambda value: 2 <= value <= 31)
     add("--short-side", type=short_side, default=294, help="maximum of videos, in pixels (default: 294)")
     add("--quality", type=quality, default=3, help="JPEG quality, 2 (best) to 31 (default: 3)")
-    add("--half-level", action="store_true", help="also store frames at half their lines, for small shapes")
+    add(
+        "--half-level",
+        action="store_true",
+        help="also store frames at half their height and width, for small shapes",
+    )
     text = "label file: cut one store per row from <youtube_id>.<any>; may be given several times"
     add("--trim", type=Path, action="append", metavar="LABELS.csv", help=text)
     text = "keep the frames before the first damage, or refuse the video (default: keep)"

@@ -185,7 +185,7 @@ def test_a_half_level_has_the_frames_at_half_their_lines(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("DELETE FROM HalfImages WHERE rowid = 2", "row 2 of HalfImages: "),
+        ("DELETE FROM HalfImages WHERE rowid = 2", "row 2 of HalfImages is missing"),
         ("UPDATE HalfImages SET height = 0", "row 2 of HalfImages: has 50 x 0 pixels"),
         ("UPDATE HalfImages SET width = 'wide'", "row 2 of HalfImages: has 0 x 50 pixels"),
         (

@@ -57,7 +57,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with video_writer(root / "videos" / name / "v.mp4", 60, 60) as writer:
             for seconds in times:
                 writer.write(paint(round(1000 * seconds), size=60), seconds)
-    assert main_of("data.convert")([str(root / "videos"), str(root), "--short-side", "60"]) == 0
+    assert (
+        main_of("data.convert")([str(root / "videos"), str(root), "--short-side", "60", "--half-level"]) == 0
+    )
     write_labels(root, TIMES)
     return root
 
