@@ -19,6 +19,7 @@ from data.frame_store import EncodedFrames
 from data.fused_engine import CropBox, resize, scale_short_side
 from data.imgaug_engine import Augmenter, augment_frames, iaa
 
+ENGINES = ("fused", "device", "imgaug", "none")  # of `--augment`
 CLIP_PROBABILITY = 0.8  # of augmenting a clip at all
 AUGMENTATION_PROBABILITY = 0.4  # of each augmentation, in clips that are augmented
 FLIP_PROBABILITY = 0.5

@@ -12,6 +12,7 @@ from data.common.cpus import cpus_per_rank
 from data.datasets import DatasetSpec
 from data.label_files import clean
 from data.video_sampler import START_DISTRIBUTIONS
+from data.video_transforms import ENGINES
 from network.pretrained_formats import CHECKPOINT_FORMATS
 from train.lr_schedule import SCHEDULES
 from train.multigrid import BATCH_SCALINGS, LONG_CYCLE_PERIODS
@@ -103,7 +104,7 @@ class Options:
     )
     augment: str = _option(
         "fused",
-        choice("fused", "device", "imgaug", "none"),
+        choice(*ENGINES),
         "augmentation engine: fused, device (fused, but on the GPU), imgaug or none",
     )
     flip: bool | None = _option(None, boolean, "flip half of the clips (default: the dataset's)")

@@ -22,7 +22,7 @@ from data.label_files import find_label_sets
 from data.video_iterator import TrainDataset
 from data.video_list import DatasetSplits, load_dataset
 from data.video_sampler import START_DISTRIBUTIONS
-from data.video_transforms import augment_batch
+from data.video_transforms import ENGINES, augment_batch
 
 MAX_CLASSES = 20  # shown without --classes
 
@@ -120,8 +120,7 @@ def make_parser() -> OneLineParser:
     add("--train-frame-interval", action=Values, nargs="+", default=[2], metavar="N", help="(default: 2)")
     add("--target-fps", type=frame_rate, metavar="FPS", help="(default: all frames)")
     add("--frame-sampling", type=choice(*START_DISTRIBUTIONS), default="uniform", help="(default: uniform)")
-    engines = choice("fused", "device", "imgaug", "none")
-    add("--augment", type=engines, default="fused", help="(default: fused)")
+    add("--augment", type=choice(*ENGINES), default="fused", help="(default: fused)")
     text = "(default: the dataset's)"
     add("--flip", type=boolean, nargs="?", const=True, metavar="True|False", help=text)
     add("--no-flip", dest="flip", action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -3,11 +3,9 @@
 import csv
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -21,8 +19,7 @@ from data.synthetic.shapes import write_video
 from tests.commands import error_of, main_of
 from tests.data.crash_recovery import is_alive
 from tests.data.helpers import make_video, transcode
-from tests.data.test_frame_store import write_foreign_store
-from tests.synthetic_frames import indices_of, paint, painted_jpegs
+from tests.synthetic_frames import indices_of, paint
 
 main = main_of("data.convert")
 
@@ -370,46 +367,6 @@ def test_real_videos(tmp_path: Path, real_videos: Path, caplog: pytest.LogCaptur
             expected = source.read()[1]
             resized = cv2.resize(expected, frame.shape[1::-1], interpolation=cv2.INTER_AREA)
             assert cv2.PSNR(resized, frame) > 28, name
-
-
-def has_half_level(folder: Path, n_frames: int) -> bool:
-    with closing(sqlite3.connect(folder / "frames.db")) as connection:
-        sizes = connection.execute("SELECT height, width FROM HalfImages").fetchall()
-    return sizes == [FrameStore(folder).read([0]).shape[1:3]] * n_frames
-
-
-def test_half_level_is_written_or_added_to_stores_that_exist(
-    tmp_path: Path, two_seconds: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    copy_to(two_seconds, tmp_path / "videos/a/with.mp4")
-    (tmp_path / "videos/a/frames").mkdir()
-    for number, jpeg in enumerate(painted_jpegs(3)):
-        (tmp_path / f"videos/a/frames/img_{number:05d}.jpg").write_bytes(jpeg)
-    assert convert(tmp_path, "--half-level") == 0
-    copy_to(two_seconds, tmp_path / "videos/a/without.mp4", tmp_path / "videos/a/corrupt.mp4")
-    assert convert(tmp_path) == 0
-    write_foreign_store(tmp_path / "set/jpg/b/theirs", painted_jpegs(3))
-    (tmp_path / "set/jpg/a/corrupt/frames.db").write_bytes(b"not a database" * 99)
-    capsys.readouterr()
-    command = ["--add-half-level", str(tmp_path / "set"), "--workers", "2"]
-    assert main(command) == 1
-    printed = capsys.readouterr().out.strip().split(", ")
-    assert sorted(printed) == ["done before 2", "failed 1", "foreign 1", "half level added 1"]
-    assert "set/jpg/a/corrupt: half level not added, " in caplog.text
-    shutil.rmtree(tmp_path / "set/jpg/a/corrupt")
-    assert main(command) == 0
-    assert "done before 3" in capsys.readouterr().out
-    for name, n_frames in (("with", 50), ("without", 50), ("frames", 3)):
-        assert has_half_level(tmp_path / "set/jpg/a" / name, n_frames)
-    assert {row[1] for row in manifest(tmp_path)} == {"converted"}
-
-
-def test_half_level_of_no_stores_or_of_videos_is_an_error(tmp_path: Path) -> None:
-    message = "has no stores jpg/<class>/<id>/frames.db"
-    assert message in error_of(main, "--add-half-level", str(tmp_path))
-    assert "unrecognized arguments: set" in error_of(main, "videos", "set", "--add-half-level")
-    assert "unrecognized arguments: --half-level" in error_of(main, "--add-half-level", "set", "--half-level")
-    assert "required: DATASET" in error_of(main, "--half-level", "set")
 
 
 @pytest.mark.parametrize(
