@@ -166,16 +166,19 @@ class Run:
                     self._run_epoch(epoch, signals)
             except StoppedError as stopped:
                 self.checkpoints.save("last")
+                self.checkpoints.wait()
                 logger.warning("stopped in epoch %d; --resume-epoch auto resumes", self.state.epochs_done + 1)
                 return 128 + stopped.signum
             except (CorruptSamplesError, LoaderError) as error:
                 if self.dist.world_size == 1:  # saving is collective, and only some ranks failed
                     self.checkpoints.save("last")
+                self.checkpoints.wait()
                 raise TrainingError(f"{error}; {self.checkpoints.resume_hint()}") from error
             finally:
                 self.loaders.clips.close()
                 for callback in self.callbacks:
                     callback.close()
+                self.checkpoints.wait()
         return 0
 
     def _make_cost_monitor(self) -> StepCostMonitor:

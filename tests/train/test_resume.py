@@ -65,6 +65,7 @@ def test_stopped_by_sigterm_within_an_epoch_and_resumed(stores: Path, tmp_path: 
     log = process.stderr.read()
     assert process.wait(timeout=60) == 128 + signal.SIGTERM, log
     assert "stopped in epoch 1; --resume-epoch auto resumes" in log
+    assert log.index("_last.pth") < log.index("stopped in epoch")  # by then it is written
     last = load(stopped, "last")
     assert last["epoch"] == 0
     assert 1 <= last["step"] < 6

@@ -1,5 +1,6 @@
 """Checkpoint files: save atomically, load safely, and find the latest."""
 
+import copy
 import itertools
 import logging
 import re
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data.common.atomic_io import atomic_path
 from data.common.cli import sanitize
 from network.pretrained import read_tensors_file
+from train.parallel.distributed import map_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,19 @@ def save_checkpoint(path: Path, content: Content) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+
+
+def snapshot(content: Content) -> Content:
+    """Return a copy on the CPU that training does not change. Tensors there that share memory still do in the copy."""
+    copies: dict[int, Any] = {}
+
+    def leave_gpu(tensor: Tensor) -> Tensor:
+        if tensor.device.type != "cpu":  # deepcopy would copy it where it is
+            copies[id(tensor)] = tensor.cpu()
+        return tensor
+
+    map_tensors(content, leave_gpu)
+    return copy.deepcopy(content, copies)
 
 
 def load_checkpoint(path: Path) -> Content:

@@ -101,8 +101,8 @@ class DistContext:
 
         if self.world_size == 1:
             return content
-        structure = self.broadcast_object(_map_tensors(content, lambda tensor: tensor.to("meta")))
-        return _map_tensors(content if self.is_main_process else structure, send)
+        structure = self.broadcast_object(map_tensors(content, lambda tensor: tensor.to("meta")))
+        return map_tensors(content if self.is_main_process else structure, send)
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with rank 0's."""
@@ -170,14 +170,14 @@ def init_distributed() -> DistContext:
     return dist
 
 
-def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """Return nested dicts, lists and tuples with each tensor replaced, in order."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):
-        return {key: _map_tensors(item, function) for key, item in value.items()}
+        return {key: map_tensors(item, function) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_map_tensors(item, function) for item in value)
+        return type(value)(map_tensors(item, function) for item in value)
     return value
 
 

@@ -1,5 +1,7 @@
 """Checkpoint files: saved completely or not at all, loaded without running code, and the latest is found."""
 
+import copy
+import io
 import multiprocessing
 import os
 import signal
@@ -16,6 +18,7 @@ from train.checkpointing.checkpoint import (
     find_latest,
     load_checkpoint,
     save_checkpoint,
+    snapshot,
 )
 
 
@@ -30,6 +33,27 @@ def test_a_saved_checkpoint_loads_and_no_temporary_file_is_left(tmp_path: Path) 
     assert os.listdir(tmp_path) == ["net_ep-0020.pth"]
     loaded = load_checkpoint(path)
     assert (loaded["epoch"], set(loaded)) == (20, set(KEYS))
+
+
+def test_a_snapshot_gives_the_same_file_and_does_not_change_with_its_source() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(100, 100), torch.nn.BatchNorm1d(100))
+    network.append(copy.copy(network[0]))  # the same weights: their memory must not be written twice
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.randn(4, 100)).sum().backward()
+    optimizer.step()
+
+    def state() -> dict:
+        return content(1) | {"state_dict": network.state_dict(), "optimizer": optimizer.state_dict()}
+
+    def file(saved: dict) -> bytes:
+        torch.save(saved, buffer := io.BytesIO())
+        return buffer.getvalue()
+
+    before, copied = file(state()), snapshot(state())
+    network(torch.randn(4, 100)).sum().backward()
+    optimizer.step()
+    assert file(state()) != before
+    assert file(copied) == before
 
 
 def _save_forever(path: Path) -> None:
