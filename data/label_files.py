@@ -87,8 +87,9 @@ class AnnotationSet(NamedTuple):
 
     def paths(self) -> dict[str, Path]:
         """Return the paths of the label files by split, whether or not they exist."""
-        train = self.folder / self.spec.train_csv.format(variant=self.variant)
-        val = self.folder / self.spec.val_csv.format(variant=self.variant)
+        fold = self.spec.fold_name(self.variant)
+        names = (name.format(variant=self.variant) for name in (self.spec.train_csv, self.spec.val_csv))
+        train, val = (self.folder / (f"{fold}_{name}" if fold else name) for name in names)
         prefix, _, suffix = train.name.rpartition("train")
         return {"train": train, "val": val, "test": self.folder / f"{prefix}test{suffix}"}
 
@@ -108,9 +109,16 @@ def find_label_folder(root: Path, train_csv: str, labels: Path | None) -> Path:
         if (folder / train_csv).is_file():
             return folder
     searched = " and ".join(str(folder) for folder in folders)
+    command = f"data.labels folders {root} --folds N" if train_csv.startswith("fold") else "data.labels"
     raise FileNotFoundError(
-        f"label file {train_csv}: not found in {searched}; --labels names its folder, data.labels makes it"
+        f"label file {train_csv}: not found in {searched}; --labels names its folder, {command} makes it"
     )
+
+
+def find_folds(folder: Path) -> list[str]:
+    """Return the numbers of the folds that a folder has label files of, in order."""
+    names = (re.fullmatch(r"fold([1-9]\d*)_train\.csv", path.name) for path in folder.glob("fold*"))
+    return sorted((name[1] for name in names if name), key=int)
 
 
 def find_label_sets(root: Path, labels: Path | None) -> list[AnnotationSet]:
@@ -119,7 +127,7 @@ def find_label_sets(root: Path, labels: Path | None) -> list[AnnotationSet]:
         possible = [
             AnnotationSet(spec, variant, folder)
             for spec in SPECS.values()
-            for variant in spec.num_classes or [""]
+            for variant in spec.num_classes or ["", *find_folds(folder)]
         ]
         found = [files for files in possible if files.paths()["train"].is_file()]
         if found:
@@ -275,12 +283,15 @@ def write_classes(path: Path, classes: Sequence[str]) -> None:
 
 
 def write_label_csv(path: Path, rows: Sequence[Annotation], split: str) -> None:
-    """Write a label file, with times if any row has times."""
-    if any(row.start for row in rows):
-        columns = ("label", "youtube_id", "time_start", "time_end", "split")
-        write_csv(path, columns, ((row.label, row.source, row.start, row.end, split) for row in rows))
-    else:
-        write_csv(path, ("label", "id", "split"), ((row.label, row.source, split) for row in rows))
+    """Write a label file, with times if any row has times, and with groups if any row has a group."""
+    times = ("time_start", "time_end") if any(row.start for row in rows) else ()
+    group = ("group",) if any(row.group for row in rows) else ()
+    columns = ("label", "youtube_id" if times else "id", *times, "split", *group)
+    values = (
+        (row.label, row.source, *(row.start, row.end)[: len(times)], split, *(row.group,)[: len(group)])
+        for row in rows
+    )
+    write_csv(path, columns, values)
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -4,7 +4,7 @@ import glob
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from data.ffmpeg.side_files import choose_video, may_be_video, video_id
@@ -14,55 +14,57 @@ from data.video_list import find_stores
 logger = logging.getLogger(__name__)
 
 
-def split_folders(root: Path, val_fraction: float, seed: int) -> Splits:
-    """Return random "train" and "val" rows for the stores below `root`: of each class a fraction, at least one each."""
+def list_videos(root: Path) -> list[Annotation]:
+    """Return the rows of all stores below `root`. Raise ValueError if there are none."""
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; data.convert makes it")
+    rows = find_stores(root)
+    if not rows:
+        raise ValueError(f"{root}: has no <class>/<video_id>/frames.db")
+    return rows
+
+
+def split_classes(rows: Iterable[Annotation], val_fraction: float, seed: int) -> Splits:
+    """Return random "train" and "val" rows: of each class a fraction, at least one each."""
+    classes: dict[str, list[Annotation]] = {}
+    for row in rows:
+        classes.setdefault(row.label, []).append(row)
     splits: Splits = {"train": [], "val": []}
-    for label, ids in _by_class(root).items():
-        if len(ids) < 2:
+    for label, videos in classes.items():
+        if len(videos) < 2:
             raise ValueError(
-                f"{root / label}: needs at least 2 videos, one for training and one for validation"
+                f"class {label!r}: needs at least 2 videos, one for training and one for validation"
             )
-        random.Random(f"{seed} {label}").shuffle(ids)
-        count = min(max(round(val_fraction * len(ids)), 1), len(ids) - 1)
-        splits["val"] += [Annotation(label, video_id) for video_id in ids[:count]]
-        splits["train"] += [Annotation(label, video_id) for video_id in ids[count:]]
+        random.Random(f"{seed} {label}").shuffle(videos)
+        count = min(max(round(val_fraction * len(videos)), 1), len(videos) - 1)
+        splits["val"] += videos[:count]
+        splits["train"] += videos[count:]
     return splits
 
 
-def split_by_list(root: Path, path: Path) -> Splits:
-    """Return "train" and "val" rows for the stores below `root`: "val" rows are those that a text file lists.
+def split_by_list(rows: Sequence[Annotation], path: Path) -> Splits:
+    """Return "train" and "val" rows: "val" rows are those that a text file lists.
 
     A line is `<class>/<video_id>`, with or without a suffix such as `.mp4`. Raise ValueError with file and line for a
     line without a store, and ValueError if a class has no training videos.
     """
-    stores = _by_class(root)
+    left = {row.folder: row for row in rows}
     val: list[Annotation] = []
     for location, line in read_lines(path):
-        video = PurePosixPath(line)
-        ids = stores.get(video.parent.name, [])
-        row = Annotation(video.parent.name, video.name if video.name in ids else video.stem)
-        if row.source not in ids:
-            raise ValueError(
-                f"{location}: {line!r} is a duplicate or not a store <class>/<video_id> below {root}"
-            )
-        ids.remove(row.source)
-        val.append(row)
-    for label, ids in stores.items():
-        if not ids:
-            raise ValueError(f"{path}: leaves no training videos of class {label!r}")
-    train = [Annotation(label, video_id) for label, ids in stores.items() for video_id in ids]
-    return {"train": train, "val": val}
+        folder = find_folder(line, left)
+        if folder is None:
+            raise ValueError(f"{location}: {line!r} is a duplicate or not a store <class>/<video_id>")
+        val.append(left.pop(folder))
+    if lost := {row.label for row in rows} - {row.label for row in left.values()}:
+        raise ValueError(f"{path}: leaves no training videos of class {min(lost)!r}")
+    return {"train": list(left.values()), "val": val}
 
 
-def _by_class(root: Path) -> dict[str, list[str]]:
-    if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; data.convert makes it")
-    ids: dict[str, list[str]] = {}
-    for row in find_stores(root):
-        ids.setdefault(row.label, []).append(row.source)
-    if not ids:
-        raise ValueError(f"{root}: has no <class>/<video_id>/frames.db")
-    return ids
+def find_folder(name: str, folders: Container[str]) -> str | None:
+    """Return which folder `<class>/<video_id>` a path names, with or without a suffix; None if none of `folders`."""
+    path = PurePosixPath(name)
+    possible = (f"{path.parent.name}/{path.name}", f"{path.parent.name}/{path.stem}")
+    return next((folder for folder in possible if folder in folders), None)
 
 
 def link_videos(source: Path, target: Path, rows: Iterable[Annotation]) -> Counter[str]:

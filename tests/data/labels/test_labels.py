@@ -8,7 +8,7 @@ from unicodedata import normalize
 import pytest
 
 from data.label_files import Annotation, read_label_csv
-from data.labels.splits import split_by_list
+from data.labels.splits import list_videos, split_by_list
 from tests.commands import error_of, main_of
 from tests.data.helpers import make_video, transcode
 from tests.synthetic_frames import make_stores
@@ -80,7 +80,7 @@ def test_invalid_list_of_validation_videos(
 ) -> None:
     (tmp_path / "val.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message):
-        split_by_list(stores / "jpg", tmp_path / "val.txt")
+        split_by_list(list_videos(stores / "jpg"), tmp_path / "val.txt")
 
 
 @pytest.mark.parametrize("of_list", ["NFC", "NFD"])
