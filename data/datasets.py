@@ -13,7 +13,8 @@ class DatasetSpec:
 
     `{variant}` in a file name or in `results_name` is replaced by the variant: a version (Kinetics) or a split
     (UCF-101, HMDB-51), as `variant_flag` names it. `num_classes` maps each variant to its number of classes, the
-    default first; its only key is "" for a dataset without variants, and it is empty if the label files decide.
+    default first; its only key is "" for a dataset without variants, and it is empty if the label files decide: then
+    the variants are folds, numbered from 1, and "" for label files without a fold.
     `timed_ids`: the folder of a video with times is `<id>_<start>_<end>`, in seconds as `%06d`. `untrained_classes`:
     some may have no training videos. `short_side`: size in pixels that frames are stored at, and scaled to before
     training's random crop. `flip`: horizontal flips keep the class.
@@ -33,6 +34,10 @@ class DatasetSpec:
     @property
     def default_variant(self) -> str:
         return next(iter(self.num_classes), "")
+
+    def fold_name(self, variant: str) -> str:
+        """Return `fold<variant>`, which label files and results of a fold begin with; "" if the variant is not one."""
+        return f"fold{variant}" if variant and not self.num_classes else ""
 
 
 HACS = DatasetSpec(
@@ -87,7 +92,12 @@ DIVING48 = DatasetSpec(
     untrained_classes=True,  # V2 corrected the labels, not the vocabulary
 )
 CUSTOM = DatasetSpec(
-    name="custom", results_name="{dataset}", train_csv="train.csv", val_csv="val.csv", timed_ids=True
+    name="custom",
+    results_name="{dataset}",
+    variant_flag="fold",
+    train_csv="train.csv",
+    val_csv="val.csv",
+    timed_ids=True,
 )
 
 # by the name that checkpoints store

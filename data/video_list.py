@@ -124,8 +124,8 @@ def load_dataset(
     """
     if not (root / "jpg").is_dir():
         raise FileNotFoundError(f"{root}: --dataset must be a folder with jpg/<class>/<video_id>/frames.db")
-    folder = find_label_folder(root, spec.train_csv.format(variant=variant), labels)
-    files = AnnotationSet(spec, variant, folder)
+    name = AnnotationSet(spec, variant, root).paths()["train"].name
+    files = AnnotationSet(spec, variant, find_label_folder(root, name, labels))
     train_csv, val_csv, _ = files.paths().values()
     index = class_index_path(train_csv)
     logger.debug("labels: %s and %s, class index: %s", train_csv, val_csv, index)

@@ -1,4 +1,7 @@
-"""python -m train --dataset DIR: train on a custom dataset, DIR/jpg/... and DIR/labels/{train,val}.csv."""
+"""python -m train --dataset DIR: train on a custom dataset, DIR/jpg/... and DIR/labels/{train,val}.csv.
+
+`--fold 2` takes DIR/labels/fold2_{train,val}.csv.
+"""
 
 import sys
 

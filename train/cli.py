@@ -29,8 +29,9 @@ def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -
         if name == "variant":
             if not spec.variant_flag:
                 continue
-            flag, parse, default = f"--{spec.variant_flag}", choice(*spec.num_classes), spec.default_variant
-            text = ", ".join(spec.num_classes)
+            flag, default = f"--{spec.variant_flag}", spec.default_variant
+            if spec.num_classes:
+                parse, text = choice(*spec.num_classes), ", ".join(spec.num_classes)
         details: dict[str, Any] = {"dest": name, "default": default, "help": _help(text, default)}
         if isinstance(default, tuple):
             details.update(action=Values, nargs="+", metavar="N")
@@ -39,7 +40,7 @@ def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -
             hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
             group.add_argument(f"--no-{flag[2:]}", dest=name, action="store_false", **hidden)
         else:
-            details.update(type=parse, metavar=name.rsplit("_", maxsplit=1)[-1].upper())
+            details.update(type=parse, metavar=flag.rsplit("-", maxsplit=1)[-1].upper())
         group.add_argument(flag, *LEGACY_SPELLINGS.get(flag, ()), **details)
     return parser
 

@@ -17,6 +17,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from data.batch_sampler import BatchShape
+from data.common.atomic_io import atomic_path
 from data.common.lettering import has_letters, text_mask
 from train.lr_schedule import LRSchedule
 from train.multigrid import MultigridSchedule
@@ -52,7 +53,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, SVG or PDF file, by its suffix. Raise ValueError for other suffixes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        figure.savefig(path, dpi=110, format=path.suffix[1:].lower())
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=110, format=path.suffix[1:].lower())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -56,6 +56,10 @@ def _resume_epoch(text: str) -> int | str:
     return text if text == "auto" else positive(text)
 
 
+def _fold(text: str) -> str:
+    return text and str(positive(text))  # argparse parses the default, "", too
+
+
 dimension = number(int, "a whole number from 1 to 65536", lambda value: 1 <= value <= 65536)
 num_epochs = number(int, "a whole number from 1 to 1000000", lambda value: 1 <= value <= 10**6)
 non_negative = number(float, "a number of at least 0", lambda value: value >= 0)
@@ -76,7 +80,7 @@ class Options:
 
     dataset: Path | None = _option(None, Path, "dataset folder, which holds jpg/")
     labels: Path | None = _option(None, Path, "label file folder (default: labels/ in or above it)")
-    variant: str = _option("", str, "version or split of the dataset")
+    variant: str = _option("", _fold, "number of a fold (default: train.csv and val.csv, without folds)")
     num_classes: int | None = _option(None, positive, "classes, or those with videos (default: dataset's)")
     max_missing: float | str = _option(
         0.2, missing_limit, "fraction of a split's videos that may be missing, or CLASS=1: all of this class"

@@ -42,12 +42,12 @@ SAME_LR_STAGES = ["lr_steps", "lr_schedule", "end_epoch"]
 
 
 def run_folder(spec: DatasetSpec, options: Options) -> Path:
-    """Return `<model-dir>/<network>_gates_<gates>`, followed by `_<task name>` if there is one."""
+    """Return `<model-dir>/[fold<number>/]<network>_gates_<gates>`, followed by `_<task name>` if there is one."""
     assert options.dataset is not None
     name = spec.results_name.format(variant=options.variant, dataset=options.dataset.resolve().name)
     root = options.model_dir or Path("results") / name
     task = f"_{options.task_name}" if options.task_name else ""
-    return root / f"{options.network}_gates_{options.gates}{task}"
+    return root / spec.fold_name(options.variant) / f"{options.network}_gates_{options.gates}{task}"
 
 
 def find_resume_point(

@@ -109,7 +109,7 @@ def make_parser() -> OneLineParser:
     add("--clips", type=positive, default=2, metavar="N", help="clips per class (default: 2)")
     add("--classes", nargs="+", metavar="NAME", help=f"(default: the first {MAX_CLASSES})")
     add("--labels", type=Path, help="folder of the label files (default: as in training)")
-    add("--variant", "--split", help="variant of the dataset (default: the first with label files)")
+    add("--variant", "--split", "--fold", help="variant of the dataset (default: the first with label files)")
     add("--epoch", type=positive, default=1, metavar="N", help="epoch of the run (default: 1)")
     text = "shape of a step in a cycle, such as 4x112 (default: the base shape)"
     add("--shape", type=_shape, metavar="LENGTHxSIZE", help=text)

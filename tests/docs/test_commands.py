@@ -42,6 +42,7 @@ ADDED = [
     (r"torchrun .*train_hacs\.py", f"{SCRIPT} --end-epoch 22"),
     (r"python train_\w+\.py ", f"{SCRIPT} --end-epoch 1"),
     (r"python -m train ", f"{TRAIN} --end-epoch 1"),
+    (r"-m train\.cross_validate ", f"{TRAIN} --end-epoch 1"),
     (r"-m data\.labels (?!link|folders)", f"{SUBSET} --overwrite"),
     (r"-m data\.download ", "--url {url} --sleep-interval 0"),
     (r"-m data\.benchmark", "--rounds 2"),
@@ -74,6 +75,7 @@ IN_SHELL = {
     r"-m network\.benchmark": r"params",
     r"-m train\.benchmark": r"srtg_r3d_18|r3d_18",
     r"-m tools\.model_table": r"r3d_34",
+    r"-m train\.cross_validate": r"mean of 2 of 2 folds",
 }
 
 

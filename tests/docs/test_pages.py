@@ -15,7 +15,7 @@ COMMANDS = [
     *("data.convert", "data.download", "data.labels", "data.verify", "data.browse", "data.synthetic"),
     *("data.benchmark", "network.benchmark", "train", "train.evaluate", "train.predict", "train.benchmark"),
     *("train.plot", "train.export", "train_kinetics.py", "train_ucf101.py", "data.labels folders"),
-    *("data.labels ucf101", "data.labels kinetics", "data.labels link"),
+    *("data.labels ucf101", "data.labels kinetics", "data.labels link", "train.cross_validate"),
 ]
 FOREIGN_FLAGS = {
     "--nproc-per-node",

@@ -41,11 +41,12 @@ def write_results(scores: Scores, folder: Path) -> None:
     columns = ["Class", "Videos", "Top1", "Top5", "ConfusedWith", "Count"]
     write_csv(folder / "classes.csv", columns, class_rows(scores))
     counts = confusion_matrix(scores)
-    rows = ([name, *row] for name, row in zip(scores.classes, counts.tolist(), strict=True))
-    write_csv(folder / "confusion.csv", ["Class", *scores.classes], rows)
     name = f"video@1 ({scores.views})"
     title = f"{name}: {summarize(scores)[name]:.4f}"
     plot_confusion(counts, scores.classes, title, folder / "confusion.png")
+    rows = ([name, *row] for name, row in zip(scores.classes, counts.tolist(), strict=True))
+    # last, as train.cross_validate repeats an evaluation without it
+    write_csv(folder / "confusion.csv", ["Class", *scores.classes], rows)
 
 
 def make_parser() -> OneLineParser:

@@ -1,0 +1,1 @@
+"""The command `python -m train.cross_validate`: train and evaluate every fold of a dataset, and keep one table."""
