@@ -73,8 +73,10 @@ def split_custom(args: argparse.Namespace) -> None:
     if args.val_list:
         splits = [split_by_list(rows, args.val_list)]
     elif args.groups or args.folds:
-        equal = [] if args.folds == "groups" else [1 / args.folds] * args.folds if args.folds else [args.val]
-        splits = split_groups(rows, equal, args.seed, args.train_only)
+        shares = [args.val]
+        if args.folds:
+            shares = [] if args.folds == "groups" else [1 / args.folds] * args.folds
+        splits = split_groups(rows, shares, args.seed, args.train_only)
     else:
         splits = [split_classes(rows, args.val, args.seed)]
     if args.folds:

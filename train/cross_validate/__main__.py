@@ -88,7 +88,9 @@ def run_module(module: str, *words: object) -> int:
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
-    return 128 - code if code < 0 else code or sum(128 + signum for signum in received[:1])
+    if code == 0 and received:  # it ended before the signal reached it
+        return 128 + received[0]
+    return 128 - code if code < 0 else code
 
 
 def cross_validate(args: argparse.Namespace, flags: Sequence[str], options: Options) -> int:
