@@ -66,6 +66,7 @@ class TrainDataset(Dataset[Sample]):
     short_side: int
     augment: str
     flip: bool
+    augment_table: str = "full"
     frame_sampling: str = "uniform"
     target_fps: float | None = None
 
@@ -118,6 +119,7 @@ class TrainDataset(Dataset[Sample]):
                 augment=self.augment,
                 flip=self.flip,
                 generator=generator,
+                table=self.augment_table,
             )
             if frames is None:
                 halved = self.augment != "imgaug" and params.crop_box.side >= 2 * spec.size

@@ -75,6 +75,7 @@ def make_loaders(
         short_side=options.short_side,
         augment=options.augment,
         flip=options.flip,
+        augment_table=options.augment_table,
         frame_sampling=options.frame_sampling,
         target_fps=options.target_fps,
     )

@@ -77,6 +77,8 @@ def _conflicts(options: Options, defaults: Options) -> Iterator[str]:  # noqa: P
         yield "lr-steps: has no effect with --lr-schedule cosine"
     if options.lr_schedule == "cosine" and options.lr_factor != defaults.lr_factor:
         yield "lr-factor: has no effect with --lr-schedule cosine"
+    if options.augment == "none" and options.augment_table != defaults.augment_table:
+        yield "augment-table: has no effect with --augment none"
     if options.fine_tune and not has_weights and not isinstance(options.resume_epoch, int):
         yield "fine-tune: needs pretrained weights, --pretrained-3d FILE"
     if options.fine_tune_factor != defaults.fine_tune_factor and not options.fine_tune and not resumes:

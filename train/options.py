@@ -12,7 +12,7 @@ from data.common.cpus import cpus_per_rank
 from data.datasets import DatasetSpec
 from data.label_files import clean
 from data.video_sampler import START_DISTRIBUTIONS
-from data.video_transforms import ENGINES
+from data.video_transforms import AUGMENTATION_TABLES, ENGINES
 from network.pretrained_formats import CHECKPOINT_FORMATS
 from train.lr_schedule import SCHEDULES
 from train.multigrid import BATCH_SCALINGS, LONG_CYCLE_PERIODS
@@ -110,6 +110,9 @@ class Options:
         "fused",
         choice(*ENGINES),
         "augmentation engine: fused, device (fused, but on the GPU), imgaug or none",
+    )
+    augment_table: str = _option(
+        "full", choice(*AUGMENTATION_TABLES), "full, or light: without noise and blur, for small clips"
     )
     flip: bool | None = _option(None, boolean, "flip half of the clips (default: the dataset's)")
     channel_order: str | None = _option(

@@ -22,7 +22,7 @@ from data.label_files import find_label_sets
 from data.video_iterator import TrainDataset
 from data.video_list import DatasetSplits, load_dataset
 from data.video_sampler import START_DISTRIBUTIONS
-from data.video_transforms import ENGINES, augment_batch
+from data.video_transforms import AUGMENTATION_TABLES, ENGINES, augment_batch
 
 MAX_CLASSES = 20  # shown without --classes
 
@@ -82,6 +82,7 @@ def collect(options: argparse.Namespace) -> list[ShownClip]:
         short_side=options.short_side or spec.short_side,
         augment=options.augment,
         flip=spec.flip if options.flip is None else options.flip,
+        augment_table=options.augment_table,
         frame_sampling=options.frame_sampling,
         target_fps=options.target_fps,
     )
@@ -121,6 +122,7 @@ def make_parser() -> OneLineParser:
     add("--target-fps", type=frame_rate, metavar="FPS", help="(default: all frames)")
     add("--frame-sampling", type=choice(*START_DISTRIBUTIONS), default="uniform", help="(default: uniform)")
     add("--augment", type=choice(*ENGINES), default="fused", help="(default: fused)")
+    add("--augment-table", type=choice(*AUGMENTATION_TABLES), default="full", help="(default: full)")
     text = "(default: the dataset's)"
     add("--flip", type=boolean, nargs="?", const=True, metavar="True|False", help=text)
     add("--no-flip", dest="flip", action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

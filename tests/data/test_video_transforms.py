@@ -107,6 +107,19 @@ def test_each_augmentation_has_its_probability() -> None:
     assert abs(unchanged - (0.2 + 0.8 * 0.6 ** len(AUGMENTATIONS))) < 0.035
 
 
+def test_the_light_table_samples_all_but_noise_and_blur() -> None:
+    full, light = (
+        {
+            one.name
+            for seed in range(400)
+            for one, _ in sample_augmentations(np.random.default_rng(seed), table)
+        }
+        for table in ("full", "light")
+    )
+    assert full == {one.name for one in AUGMENTATIONS}
+    assert full - light == {"blur", "noise", "motion_blur"}
+
+
 def test_hue_is_that_of_bgr_frames() -> None:
     """The original changed the hue of BGR frames as if they were RGB."""
     red = np.zeros((1, 8, 8, 3), np.uint8)
