@@ -5,6 +5,7 @@
 # make soak       long tests, about an hour on two cores: training and conversion killed KILLS times each, FAULTS faults
 #                 injected into training, a leak test of LEAK_MINUTES, FUZZ_INPUTS untrusted inputs, slow tests
 # make gpu        check a GPU against the CPU, then measure training on it: 8 minutes, without setup; tables in gpu_results/
+# make results    the tables of docs/results.md, from the sets in REAL: many hours on two cores, goes on where it stopped
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
@@ -14,9 +15,11 @@ LEAK_MINUTES := 30
 FUZZ_INPUTS := 10000
 RUN := $(DEMO)/results/srtg_r3d_18_gates_False
 BEST := $(RUN)/srtg_r3d_18_best.pth
+REAL := real
+WORK := results/real
 CLASSES := right up grow clockwise
 
-.PHONY: setup demo demo-full test soak gpu lint bench
+.PHONY: setup demo demo-full test soak gpu lint bench results
 
 setup: .venv/installed
 
@@ -73,3 +76,19 @@ lint: setup
 bench: setup
 	$(BIN)/python -m data.benchmark
 	$(BIN)/python -m network.benchmark --network r3d_18 srtg_r3d_18 r3d_34 srtg_r3d_34 --size 112
+
+results: setup $(WORK)/weizmann/labels $(WORK)/scfd/labels $(WORK)/motions/labels
+	$(BIN)/python -m tools.results $(WORK)
+
+$(WORK)/weizmann/labels:
+	$(BIN)/python -m data.convert $(REAL)/weizmann $(WORK)/weizmann --short-side 144
+	$(BIN)/python -m data.labels folders $(WORK)/weizmann --folds groups --groups $(REAL)/weizmann/groups.csv
+
+$(WORK)/scfd/labels:
+	$(BIN)/python -m data.convert $(REAL)/scfd $(WORK)/scfd --short-side 128
+	$(BIN)/python -m data.labels folders $(WORK)/scfd --folds 5 --groups $(REAL)/scfd/groups.csv --train-only unlisted
+
+$(WORK)/motions/labels:
+	$(BIN)/python -m data.synthetic $(WORK)/motion_videos --videos-per-class 100
+	$(BIN)/python -m data.convert $(WORK)/motion_videos $(WORK)/motions --short-side 72
+	$(BIN)/python -m data.labels folders $(WORK)/motions
