@@ -1,6 +1,6 @@
 """python train_diving48.py --dataset DIR: train on Diving-48 (see README.md)."""
 
-import sys
+import sys  # PYTHON_ARGCOMPLETE_OK
 
 from data.datasets import DIVING48
 from train.main import main

@@ -1,6 +1,6 @@
 """python train_hacs.py --dataset DIR: train on HACS Clips (see README.md)."""
 
-import sys
+import sys  # PYTHON_ARGCOMPLETE_OK
 
 from data.datasets import HACS
 from train.main import main

@@ -1,6 +1,6 @@
 """python train_hmdb51.py --dataset DIR: train on HMDB-51 (see README.md)."""
 
-import sys
+import sys  # PYTHON_ARGCOMPLETE_OK
 
 from data.datasets import HMDB51
 from train.main import main

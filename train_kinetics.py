@@ -1,6 +1,6 @@
 """python train_kinetics.py --dataset DIR: train on Kinetics-200, 400, 600 or 700 (see README.md)."""
 
-import sys
+import sys  # PYTHON_ARGCOMPLETE_OK
 
 from data.datasets import KINETICS
 from train.main import main

@@ -1,6 +1,6 @@
 """python train_mit.py --dataset DIR: train on Moments in Time (see README.md)."""
 
-import sys
+import sys  # PYTHON_ARGCOMPLETE_OK
 
 from data.datasets import MIT
 from train.main import main

@@ -1,6 +1,6 @@
 """python train_ucf101.py --dataset DIR: train on UCF-101 (see README.md)."""
 
-import sys
+import sys  # PYTHON_ARGCOMPLETE_OK
 
 from data.datasets import UCF101
 from train.main import main

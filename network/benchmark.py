@@ -6,7 +6,7 @@ FLOPs are those of one clip's forward pass, 2 per multiply-add, recurrent cells 
 batch: median and interquartile range of `--repeats` passes after `--warmup` passes.
 """
 
-import argparse
+import argparse  # PYTHON_ARGCOMPLETE_OK
 import json
 import statistics
 import sys
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.common.cli import OneLineParser, output_file, positive
+from data.common.cli import OneLineParser, complete_by, output_file, positive
 from network.compilation import compile_network
 from network.flops import count_flops, count_parameters
 from network.registry import create_network, list_networks
@@ -91,9 +91,9 @@ def benchmark(name: str, arguments: argparse.Namespace, device: torch.device) ->
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="python -m network.benchmark", description=__doc__.split("\n\n")[1])
-    parser.add_argument(
-        "--network", nargs="+", default=["srtg_r3d_34"], help="names or patterns such as 'r3d_*'"
-    )
+    text = "names or patterns such as 'r3d_*'"
+    names = parser.add_argument("--network", nargs="+", default=["srtg_r3d_34"], help=text)
+    complete_by(names, list_networks())
     sizes = {"num-classes": 400, "batch": 1, "length": 16, "size": 224, "warmup": 3, "repeats": 10}
     for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=positive, default=value, help=f"(default: {value})")

@@ -46,6 +46,11 @@ class IncompatibleKeys(NamedTuple):
     unexpected: Sequence[str]
     normalization: Mapping[str, Any] | None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file has the tensors of the network, and no others."""
+        return not (self.shape_mismatch or self.missing or self.unexpected)
+
     def check(self, network: str, allow_partial: bool = False) -> str | None:
         """Return a warning if the file seems to be of another network than `network`.
 
@@ -88,7 +93,7 @@ def load_weights(network: nn.Module, path: Path, checkpoint_format: str = "auto"
     Raise FileNotFoundError, or ValueError for a file that is not a checkpoint or has no tensor that fits.
     """
     content = read_tensors_file(path)
-    weights = _find_weights(content, path)
+    weights = find_weights(content, path)
     own = network.state_dict()
     if checkpoint_format == "auto":
         checkpoint_format = detect_format(weights, bare=content.keys() == weights.keys())
@@ -165,7 +170,7 @@ def write_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str
     path.write_bytes(save(weights, metadata=dict(metadata)))
 
 
-def _find_weights(content: Any, path: Path) -> Mapping[str, Tensor]:
+def find_weights(content: Any, path: Path) -> Mapping[str, Tensor]:
     """Return the tensors by name, from the top level or from `state_dict`, without the prefix `module.`."""
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):

@@ -15,6 +15,7 @@ from tests.commands import REPOSITORY
 PACKAGES = ("network", "data", "train")
 ALLOWED_IMPORTS = {  # part -> other parts that it may import; `<package>.*` are its commands
     "network": (),
+    "network.*": ("network", "data.common"),
     "data.common": (),
     "data": ("data.common",),
     "data.*": ("data", "data.common"),
@@ -30,7 +31,11 @@ ONLY_IN = {  # third party -> modules and folders that may import it
     "ffmpeg": ("data.ffmpeg",),
     "yt_dlp": ("data.download",),
     "matplotlib": ("train.figures", "tools"),
+    "jinja2": ("train.report",),
     "safetensors": ("network.pretrained",),
+    "gdown": ("network.published",),
+    "wandb": ("train.trackers",),
+    "argcomplete": ("data.common.cli",),
     "onnxruntime": ("train.export",),
     "torch.distributed": ("train.parallel.distributed",),
     "torchvision": (),
@@ -115,7 +120,7 @@ def test_third_parties_are_imported_in_one_place() -> None:
                 assert f"{module}.".startswith(tuple(f"{place}." for place in places)), (module, library)
         if part_of(module) == "network":
             others = {name.partition(".")[0] for name in imports(module)} - set(sys.stdlib_module_names)
-            assert others <= {"torch", "network", "safetensors"}, module
+            assert others <= {"torch", "network", "safetensors", "filelock", "gdown"}, module
 
 
 def dotted(node: ast.AST) -> str:
@@ -185,7 +190,7 @@ def test_importing_is_silent_and_leaves_out_what_is_slow(tmp_path: Path) -> None
     """torchvision, which needs a build of its own for each of torch, is not needed at all."""
     code = f"import sys; sys.modules['torchvision'] = None; sys.path.insert(0, {str(REPOSITORY)!r})\n"
     code += "import network, data.video_iterator, train.main\n"
-    code += "assert not {'imgaug', 'matplotlib', 'scipy', 'tensorboard'} & set(sys.modules)"
+    code += "assert not {'imgaug', 'matplotlib', 'scipy', 'tensorboard', 'wandb'} & set(sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -3,7 +3,7 @@
 `--fold 2` takes DIR/labels/fold2_{train,val}.csv.
 """
 
-import sys
+import sys  # PYTHON_ARGCOMPLETE_OK
 
 from data.datasets import CUSTOM
 from train.main import main

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from data.video_iterator import TrainDataset, ValDataset
 from data.video_list import DatasetSplits
 from network import create_network
 from network.compilation import compile_network
-from train.callbacks import Callback, CorruptSampleLogger, CSVLogger, ProgressLogger, TensorBoardLogger
+from train.callbacks import Callback, CorruptSampleLogger, ProgressLogger
 from train.dry_run import ClipFlops
 from train.engine import Trainer
 from train.lr_schedule import LRSchedule
@@ -33,6 +33,7 @@ from train.parallel.distributed import BufferSyncedModel, DDPModel, DistContext
 from train.profiler import StepProfiler
 from train.state import TrainState, init_state
 from train.step_cost import StepCostMonitor
+from train.trackers import CSVLogger, TensorBoardLogger, Tracker, WandbLogger
 
 logger = logging.getLogger(__name__)
 
@@ -207,22 +208,26 @@ def _wrap(network: nn.Module, options: Options) -> nn.Module:
 
 
 def make_callbacks(
-    options: Options, folder: Path, state: TrainState, dist: DistContext, cost: StepCostMonitor
+    options: Options,
+    folder: Path,
+    classes: Sequence[str],
+    state: TrainState,
+    dist: DistContext,
+    cost: StepCostMonitor,
 ) -> list[Callback]:
     """Return the callbacks. Only the main process writes files, but all ranks sum up what is logged."""
     device = state.sums.device
     progress = ProgressLogger(options.log_interval, options.end_epoch, state.gate_names, device, dist, cost)
     if not dist.is_main_process:
         return [progress]
-    callbacks = [
-        CorruptSampleLogger(folder / "bad_samples.csv"),
-        progress,
-        CSVLogger(folder, state.epochs_done + 1, state.gate_names),
-    ]
-    tensorboard = TensorBoardLogger(folder) if options.tensorboard else None
+    first_epoch = state.epochs_done + 1
+    trackers: list[Tracker] = [CSVLogger(folder, first_epoch, state.gate_names)]
+    if options.tensorboard:
+        trackers.append(TensorBoardLogger(folder))
+    if options.wandb:
+        trackers.append(WandbLogger(folder, options, classes))
+    callbacks = [CorruptSampleLogger(folder / "bad_samples.csv"), progress]
     if options.profile:
-        path = folder / f"profile_s{state.epochs_done + 1:04d}.pt.trace.json.gz"
-        callbacks.append(StepProfiler(options.profile, path, device, tensorboard))
-    if tensorboard:  # last, as it closes the writer
-        callbacks.append(tensorboard)
-    return callbacks
+        path = folder / f"profile_s{first_epoch:04d}.pt.trace.json.gz"
+        callbacks.append(StepProfiler(options.profile, path, device, trackers))
+    return [*callbacks, *trackers]  # the profiler closes first, with a text for them

@@ -22,8 +22,6 @@ from train.step_cost import StepCostMonitor
 
 logger = logging.getLogger(__name__)
 
-THROUGHPUT_COLUMNS = {name: f"{name.title()}ClipsPerSec" for name in ("data", "forward", "backward")}
-GATES_COLUMN = "Gates "  # followed by the stage
 DEBUG_STEPS = 3  # of an epoch, each logged by --debug-mode
 
 
@@ -33,7 +31,7 @@ class EpochReport(NamedTuple):
     `lr`: of its last step. `data_time`: seconds of training spent waiting for data. `batches`: number of steps of each
     shape. `throughput` (clips/s, see `SpeedMonitor`), `step_cost` (see `StepCostMonitor`) and `gates` (by stage, see
     `GateMonitor`) cover the steps since this process started; empty if there were none. `val_corrupt`: samples that
-    validation skipped.
+    validation skipped. `val_predictions`: label and predicted class of each validated clip.
     """
 
     epoch: int
@@ -48,6 +46,7 @@ class EpochReport(NamedTuple):
     step_cost: Mapping[str, float] = MappingProxyType({})
     gates: Mapping[str, float] = MappingProxyType({})
     val_corrupt: Sequence[BadSample] = ()
+    val_predictions: Sequence[Sequence[int]] = ()
 
 
 class Callback:
@@ -216,61 +215,6 @@ def _format_cost(cost: Mapping[str, float]) -> str:
     text = f"{cost['ms']:.1f} ms/step  data {cost['data_fraction']:.1%}  {cost['peak_gb']:.1f} GB"
     mfu = f" (MFU {cost['mfu']:.1%})" if "mfu" in cost else ""
     return f"{text}  {cost['tflops']:.2f} TFLOP/s{mfu}"
-
-
-class CSVLogger(Callback):
-    """Writes `train_results_s0001.csv` and `val_results_s0001.csv`, one row per epoch, named after the first epoch."""
-
-    def __init__(self, folder: Path, first_epoch: int, gate_names: Sequence[str] = ()) -> None:
-        self.gated_stages = list(dict.fromkeys(gate_stages(gate_names)))
-        self.train_path, self.val_path = (
-            folder / f"{split}_results_s{first_epoch:04d}.csv" for split in ("train", "val")
-        )
-
-    def on_epoch(self, report: EpochReport) -> None:
-        row = _metrics_row(report.epoch, report.train)
-        row |= {"LR": report.lr, "Seconds": round(report.train_seconds, 2)}
-        for name, column in THROUGHPUT_COLUMNS.items():
-            row[column] = f"{report.throughput[name]:.4g}" if report.throughput else ""
-        row["Batches"] = format_batches(report.batches)
-        for stage in self.gated_stages:
-            row[GATES_COLUMN + stage] = f"{report.gates[stage]:.4f}" if report.gates else ""
-        append_row(self.train_path, row)
-        val_row = _metrics_row(report.epoch, report.val) | {"Seconds": round(report.val_seconds, 2)}
-        append_row(self.val_path, val_row)
-
-
-def format_batches(batches: Mapping[BatchShape, int]) -> str:
-    """Return the number of steps of each shape, `12*8x16x112x112 11*16x16x80x80`."""
-    return " ".join(f"{steps}*{shape}" for shape, steps in batches.items())
-
-
-def _metrics_row(epoch: int, metrics: Metrics) -> dict[str, float | str]:
-    return {"Epoch": epoch, "Top1": metrics.top1, "Top5": metrics.top5, "Loss": metrics.loss}
-
-
-class TensorBoardLogger(Callback):
-    """Writes the result of each epoch as TensorBoard scalars, and its batch shapes as text."""
-
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  optional
-
-        self.writer = SummaryWriter(folder)
-
-    def on_epoch(self, report: EpochReport) -> None:
-        scalars = {"lr": report.lr}
-        for split, metrics in (("train", report.train), ("val", report.val)):
-            scalars |= {f"{name}/{split}": value for name, value in metrics._asdict().items()}
-        scalars |= {f"throughput/{name}": rate for name, rate in report.throughput.items()}
-        scalars |= {f"step/{name}": value for name, value in report.step_cost.items()}
-        scalars |= {f"gates/{stage}": mean for stage, mean in report.gates.items()}
-        for tag, value in scalars.items():
-            self.writer.add_scalar(tag, value, report.epoch)
-        self.writer.add_text("batches", format_batches(report.batches), report.epoch)
-        self.writer.flush()
-
-    def close(self) -> None:
-        self.writer.close()
 
 
 class CorruptSampleLogger(Callback):

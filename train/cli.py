@@ -2,12 +2,15 @@
 
 import argparse
 import dataclasses
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from data.common.cli import OneLineParser, Values, boolean, choice
+from data.common.cli import OneLineParser, Values, boolean, choice, complete_by
 from data.datasets import DatasetSpec
+from network import list_networks
 from train.options import GROUPS, Options
+from train.run_record import read_run_json
 
 LEGACY_SPELLINGS = {  # of the original code
     "--pretrained-3d": ["--pretrained_3d"],
@@ -16,20 +19,20 @@ LEGACY_SPELLINGS = {  # of the original code
 }
 
 
-def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -> argparse.ArgumentParser:
+def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -> OneLineParser:
     """Return a parser with one flag per option, in the groups of `--help`."""
     parser = OneLineParser(
         prog=prog, description=f"Train a network on the {spec.name} dataset.", allow_abbrev=False
     )
     for option in dataclasses.fields(Options):
         name, parse, default = option.name, option.metadata["parse"], getattr(defaults, option.name)
-        flag, text = "--" + name.replace("_", "-"), option.metadata["help"]
+        flag, text = flag_of(name, spec), option.metadata["help"]
         if name in GROUPS:
             group = parser.add_argument_group(GROUPS[name])
         if name == "variant":
             if not spec.variant_flag:
                 continue
-            flag, default = f"--{spec.variant_flag}", spec.default_variant
+            default = spec.default_variant
             if spec.num_classes:
                 parse, text = choice(*spec.num_classes), ", ".join(spec.num_classes)
         details: dict[str, Any] = {"dest": name, "default": default, "help": _help(text, default)}
@@ -41,8 +44,15 @@ def make_parser(spec: DatasetSpec, defaults: Options, prog: str | None = None) -
             group.add_argument(f"--no-{flag[2:]}", dest=name, action="store_false", **hidden)
         else:
             details.update(type=parse, metavar=flag.rsplit("-", maxsplit=1)[-1].upper())
-        group.add_argument(flag, *LEGACY_SPELLINGS.get(flag, ()), **details)
+        action = group.add_argument(flag, *LEGACY_SPELLINGS.get(flag, ()), **details)
+        if allowed := list_networks() if name == "network" else getattr(parse, "allowed", None):
+            complete_by(action, allowed)
     return parser
+
+
+def flag_of(name: str, spec: DatasetSpec) -> str:
+    """Return the flag of an option."""
+    return f"--{spec.variant_flag if name == 'variant' else name.replace('_', '-')}"
 
 
 def _help(text: str, default: Any) -> str:
@@ -57,12 +67,36 @@ def parse_options(
 ) -> Options:
     """Return the options of a run. Invalid values exit with code 2 and a one-line error."""
     parser = make_parser(spec, defaults, prog)
-    options = Options(**{"variant": "", **vars(parser.parse_args(argv))})
+    options = _parse(parser, argv)
+    if options.config:
+        with parser.one_line_errors():
+            record = read_run_json(options.config, spec)
+        recorded = _as_flags(record["options"], spec)
+        defaults = _parse(make_parser(spec, Options(), f"{parser.prog}: {options.config}"), recorded)
+        flags = sys.argv[1:] if argv is None else argv
+        options = _parse(make_parser(spec, Options(), prog), [*recorded, *flags])
     if options.dataset is None:
         parser.error("the following arguments are required: --dataset")
     for conflict in _conflicts(options, defaults):
         parser.error(f"argument --{conflict}")
     return options
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Options:
+    return Options(**{"variant": "", **vars(parser.parse_args(argv))})
+
+
+def _as_flags(recorded: Mapping[str, Any], spec: DatasetSpec) -> list[str]:
+    """Return the options of a run's record as flags, which are checked like any, but for where it resumed."""
+    left_out = {"resume_epoch", "config"} | (set() if spec.variant_flag else {"variant"})
+    flags = []
+    for name in (name for name in vars(Options()) if name not in left_out and recorded.get(name) is not None):
+        value = recorded[name]
+        if name == "max_missing" and isinstance(value, str):
+            value += "=1"
+        text = ",".join(map(str, value)) if isinstance(value, list) else value
+        flags.append(f"{flag_of(name, spec)}={text}")
+    return flags
 
 
 def _conflicts(options: Options, defaults: Options) -> Iterator[str]:  # noqa: PLR0912  one branch per rule

@@ -27,6 +27,7 @@ from train.parallel.step_timer import StepTimer, StepTimes
 
 AUTOCAST_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TOO_FEW_VALUES = "Expected more than 1 value per channel when training"  # of BatchNorm
+NO_PREDICTIONS = torch.zeros(0, 2, dtype=torch.long)
 MIN_LOSS_SCALE = 2.0**-14  # GradScaler starts at 2^16 and halves with each skipped step: 30 in a row
 
 
@@ -54,7 +55,8 @@ class StepReport(NamedTuple):
     the device: `sums` `(4,)` (see train.metrics) and `gate_sums` `(gates,)`. `data_time`: seconds spent waiting for the
     batch; `seconds`: those and the time until the report. `times`: of the steps that the device has completed since the
     last report; on a GPU, which is not waited for, usually the previous one. `peak_memory`: see
-    `train.parallel.devices.peak_memory`.
+    `train.parallel.devices.peak_memory`. `predictions`: label and predicted class of this rank's clips in validation,
+    `(clips, 2)`, on the device.
     """
 
     epoch: int
@@ -69,6 +71,7 @@ class StepReport(NamedTuple):
     times: StepTimes
     peak_memory: int
     corrupt: Sequence[BadSample]
+    predictions: Tensor = NO_PREDICTIONS
 
 
 @dataclass
@@ -204,7 +207,7 @@ class Trainer:
             shape = base._replace(batch=min(base.batch, num_videos - step * base.batch))
             if batch.bad and not skip_bad_samples:
                 raise corrupt_validation_error(batch.bad[0])
-            sums = zero_metric_sums(self.device)
+            sums, predictions = zero_metric_sums(self.device), NO_PREDICTIONS.to(self.device)
             timer.start(shape.batch)
             if len(batch.labels):
                 oom = "validation: out of memory; a lower --batch-size may help"
@@ -212,9 +215,12 @@ class Trainer:
                     logits, _ = self._forward(self.eval_network, self.normalization(batch.clips))
                 loss = nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
                 sums = batch_metric_sums(logits, batch.labels, loss)
+                predictions = torch.stack([batch.labels, logits.argmax(dim=1)], dim=1)
             timer.forward_done()
             cost = data_time, time.perf_counter() - requested_at, timer.read(), peak_memory(self.device)
-            yield StepReport(epoch, step, num_steps, shape, 0.0, sums, no_gates, *cost, batch.bad)
+            yield StepReport(
+                epoch, step, num_steps, shape, 0.0, sums, no_gates, *cost, batch.bad, predictions
+            )
             requested_at = time.perf_counter()
 
     def check_finite(self) -> None:

@@ -5,7 +5,7 @@ programs take decoded frames, uint8 `(batch, frames, height, width, 3)` in BGR, 
 return logits. The exported file is loaded again and compared with the network before it is saved.
 """
 
-import json
+import json  # PYTHON_ARGCOMPLETE_OK
 import logging
 import sys
 import tempfile

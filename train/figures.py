@@ -2,10 +2,8 @@
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from data.batch_sampler import BatchShape
 from data.common.atomic_io import atomic_path
 from data.common.lettering import has_letters, text_mask
+from train.history import History, Panel, clip_fractions
 from train.lr_schedule import LRSchedule
 from train.multigrid import MultigridSchedule
 
@@ -31,22 +30,6 @@ MAX_NUMBERED_CLASSES = 30
 PICTURE_SCALE = 0.25  # points a pixel, of names drawn as pictures
 TICK_LENGTH = 28  # pixels
 EM_SPACE = "\u2003"
-
-Line = tuple[Sequence[float], Sequence[float]]  # epochs, values
-
-
-class Panel(NamedTuple):
-    """Lines by name that share axes, with a logarithmic scale, or else a scale from 0 to 1."""
-
-    lines: Mapping[str, Line]
-    log: bool
-
-
-class History(NamedTuple):
-    """A run: panels by title, and the number of steps of each batch shape by epoch."""
-
-    panels: Mapping[str, Panel]
-    batches: Mapping[int, Mapping[BatchShape, int]]
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -107,14 +90,6 @@ def _set_log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-
-
-def clip_fractions(batches: Mapping[BatchShape, int]) -> dict[tuple[int, int], float]:
-    """Return the fraction of an epoch's clips of each (length, size), given the number of steps of each batch shape."""
-    clips: Counter[tuple[int, int]] = Counter()
-    for shape, steps in batches.items():
-        clips[shape.length, shape.size] += shape.batch * steps
-    return {shape: count / clips.total() for shape, count in clips.items()}
 
 
 def _plot_batches(axes: Axes, name: str, batches: Mapping[int, Mapping[BatchShape, int]]) -> None:

@@ -17,6 +17,9 @@ from train.parallel.distributed import DistContext, RemoteRankError, init_distri
 from train.plan import make_plan
 from train.run import Run
 from train.run_folder import LOG_FORMAT, LogFile
+from train.run_record import describe_changes, read_run_json
+
+logger = logging.getLogger(__name__)
 
 
 def main(
@@ -53,7 +56,12 @@ def _train(spec: DatasetSpec, options: Options, dist: DistContext) -> int:
     logging.getLogger().addHandler(log_file)
     try:
         with dist.translate_dist_errors():
-            run = Run(make_plan(spec, options, dist), dist)
+            plan = make_plan(spec, options, dist)
+            if options.config and dist.is_main_process:
+                dataset = {"name": spec.name, **plan.dataset.summary()}
+                for change in describe_changes(read_run_json(options.config, spec), plan.options, dataset):
+                    logger.warning("%s: %s", options.config, sanitize(change))
+            run = Run(plan, dist)
             if not options.dry_run:
                 return run.train(log_file)
         if dist.is_main_process:

@@ -128,7 +128,7 @@ class Options:
     )
     pool: str = _option("max", choice("max", "soft"), "pooling: max or soft (SoftPool)")
     stem_pool: bool = _option(True, boolean, "pooling after the stem of ResNets (before 11/2020: False)")
-    pretrained_3d: Path | None = _option(None, Path, "pretrained weights, or a checkpoint to resume")
+    pretrained_3d: Path | None = _option(None, Path, "weights, zoo:NAME, or a checkpoint to resume")
     pretrained_format: str = _option(
         "auto",
         choice("auto", *CHECKPOINT_FORMATS),
@@ -194,6 +194,7 @@ class Options:
     deterministic: bool = _option(False, boolean, "deterministic kernels; warn where there is none")
 
     resume_epoch: int | str | None = _option(None, _resume_epoch, "epoch to resume from, or auto")
+    config: Path | None = _option(None, Path, "repeat the run of this run.json; flags replace its options")
     task_name: str = _option("", str, "suffix of the output folder's name")
     model_dir: Path | None = _option(None, Path, "output root (default: results/<dataset>)")
     log_file: Path | None = _option(None, Path, "log file (default: train.log in the output folder)")
@@ -201,6 +202,7 @@ class Options:
     save_minutes: float = _option(10.0, non_negative, "minutes between checkpoints in an epoch; 0: none")
     log_interval: int = _option(20, positive, "steps between log lines")
     tensorboard: bool = _option(False, boolean, "write TensorBoard events to the output folder")
+    wandb: bool = _option(False, boolean, "send results to Weights & Biases")
     profile: int = _option(0, not_negative, "training steps to trace with torch.profiler; 0: none")
     dry_run: bool = _option(False, boolean, "print the options and steps as JSON and exit")
     estimate: bool = _option(False, boolean, "in a dry run: measure for a minute what the run will take")

@@ -81,8 +81,9 @@ def make_plan(spec: DatasetSpec, options: Options, dist: DistContext) -> Plan:
     """Return the plan of a run. Raises ValueError or OSError for options that do not work here; writes nothing."""
     device, gpus = choose_device(options.gpus, dist, options.batch_size)
     options = resolve(spec, options, gpus)
-    if options.tensorboard and find_spec("tensorboard") is None:
-        raise ValueError("--tensorboard: needs the package tensorboard: pip install tensorboard")
+    for package in ("tensorboard", "wandb"):
+        if getattr(options, package) and find_spec(package) is None:
+            raise ValueError(f"--{package}: needs the package {package}: pip install {package}")
     if options.compile and gpus > 1:
         raise ValueError(f"--compile: works on one GPU, not {gpus}; use --gpus 1")
     dataset = dist.call_on_main(lambda: _load_dataset(spec, options))

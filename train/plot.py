@@ -5,56 +5,20 @@ Plot loss, top-1, top-5, learning rate, throughput, gate values and batch shapes
 learning rate of one run, also before its first epoch has ended.
 """
 
-import json
-import math
-import re
+import json  # PYTHON_ARGCOMPLETE_OK
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.batch_sampler import BatchShape
 from data.common.cli import OneLineParser
 from train.builders import make_lr_schedule, make_schedule
-from train.callbacks import GATES_COLUMN, THROUGHPUT_COLUMNS
-from train.csv_log import RESULTS, Row, read_rows
+from train.csv_log import RESULTS, read_rows
 from train.dry_run import make_clip_flops
-from train.figures import History, Line, Panel, plot_curves, plot_schedule
+from train.figures import plot_curves, plot_schedule
+from train.history import best_row, read_history
 from train.lr_schedule import LRSchedule
 from train.multigrid import MultigridSchedule
 from train.options import Options
-
-METRIC_TITLES = {"Loss": "loss", "Top1": "top-1", "Top5": "top-5"}
-
-
-def parse_batches(text: str) -> dict[BatchShape, int]:
-    """Return the number of steps of each shape, given `12*8x16x112x112 11*16x16x80x80`."""
-    return {
-        BatchShape(int(batch), int(length), int(size)): int(steps)
-        for steps, batch, length, size in re.findall(r"(\d+)\*(\d+)x(\d+)x(\d+)x\d+", text)
-    }
-
-
-def read_history(folder: Path) -> History:
-    """Return the curves of a run, given its results folder."""
-    train, val = (read_rows(folder, split) for split in ("train", "val"))
-    if not train or not val:
-        raise FileNotFoundError(f"{folder}: no rows in {'val' if train else 'train'}_results_s*.csv")
-    panels = {
-        title: Panel({"validation": _line(val, column), "training": _line(train, column)}, column == "Loss")
-        for column, title in METRIC_TITLES.items()
-    }
-    panels["learning rate"] = Panel({"": _line(train, "LR")}, log=True)
-    throughput = {name: _line(train, column) for name, column in THROUGHPUT_COLUMNS.items()}
-    panels["throughput (clips/s)"] = Panel(throughput, log=True)
-    stages = [name.removeprefix(GATES_COLUMN) for name in train[-1] if name.startswith(GATES_COLUMN)]
-    if stages:
-        gates = {stage: _line(train, GATES_COLUMN + stage) for stage in stages}
-        panels["gate values"] = Panel(gates, log=False)
-    return History(panels, {row["Epoch"]: parse_batches(row["Batches"]) for row in train})
-
-
-def _line(rows: Sequence[Row], column: str) -> Line:
-    return [row["Epoch"] for row in rows], [row.get(column, math.nan) for row in rows]
 
 
 def read_schedule(folder: Path) -> tuple[MultigridSchedule, LRSchedule]:
@@ -67,11 +31,6 @@ def read_schedule(folder: Path) -> tuple[MultigridSchedule, LRSchedule]:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not the run.json of a training run: {error!r}") from None
     return make_schedule(options, num_clips, make_clip_flops(options, num_classes)), make_lr_schedule(options)
-
-
-def best_row(val: Sequence[Row]) -> Row:
-    """Return the first row with the highest top-1; NaN, for an epoch without readable videos, is the lowest."""
-    return max(val, key=lambda row: -1.0 if math.isnan(row["Top1"]) else row["Top1"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,13 +1,15 @@
 """Trace training steps with torch.profiler."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch.profiler import profile, schedule
 
-from train.callbacks import Callback, TensorBoardLogger
+from train.callbacks import Callback
 from train.engine import StepReport
+from train.trackers import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -19,12 +21,12 @@ class StepProfiler(Callback):
     """
 
     def __init__(
-        self, num_steps: int, path: Path, device: torch.device, tensorboard: TensorBoardLogger | None = None
+        self, num_steps: int, path: Path, device: torch.device, trackers: Sequence[Tracker] = ()
     ) -> None:
         self.num_steps = num_steps
         self.path = path
         self.key = f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total"
-        self.tensorboard = tensorboard
+        self.trackers = trackers
         self.profile: profile | None = None
         self.is_done = False
 
@@ -53,8 +55,8 @@ class StepProfiler(Callback):
         operations[:] = [operation for operation in operations if not operation.is_user_annotation]
         table = operations.table(sort_by=self.key, row_limit=10)
         logger.info("%s: trace of %s, whose costliest operations are\n%s", self.path, self.title, table)
-        if self.tensorboard:
-            self.tensorboard.writer.add_text("profile", f"{self.title}\n```\n{table}```")
+        for tracker in self.trackers:
+            tracker.log_text("profile", self.title, table)
 
     def close(self) -> None:
         if self.profile is not None:

@@ -4,7 +4,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,8 @@ from train.parallel.devices import oom_as
 from train.parallel.distributed import DistContext
 from train.plan import Plan
 from train.preflight import check_disk, check_first_clips, find_without_times
-from train.run_folder import LogFile, exclusive_lock, find_resume_point, run_folder, write_run_json
+from train.run_folder import LogFile, exclusive_lock, find_resume_point, run_folder
+from train.run_record import write_run_json
 from train.signals import SignalHandler, StoppedError
 from train.step_cost import StepCostMonitor, peak_flops
 
@@ -159,7 +160,9 @@ class Run:
         if self.dist.is_main_process:
             self._log_summary()
         cost = self._make_cost_monitor()
-        self.callbacks = make_callbacks(self.options, self.folder, self.state, self.dist, cost)
+        self.callbacks = make_callbacks(
+            self.options, self.folder, self.plan.dataset.classes, self.state, self.dist, cost
+        )
         with SignalHandler() as signals:
             try:
                 for epoch in range(epochs_done + 1, self.options.end_epoch + 1):
@@ -254,7 +257,7 @@ class Run:
         step_cost = cost.summary()
         self._update_batchnorm(signals)
         val_started = time.monotonic()
-        val_sums, val_corrupt = self._validate(epoch, signals)
+        val_sums, val_corrupt, val_predictions = self._validate(epoch, signals)
         if val_corrupt:
             logger.warning("validation skipped %d of %d videos", len(val_corrupt), len(self.plan.dataset.val))
         epoch_report = EpochReport(
@@ -270,24 +273,29 @@ class Run:
             step_cost=step_cost,
             gates=gates.means(),
             val_corrupt=val_corrupt,
+            val_predictions=val_predictions,
         )
         state.end_epoch()
         for callback in self.callbacks:  # rows before checkpoints: resuming drops rows without a checkpoint
             callback.on_epoch(epoch_report)
         self.checkpoints.save_epoch(epoch, epoch_report.val.top1)
 
-    def _validate(self, epoch: int, signals: SignalHandler) -> tuple[Tensor, list[BadSample]]:
-        """Return metric sums `(4,)` over this rank's clips, and the corrupt samples of all ranks."""
+    def _validate(
+        self, epoch: int, signals: SignalHandler
+    ) -> tuple[Tensor, list[BadSample], list[Sequence[int]]]:
+        """Return metric sums `(4,)` over this rank's clips, and corrupt samples and predictions of all ranks."""
         sums = zero_metric_sums(self.plan.device)
         corrupt: list[BadSample] = []
+        predictions: list[Tensor] = []
         videos, skip_bad_samples = len(self.plan.dataset.val), self.options.skip_bad_samples
         batches = self._read(videos, signals)
         for report in self.trainer.evaluate(epoch, videos, self.plan.base, batches, skip_bad_samples):
             sums += report.sums
             corrupt += report.corrupt
+            predictions.append(report.predictions)
             for callback in self.callbacks:
                 callback.on_val_step(report)
-        return sums, self.dist.all_gather(corrupt)
+        return sums, self.dist.all_gather(corrupt), self.dist.all_gather(torch.cat(predictions).tolist())
 
     def _update_batchnorm(self, signals: SignalHandler) -> None:
         """Take precise statistics for the network that is validated, the EMA if there is one."""

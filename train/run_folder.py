@@ -1,26 +1,21 @@
-"""The output folder of a run: its name, lock, log file and run.json, and the checkpoint to resume from."""
+"""The output folder of a run: its name, lock and log file, and the checkpoint to resume from."""
 
 import contextlib
-import json
 import logging
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from humanfriendly.terminal import ansi_strip
 
-from data.common.atomic_io import atomic_write
 from data.common.cli import sanitize
 from data.datasets import DatasetSpec
 from data.label_files import clean, describe_difference
 from data.video_list import DatasetSplits
 from network.pretrained import read_tensors_file
+from network.published import weights_path
 from train.checkpointing.checkpoint import (
     Content,
     checkpoint_path,
@@ -86,7 +81,7 @@ def find_resume_point(
 
 def _check_order(path: Path | None, classes: list[str]) -> None:
     """Raise ValueError for a file of pretrained weights whose classes are these under other numbers."""
-    content = read_tensors_file(path) if path else None
+    content = read_tensors_file(weights_path(path)) if path else None
     names = content.get("classes") if isinstance(content, dict) else None
     saved = [clean(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []
     if sorted(saved) == sorted(classes) and saved != classes:
@@ -182,10 +177,3 @@ class _PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return ansi_strip(super().format(record))
-
-
-def write_run_json(folder: Path, options: Options, dataset_summary: dict[str, Any]) -> None:
-    """Write `run.json`: resolved options, versions and the dataset."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    content = {"options": options.to_dict(), "versions": versions, "dataset": dataset_summary}
-    atomic_write(folder / "run.json", json.dumps(content, indent=1) + "\n")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from network.pretrained import load_weights
+from network.published import weights_path
 from train.checkpointing.checkpoint import error_context
 from train.ema import ModelEma
 from train.input_norm import ClipNormalizer
@@ -114,7 +115,7 @@ def _load_pretrained(options: Options, network: nn.Module) -> tuple[Sequence[str
     loaded: Sequence[str] = []
     normalization = ClipNormalizer()
     if options.pretrained_3d is not None:
-        report = load_weights(network, options.pretrained_3d, options.pretrained_format)
+        report = load_weights(network, weights_path(options.pretrained_3d), options.pretrained_format)
         logger.info("%s", report)
         if warning := report.check(options.network, options.allow_partial):
             logger.warning("%s", warning)

@@ -7,7 +7,7 @@ turn (median and quartiles), and a clip's milliseconds are split into what is no
 decoding (or exact decoding) and augmenting. Frames are 360 pixels high; without --videos, test videos are generated.
 """
 
-import argparse
+import argparse  # PYTHON_ARGCOMPLETE_OK
 import json
 import subprocess
 import sys

@@ -5,7 +5,7 @@ optionally as a video. The sheet lists what was sampled: frames, crop, flip and 
 has mean the same here; without --random-seed and --epoch these are the clips of a run's first epoch.
 """
 
-import argparse
+import argparse  # PYTHON_ARGCOMPLETE_OK
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ from data.batch_sampler import ClipSpec, clip_seed, epoch_order
 from data.browse.contact_sheet import ShownClip, draw_sheet, draw_video
 from data.clip_batch import collate
 from data.common.cli import OneLineParser, Values, boolean, choice, frame_rate, not_negative, positive
-from data.ffmpeg.video_files import DEFAULT_FPS, StoredVideo
-from data.frame_store import FrameStoreError
+from data.ffmpeg.video_files import DEFAULT_FPS
+from data.frame_store import FrameStore, FrameStoreError
 from data.label_files import find_label_sets
 from data.video_iterator import TrainDataset
 from data.video_list import DatasetSplits, load_dataset
@@ -45,8 +45,8 @@ def load_clip(dataset: DatasetSplits, clips: TrainDataset, spec: ClipSpec) -> Sh
     folder = dataset.train.folder(sample.index)
     frames, params = clips.sample(folder, spec)
     label = dataset.classes[sample.label]
-    video = StoredVideo(folder)
-    ends, times = frame_ends(video.times[frames.indices]), video.known_times
+    times = FrameStore(folder).times()
+    ends = frame_ends(np.asarray(frames.indices) / DEFAULT_FPS if times is None else times[frames.indices])
     batch = collate([sample])
     shown = augment_batch(batch.clips, batch.augmentations, spec.size)[0].numpy()
     return ShownClip(label, folder.name, shown, list(frames.indices), params, ends, times)

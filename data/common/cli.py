@@ -4,9 +4,12 @@ import argparse
 import io
 import math
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,8 +28,30 @@ class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, without the usage, with exit code 2.
 
     The name of an existing file may begin with a dash, as in `*.mp4`. From parsing on, a letter that the terminal lacks
-    is printed as `?`.
+    is printed as `?`. The tab key completes flags and values if argcomplete is installed and switched on. A wrong flag
+    is answered with the nearest.
     """
+
+    returns_unknown = False  # `parse_known_args`, what is no argument of the command
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.complete()
+        return super().parse_args(args, namespace)
+
+    def complete(self) -> None:
+        """If the shell asks for completions, print them and exit."""
+        if "_ARGCOMPLETE" in os.environ and find_spec("argcomplete"):
+            import argcomplete  # noqa: PLC0415  optional
+
+            argcomplete.autocomplete(self)
+
+    def _reject(self, words: Sequence[str]) -> NoReturn:
+        known = re.findall(r"--[\w-]+", self.format_usage())
+        message = f"unrecognized arguments: {' '.join(words)}"
+        for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
+            if nearest := get_close_matches(flag, known, n=1, cutoff=0.7):
+                message += f"; {flag}: did you mean {nearest[0]}?"
+        self.error(message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for stream in (sys.stdout, sys.stderr):
@@ -34,7 +59,10 @@ class OneLineParser(argparse.ArgumentParser):
                 stream.reconfigure(errors="replace")
         words = sys.argv[1:] if args is None else args
         words = [f"./{word}" if word.startswith("-") and os.path.lexists(word) else word for word in words]
-        return super().parse_known_args(words, namespace)
+        parsed, unknown = super().parse_known_args(words, namespace)
+        if unknown and not self.returns_unknown:
+            self._reject(unknown)
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {sanitize(message, LONGEST_MESSAGE)}\n")
@@ -49,6 +77,11 @@ class OneLineParser(argparse.ArgumentParser):
             self.exit(130, f"{self.prog}: interrupted\n")
         except expected as error:
             self.error(str(error))
+
+
+def complete_by(action: argparse.Action, names: Iterable[str]) -> None:
+    """Let the tab key complete the values of an argument."""
+    action.completer = lambda **_: names  # type: ignore[attr-defined]  # read by argcomplete
 
 
 def output_file(text: str) -> Path:
@@ -97,6 +130,7 @@ def choice(*allowed: str) -> Parser:
                 return name
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(allowed)}")
 
+    parse.allowed = allowed  # type: ignore[attr-defined]
     return parse
 
 

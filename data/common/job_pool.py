@@ -24,13 +24,13 @@ class JobTimeoutError(Exception):
 
 @contextmanager
 def child_process(
-    command: Sequence[str], *, timeout: float | None, **options: Any
+    command: Sequence[str], *, timeout: float | None = None, stdin: Any = subprocess.DEVNULL, **options: Any
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Yield a running process; kill it and all its children at the end of the block or after `timeout` seconds.
 
     Raises JobTimeoutError, instead of any error of the block, where the time limit has passed.
     """
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)
+    process = subprocess.Popen(command, stdin=stdin, start_new_session=True, **options)
     timed_out = threading.Event()
 
     def time_out() -> None:
@@ -86,13 +86,15 @@ def run_jobs(
 
 
 @contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the block on the first SIGINT or SIGTERM, and ignore further ones."""
+def interrupted_by_signals(stop: Callable[[], object] | None = None) -> Iterator[None]:
+    """Raise KeyboardInterrupt in the block, or call `stop`, on the first SIGINT or SIGTERM, and ignore further ones."""
 
     def interrupt(number: int, _: object) -> None:
         for stop_signal in STOP_SIGNALS:
             signal.signal(stop_signal, signal.SIG_IGN)
-        raise KeyboardInterrupt(signal.Signals(number).name)
+        if stop is None:
+            raise KeyboardInterrupt(signal.Signals(number).name)
+        stop()
 
     handlers = {number: signal.signal(number, interrupt) for number in STOP_SIGNALS}
     try:

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """python -m data.convert VIDEOS DATASET [--short-side 294] [--quality 3] [--workers N] [--trim LABELS.csv]
        [--half-level] [--damaged keep|refuse] [--time-limit 1800] [--delete-source]
    or: python -m data.convert --add-half-level DATASET [--workers N]

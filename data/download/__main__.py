@@ -7,7 +7,7 @@ skipped, so the same command resumes an interrupted download.
 VIDEOS/downloaded.csv has the result of each video: the last row counts. The exit code is 1 where one has failed.
 """
 
-import argparse
+import argparse  # PYTHON_ARGCOMPLETE_OK
 import importlib.util
 import logging
 import sys

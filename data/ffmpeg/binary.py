@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 # encodes two black frames, not smaller as some encoders refuse that, and prints their times
 TRIAL = (
     "-nostdin -loglevel error -f rawvideo -pix_fmt yuv420p -s 320x240 -i file:/dev/zero -frames:v 2"
-    r" -vf metadata=mode=add:key=any:value=1,metadata=mode=print:file=pipe\\:1 {} -strict unofficial -f null -"
+    r" -vf metadata=mode=add:key=any:value=1,metadata=mode=print:file=pipe\\:1:direct=1 {} -strict unofficial -f null -"
 )
 H264_ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_nvenc", "h264_qsv", "h264_amf")
 

@@ -1,14 +1,16 @@
 """Decode video files: the commands of ffmpeg, and its output as a stream of JPEGs."""
 
 import math
+import os
 import re
 import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import ffmpeg
 import numpy as np
@@ -23,20 +25,28 @@ MP4, MATROSKA, AVI = b"ftyp", b"\x1a\x45\xdf\xa3", b"AVI "
 SEEK_MARGIN_S = 1.0  # frames may be stored after later ones
 # The JPEG encoder refuses frames whose timestamp does not increase, which some files have.
 MONOTONIC_PTS = "settb=1/1000000,setpts='if(isnan(PREV_OUTPTS),PTS,max(PTS,PREV_OUTPTS+1))'"
-TIMES_FILE = r"file=pipe\\:2"  # standard error, unless JpegStream replaces it
+TIMES_FILE = r"file=pipe\\:2:direct=1"  # standard error, unless `decoder` replaces it; each line at once
 # metadata is only printed where there is any
 PRINTED_PTS = f"metadata=mode=add:key=any:value=1,metadata=mode=print:{TIMES_FILE}"
 MAX_REORDERED = 16  # frames that a decoder of H.264 or HEVC holds
 
+TimedJpegs = Iterator[tuple[bytes, int | None]]  # with microseconds, None where the command prints none
+
 
 def ffmpeg_command(
-    video: Path, short_side: int, quality: int, seconds: tuple[float, float] | None = None, seek: bool = True
+    video: Path,
+    short_side: int,
+    quality: int,
+    seconds: tuple[float, float] | None = None,
+    seek: bool = True,
+    live: bool = False,
 ) -> list[str]:
     """Return the command that decodes a video, scales it and writes every frame as a JPEG to standard output.
 
     The output is in the `mpjpeg` format, see `read_jpegs`. ffmpeg stops at the first damaged packet. With `seconds`
     (start, end) only those frames are written; with `seek` decoding starts shortly before them where the format allows
-    it, and nothing is written where that is not at a key frame. Raises ValueError for an unreadable file.
+    it, and nothing is written where that is not at a key frame. `live`: the input is no file, and goes on after damage.
+    Raises ValueError for an unreadable file.
     """
     # No filter graph with a named input, which would take the first video stream instead of the one that ffmpeg
     # selects. ffmpeg applies the rotation of the metadata before the filters. JPEG colors are BT.601, full range.
@@ -47,9 +57,9 @@ def ffmpeg_command(
         MONOTONIC_PTS,
         PRINTED_PTS,
     ]
-    program = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-xerror"]
+    program = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", *([] if live else ["-xerror"])]
     # the whitelist: a playlist in disguise must not open network addresses
-    input_options: dict[str, object] = {"threads": 1, "protocol_whitelist": "file"}
+    input_options: dict[str, object] = {"threads": 1} | ({} if live else {"protocol_whitelist": "file"})
     if seconds:
         header = read_header(video)
         filters.insert(0, trim_filter(header, seconds))
@@ -64,7 +74,7 @@ def ffmpeg_command(
     source = ffmpeg.input("video", **input_options)
     # unofficial: else ffmpeg warns about the color range of videos without frames
     options = {"color_range": "pc", "strict": "unofficial", "vcodec": "mjpeg", "q:v": quality, "threads": 1}
-    options |= {"vf": ",".join(filters), **passthrough_fps_options()}
+    options |= {"vf": ",".join(filters), "flush_packets": 1, **passthrough_fps_options()}
     command = ffmpeg.output(source, "pipe:", format="mpjpeg", **options).compile(cmd=program)
     command[command.index("-i") + 1] = f"file:{video}"  # ffmpeg-python takes no names that are not UTF-8
     return command
@@ -112,13 +122,28 @@ def first_error_line(errors: IO[bytes]) -> str:
     return sanitize(re.sub(r"^\[[^]]* @ 0x[0-9a-f]+\] ", "", line))
 
 
+@contextmanager
+def decoder(command: Sequence[str], **options: Any) -> Iterator[tuple["subprocess.Popen[bytes]", TimedJpegs]]:
+    """Yield a running ffmpeg, started with the `options` of `child_process`, and its JPEGs as they come."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as printed, open(writing, "wb") as target:
+        used = [part.replace(TIMES_FILE, rf"file=pipe\\:{writing}:direct=1") for part in command]
+        inherited = () if used == command else (writing,)
+        with child_process(used, stdout=subprocess.PIPE, pass_fds=inherited, **options) as process:
+            target.close()  # so that the times end with the process
+            assert process.stdout is not None
+            found = (match[1] for line in printed if (match := re.search(rb" pts:(-?\d+)?", line)))
+            times = (None if pts is None else int(pts) for pts in found)
+            yield process, ((jpeg, next(times, None)) for jpeg in read_jpegs(process.stdout))
+
+
 class JpegStream:
     """The output of an `ffmpeg_command` as JPEGs; the process is killed where the iteration ends early.
 
-    After the iteration `count` is the number of JPEGs, `times` their seconds from the first one where the command
-    prints them, `exit_code` that of ffmpeg, and `error` the first line of its standard error, or its exit code where it
-    failed without. Where joined segments of a transport stream stop ffmpeg, the rest is read from a copy with mended
-    joins. Raises JobTimeoutError after `timeout` seconds.
+    `count` is the number of JPEGs so far, `times` their seconds from the first one where the command prints them, and
+    of some to come. After the iteration `exit_code` is that of ffmpeg, and `error` the first line of its standard
+    error, or its exit code where it failed without. Where joined segments of a transport stream stop ffmpeg, the rest
+    is read from a copy with mended joins. Raises JobTimeoutError after `timeout` seconds.
     """
 
     def __init__(self, command: Sequence[str], timeout: float | None = None) -> None:
@@ -140,24 +165,23 @@ class JpegStream:
     def _decode(self, command: Sequence[str]) -> Iterator[bytes]:
         """Yield the JPEGs from `count` on; where ffmpeg fails, not those behind a gap."""
         held: deque[bytes] = deque()
-        with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as times:
-            descriptor = times.fileno()
-            command = [part.replace(TIMES_FILE, rf"file=pipe\\:{descriptor}") for part in command]
-            with child_process(
-                command, timeout=self.timeout, stdout=subprocess.PIPE, stderr=errors, pass_fds=(descriptor,)
-            ) as process:
-                assert process.stdout is not None
-                for jpeg in islice(read_jpegs(process.stdout), self.count, None):
-                    held.append(jpeg)
+        self.times = []
+        first = 0
+        with tempfile.TemporaryFile() as errors:
+            with decoder(command, timeout=self.timeout, stderr=errors) as (process, jpegs):
+                for index, (jpeg, pts) in enumerate(jpegs):
+                    if pts is not None and len(self.times) == index:
+                        first = first if index else pts
+                        self.times.append((pts - first) / 1e6)
+                    if index >= self.count + len(held):
+                        held.append(jpeg)
                     if len(held) > MAX_REORDERED:
                         self.count += 1
                         yield held.popleft()
                 self.exit_code = process.wait()
             self.error = first_error_line(errors)
-            times.seek(0)
-            printed = [int(pts) for pts in re.findall(rb" pts:(-?\d+)", times.read())]
         end = self.count + len(held)
-        self.times = [(pts - printed[0]) / 1e6 for pts in printed[:end]] if len(printed) >= end else []
+        self.times = self.times[:end] if len(self.times) >= end else []
         if self.exit_code != 0:
             self.error = self.error or f"ffmpeg failed with exit code {self.exit_code}"
             end = find_gap(self.times, self.count) or end
@@ -182,14 +206,18 @@ def probe(video: Path) -> bytes:
     return run_ffmpeg(video).stderr
 
 
+def read_duration(printed: bytes) -> float | None:
+    """Return the seconds that a file says it lasts, given what `probe` returned; None where it does not."""
+    found = re.search(rb"Duration: (\d+):(\d+):(\d+\.\d+)", printed)
+    return float(found[1]) * 3600 + float(found[2]) * 60 + float(found[3]) if found else None
+
+
 def describe_damage(video: Path, stream: JpegStream, seconds: tuple[float, float] | None = None) -> str:
     """Return how much of a damaged video was decoded, and the error: `48 of about 300 frames, <error>`."""
-    printed = re.search(rb"Duration: (\d+):(\d+):(\d+\.\d+)", probe(video))
-    if printed and len(stream.times) > 1:
+    duration = read_duration(probe(video))
+    if duration is not None and len(stream.times) > 1:
         start, end = seconds or (0.0, math.inf)
-        hours, minutes, rest = map(float, printed.groups())
-        length = min(end, hours * 3600 + minutes * 60 + rest) - start
-        total = round(length * (stream.count - 1) / stream.times[-1])
+        total = round((min(end, duration) - start) * (stream.count - 1) / stream.times[-1])
         if total > stream.count:
             return f"{stream.count} of about {total} frames, {stream.error}"
     return f"{stream.count} frames, {stream.error}"

@@ -8,7 +8,7 @@ of several folds. Groups, such as persons, are kept on one side. `link` sorts vi
 as data.convert needs them, without copying. Prints the number of videos per class.
 """
 
-import argparse
+import argparse  # PYTHON_ARGCOMPLETE_OK
 import logging
 import sys
 from collections import Counter

@@ -4,7 +4,7 @@ Render moving shapes to mp4 files VIDEOS/<class>/<number>.mp4. The eight classes
 color, position, size, speed and background are random, so a single frame does not show the class.
 """
 
-import functools
+import functools  # PYTHON_ARGCOMPLETE_OK
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -10,7 +10,7 @@ Label files are searched as in training, which reads those of training and valid
 test split's. Without label files, all stores are checked.
 """
 
-import json
+import json  # PYTHON_ARGCOMPLETE_OK
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -15,7 +15,14 @@ COMMANDS = [
     *("data.convert", "data.download", "data.labels", "data.verify", "data.browse", "data.synthetic"),
     *("data.benchmark", "network.benchmark", "train", "train.evaluate", "train.predict", "train.benchmark"),
     *("train.plot", "train.export", "train_kinetics.py", "train_ucf101.py", "data.labels folders"),
-    *("data.labels ucf101", "data.labels kinetics", "data.labels link", "train.cross_validate"),
+    *(
+        "network.zoo",
+        "data.labels ucf101",
+        "data.labels kinetics",
+        "data.labels link",
+        "train.cross_validate",
+        "train.report",
+    ),
 ]
 FOREIGN_FLAGS = {
     "--nproc-per-node",
@@ -24,6 +31,7 @@ FOREIGN_FLAGS = {
     "--cpus-per-task",
     "--ntasks",
     "--shm-size",
+    "--user",
 }
 
 

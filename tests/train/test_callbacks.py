@@ -10,15 +10,7 @@ import torch
 
 from data.batch_sampler import BatchShape
 from data.clip_batch import BadSample
-from train.callbacks import (
-    CorruptSampleLogger,
-    CSVLogger,
-    EpochReport,
-    GateMonitor,
-    ProgressLogger,
-    SpeedMonitor,
-)
-from train.csv_log import truncate_results
+from train.callbacks import CorruptSampleLogger, EpochReport, GateMonitor, ProgressLogger, SpeedMonitor
 from train.engine import StepReport
 from train.metrics import Metrics
 from train.parallel.distributed import DistContext
@@ -154,32 +146,6 @@ def test_debug_mode_logs_the_first_steps_of_an_epoch(caplog: pytest.LogCaptureFi
 def csv_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def test_csv_files_have_a_row_per_epoch_after_each(tmp_path: Path) -> None:
-    log = CSVLogger(tmp_path, first_epoch=3)
-    for epoch in (3, 4):
-        log.on_epoch(epoch_report(epoch))
-        rows = csv_rows(tmp_path / "val_results_s0003.csv")
-        assert [int(row["Epoch"]) for row in rows] == list(range(3, epoch + 1))
-    assert list(rows[0])[:4] == ["Epoch", "Top1", "Top5", "Loss"]
-    assert float(rows[0]["Loss"]) == 1 / 3  # exact, so that runs can be compared
-    assert (tmp_path / "train_results_s0003.csv").read_text().startswith("Epoch,Top1,Top5,Loss,LR,Seconds,")
-
-
-def test_no_epoch_is_duplicated_after_resuming(tmp_path: Path) -> None:
-    log = CSVLogger(tmp_path, 1)
-    for epoch in range(1, 12):
-        log.on_epoch(epoch_report(epoch))
-    with (tmp_path / "val_results_s0001.csv").open("a") as file:
-        file.write("12,0.5,0")  # a row cut off by a kill
-    (tmp_path / "train_results_s0012.csv").write_text("Epo")  # a header cut off by a kill
-    truncate_results(tmp_path, 10)
-    CSVLogger(tmp_path, 10).on_epoch(epoch_report(10))
-    for split in ("train", "val"):
-        paths = sorted(tmp_path.glob(f"{split}_results_s*.csv"))
-        assert [int(row["Epoch"]) for path in paths for row in csv_rows(path)] == list(range(1, 11))
-        assert len(paths) == 2
 
 
 def test_corrupt_samples_are_written_with_their_reason(

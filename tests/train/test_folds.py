@@ -11,8 +11,8 @@ from data.label_files import AnnotationSet, find_label_sets
 from tests.commands import main_of
 from tests.train.helpers import NAME, argv_of, assert_fails, train
 from train.cli import parse_options
-from train.evaluate.scores import Scores
 from train.options import Options
+from train.scores import Scores
 
 
 def write_folds(root: Path, folds: int) -> None:

@@ -12,13 +12,15 @@ import pytest
 from data.batch_sampler import BatchShape
 from data.datasets import CUSTOM
 from tests.commands import error_of, main_of
-from train.callbacks import CSVLogger, EpochReport
+from train.callbacks import EpochReport
 from train.cli import parse_options
-from train.figures import clip_fractions, plot_confusion
+from train.figures import plot_confusion
+from train.history import best_row, clip_fractions, read_history
 from train.metrics import Metrics
 from train.options import Options
-from train.plot import best_row, read_history, read_schedule
-from train.run_folder import write_run_json
+from train.plot import read_schedule
+from train.run_record import write_run_json
+from train.trackers import CSVLogger
 
 main = main_of("train.plot")
 

@@ -278,16 +278,16 @@ def test_another_split_does_not_resume_the_run(
     )  # fmt: skip
 
 
-def test_without_the_tensorboard_package_nothing_is_changed(
+def test_without_an_optional_package_nothing_is_changed(
     stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(stores, tmp_path, "--end-epoch 2") == 0
     monkeypatch.setattr("train.plan.find_spec", lambda name: None)
     before = {path.name: path.read_bytes() for path in folder(tmp_path).iterdir()}
-    assert_fails(
-        capsys, 2, "--tensorboard: needs the package tensorboard",
-        run=lambda: train(stores, tmp_path, "--resume-epoch 2 --end-epoch 2 --tensorboard"),
-    )  # fmt: skip
+    for name in ("tensorboard", "wandb"):
+        flags = f"--resume-epoch 2 --end-epoch 2 --{name}"
+        message = f"--{name}: needs the package {name}: pip install {name}"
+        assert_fails(capsys, 2, message, run=lambda: train(stores, tmp_path, flags))  # noqa: B023
     assert {path.name: path.read_bytes() for path in folder(tmp_path).iterdir()} == before
 
 

@@ -9,7 +9,7 @@ compares FLOP/s with the fastest matrix product.
 The second form trains a network on rendered videos with each of multigrid's cycles until it reaches the same top-1.
 """
 
-import argparse
+import argparse  # PYTHON_ARGCOMPLETE_OK
 import itertools
 import json
 import sys
@@ -82,6 +82,7 @@ def make_parser() -> OneLineParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
+    parser.returns_unknown = True
     args, rest = parser.parse_known_args(argv)
     defaults = TIME_TO_ACCURACY_DEFAULTS if args.time_to_accuracy else STEP_TIME_DEFAULTS
     options = parse_options(CUSTOM, defaults, rest, parser.prog)

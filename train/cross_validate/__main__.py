@@ -5,7 +5,7 @@ trained them. The last epoch is evaluated, not the best one, which is chosen by 
 `--fold` names the folds of this process or machine. The same command resumes after an interruption.
 """
 
-import argparse
+import argparse  # PYTHON_ARGCOMPLETE_OK
 import json
 import signal
 import subprocess
@@ -99,7 +99,8 @@ def cross_validate(args: argparse.Namespace, flags: Sequence[str], options: Opti
     for number in chosen or ["1"]:
         name = AnnotationSet(CUSTOM, number, args.dataset).paths()["train"].name
         labels = find_label_folder(args.dataset, name, options.labels)
-    resolved, views = resolve(CUSTOM, options, gpus=0), f"{args.clips}x{args.crops}"
+    resolved = replace(resolve(CUSTOM, options, gpus=0), variant="")  # --config may name the record of a fold
+    views = f"{args.clips}x{args.crops}"
     folds = {number: replace(resolved, variant=number) for number in find_folds(labels)}
     for fold in folds.values():
         check_fold(fold)
@@ -144,6 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--fold", dest="folds", type=positive, nargs="+", action="extend", metavar="N", help=text)
     add("--clips", type=positive, default=10, metavar="N", help="evaluated clips per video (default: 10)")
     add("--crops", type=int, choices=CROPS, default=3, help="crops of each clip (default: 3)")
+    parser.returns_unknown = True
+    parser.complete()
     args, flags = parser.parse_known_args(argv)
     options = parse_options(CUSTOM, Options(), ["--dataset", str(args.dataset), *flags], parser.prog)
     if options.dataset != args.dataset or options.resume_epoch not in (None, "auto") or options.dry_run:

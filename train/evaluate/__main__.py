@@ -5,7 +5,7 @@ crops are averaged. Given several checkpoints, or scores files (.npz) of earlier
 too. `torchrun --nproc-per-node 4 -m train.evaluate ...` shares the videos among four GPUs.
 """
 
-import argparse
+import argparse  # PYTHON_ARGCOMPLETE_OK
 import logging
 import sys
 from collections.abc import Sequence
@@ -17,13 +17,14 @@ import torch
 from data.common.cli import OneLineParser, not_negative, positive
 from data.label_files import write_csv
 from data.multiview import CROPS
+from network.published import PREFIX
 from train.evaluate.multiview import evaluate, load_split
-from train.evaluate.scores import Scores, average_scores, class_rows, confusion_matrix, summarize
 from train.figures import plot_confusion
-from train.inference import load_inference_model
+from train.inference import WeightsInfo, add_weights_flags, load_inference_model
 from train.options import DEFAULT_PRECISION, PRECISIONS, Options, missing_limit
 from train.parallel.devices import choose_device, oom_as
 from train.parallel.distributed import DistContext, init_distributed
+from train.scores import Scores, average_scores, class_rows, confusion_matrix, summarize
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def write_results(scores: Scores, folder: Path) -> None:
 def make_parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m train.evaluate", description=__doc__.split("\n\n")[1])
     add = parser.add_argument
-    add("files", type=Path, nargs="+", metavar="CHECKPOINT", help="checkpoint, or scores file (.npz)")
+    add("files", type=Path, nargs="+", metavar="CHECKPOINT", help="checkpoint, weights, zoo:NAME or .npz")
     add("--dataset", type=Path, metavar="DIR", help="folder of the dataset, which contains jpg/")
     add("--labels", type=Path, metavar="DIR", help="folder of the label files (default: as in training)")
     add("--split", choices=("val", "train"), default="val", help="split to evaluate (default: val)")
@@ -68,6 +69,7 @@ def make_parser() -> OneLineParser:
     text = "as of training (default: as in training)"
     add("--max-missing", type=missing_limit, metavar="FRACTION|CLASS=1", help=text)
     add("--skip-bad-samples", action="store_true", help="skip corrupt videos instead of failing")
+    add_weights_flags(parser)
     return parser
 
 
@@ -78,7 +80,8 @@ def _load_or_evaluate(
     if path.suffix == ".npz":
         scores, source = Scores.load(path), "scores"
     else:
-        model = load_inference_model(path, device, arguments.precision)
+        info = WeightsInfo.from_arguments(arguments)
+        model = load_inference_model(path, device, arguments.precision, info)
         videos = load_split(
             model, arguments.dataset, arguments.labels, arguments.split, arguments.max_missing
         )
@@ -92,7 +95,8 @@ def _load_or_evaluate(
             workers=arguments.workers,
             skip_bad_samples=arguments.skip_bad_samples,
         )
-        source = f"{model.options.network} after epoch {model.epoch}"
+        trained = "" if model.epoch is None else f" after epoch {model.epoch}"
+        source = f"{model.options.network}{trained}"
         if bad:
             for sample in bad:
                 logger.warning("corrupt video skipped: %s", sample.reason)
@@ -105,7 +109,8 @@ def _run(arguments: argparse.Namespace, dist: DistContext) -> None:
     if folder is None:
         first = arguments.files[0]
         suffix = f"{arguments.split}_{arguments.clips}x{arguments.crops}"
-        folder = first.with_name("average" if first.suffix == ".npz" else f"{first.stem}_{suffix}")
+        stem = first.stem.removeprefix(PREFIX)
+        folder = first.with_name("average" if first.suffix == ".npz" else f"{stem}_{suffix}")
     if dist.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)  # fail before the work, not after it
     device, _ = choose_device(arguments.gpus, dist)

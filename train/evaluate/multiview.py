@@ -1,7 +1,7 @@
 """Multi-view testing: score each video by the mean probabilities of several clips and crops, on one or more ranks.
 
 `view_loader` reads the views of a video (data/multiview.py), `score_videos` runs the network on them, `evaluate`
-gathers the scores of all ranks (train/evaluate/scores.py).
+gathers the scores of all ranks (train/scores.py).
 """
 
 import os
@@ -18,9 +18,9 @@ from data.datasets import SPECS
 from data.label_files import AnnotationSet, clean, find_label_folder, read_splits
 from data.multiview import MultiViewDataset, view_loader
 from data.video_list import VideoIndex, find_videos
-from train.evaluate.scores import Scores
 from train.inference import InferenceModel
 from train.parallel.distributed import DistContext
+from train.scores import Scores
 
 
 class VideoScore(NamedTuple):

@@ -1,18 +1,19 @@
-"""python -m train.predict CHECKPOINT VIDEO... [--top 5] [--json FILE] [--overlay OUT.mp4] [--gradcam OUT.mp4]
+"""python -m train.predict CHECKPOINT VIDEO... [--top 5] [--json FILE] [--csv FILE] [--events 0.6] [--srt OUT.srt] ...
 
-Predict the class of videos: files, frame stores, or folders of them, of any length and resolution. A window as long
-as a validation clip slides over each video; the probabilities of the video are the mean over its windows.
+Predict the class of videos: files, frame stores, or folders of them, of any length and resolution; a camera (0), the
+address of a stream, or standard input (-). A window as long as a validation clip slides over each; the probabilities
+of a video are the mean over its windows.
 
 `--overlay` draws the prediction of each window onto the video, `--gradcam` a heat map of what supports the predicted
 class (Grad-CAM), each frame at its own time. A damaged file is predicted up to the first frame that cannot be decoded.
 """
 
-import argparse
-import itertools
+import argparse  # PYTHON_ARGCOMPLETE_OK
 import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +25,43 @@ from data.common.atomic_io import atomic_write, save_arrays
 from data.common.cli import OneLineParser, not_negative, output_file, positive
 from data.ffmpeg.decoding import VideoStreamError
 from data.ffmpeg.encoding import video_writer
-from data.ffmpeg.video_files import Video, open_videos
+from data.ffmpeg.video_files import LiveVideo, Video, open_videos
 from data.frame_store import FrameStoreError
 from data.video_sampler import clip_span
-from train.inference import load_inference_model
-from train.options import DEFAULT_PRECISION, PRECISIONS
+from train.inference import WeightsInfo, add_weights_flags, load_inference_model
+from train.options import DEFAULT_PRECISION, PRECISIONS, fraction
 from train.parallel.devices import choose_device, oom_as
 from train.parallel.distributed import DistContext
+from train.predict.events import CSV_HEADER, VideoLog, open_text, span_text
 from train.predict.overlay import draw_gradcam, draw_predictions
 from train.predict.predictor import ClassScore, Prediction, VideoPredictor, topk_classes
+from train.predict.sliding_window import resample
 
 logger = logging.getLogger(__name__)
 
 BAR_LENGTH = 20  # characters for a probability of 1
-Result = tuple[Video, Prediction]
+Result = tuple[Video, Prediction, VideoLog]
 
 
-def output_paths(target: Path | None, videos: Sequence[Video]) -> Sequence[Path | None]:
-    """Return the output path of each video: `target` itself if it is an .mp4, else `<video>.mp4` in that folder.
+def output_paths(target: Path | None, videos: Sequence[Video], suffix: str) -> Sequence[Path | None]:
+    """Return the output path of each video: `target` itself if it has the suffix, else `<video><suffix>` in it.
 
     If names are not unique, the name of the video's folder is prepended. Raise ValueError for several videos into one
     file, and if an input would be overwritten.
     """
     if target is None:
         return [None] * len(videos)
-    if len(videos) == 1 and target.suffix.lower() == ".mp4":
+    sources = [Path(video.name) for video in videos]
+    if len(videos) == 1 and target.suffix.lower() == suffix:
         paths = [target]
     elif target.suffix and not target.is_dir():
-        raise ValueError(f"{target}: must be an .mp4 file, for a single video, or a folder")
+        raise ValueError(f"{target}: must be an {suffix} file, for a single video, or a folder")
     else:
-        names = [video.path.stem for video in videos]
+        names = [source.stem for source in sources]
         if len(set(names)) < len(names):
-            names = [f"{video.path.parent.name}_{video.path.stem}" for video in videos]
-        paths = [target / f"{name}.mp4" for name in names]
-    inputs = {video.path.resolve() for video in videos}
+            names = [f"{source.parent.name}_{source.stem}" for source in sources]
+        paths = [target / f"{name}{suffix}" for name in names]
+    inputs = {source.resolve() for source in sources}
     for path in paths:
         if path.resolve() in inputs:
             raise ValueError(f"{path}: would overwrite an input video")
@@ -66,13 +70,11 @@ def output_paths(target: Path | None, videos: Sequence[Video]) -> Sequence[Path 
 
 def write_video(video: Video, path: Path, draw: Callable[[int, np.ndarray], np.ndarray]) -> None:
     """Write `draw(index, frame)` of each frame of a predicted video, at the frame's own time."""
-    times = video.times  # of the prediction's iteration; the next may replace them
-    frames = video.frames()
-    first = next(frames)
-    height, width = first.shape[:2]
-    with video_writer(path, height, width) as writer:
-        for index, (frame, seconds) in enumerate(zip(itertools.chain([first], frames), times, strict=False)):
-            writer.write(draw(index, frame), seconds)
+    with ExitStack() as stack:
+        writer = None
+        for number, seconds, frame in resample(video.frames()):
+            writer = writer or stack.enter_context(video_writer(path, *frame.shape[:2]))
+            writer.write(draw(number, frame), seconds)
 
 
 def write_overlay(video: Video, prediction: Prediction, classes: Sequence[str], k: int, path: Path) -> None:
@@ -87,7 +89,7 @@ def write_overlay(video: Video, prediction: Prediction, classes: Sequence[str], 
 def write_gradcam(predictor: VideoPredictor, video: Video, prediction: Prediction, path: Path) -> None:
     """Write the video with the Grad-CAM heat map of its most probable class."""
     model = predictor.model
-    class_index = int(prediction.video_probabilities().argmax())
+    class_index = int(prediction.mean.argmax())
     label = model.classes[class_index]
     tube = predictor.gradcam(video, class_index)
     crop_scale = model.options.clip_size / model.short_side
@@ -99,56 +101,74 @@ def write_gradcam(predictor: VideoPredictor, video: Video, prediction: Predictio
     write_video(video, path, draw)
 
 
-def prediction_text(video: Video, prediction: Prediction, classes: Sequence[str], k: int) -> str:
-    """Return a line for the video, and a line with a bar for each of its top k classes."""
-    scores = topk_classes(prediction.video_probabilities(), classes, k)
-    count = len(prediction.frames)
-    lines = [f"{video.path}: {prediction.num_frames} frames, {count} window{'s' if count > 1 else ''}"]
+def prediction_text(video: Video, prediction: Prediction, log: VideoLog) -> str:
+    """Return a line for the video, a line with a bar for each of its top k classes, and events not yet printed."""
+    scores = topk_classes(prediction.mean, log.classes, log.top)
+    count = prediction.num_windows
+    lines = [f"{video.name}: {prediction.num_frames} frames, {count} window{'s' if count > 1 else ''}"]
     width = max(len(score.label) for score in scores)
     for label, probability in scores:
         bar = "█" * round(BAR_LENGTH * probability)
         lines.append(f"  {label:<{width}}  {probability:.3f}  {bar}".rstrip())
+    if log.threshold is not None and not isinstance(video, LiveVideo):
+        lines += [f"  {span_text(*event)}" for event in log.events]
     return "\n".join(lines)
 
 
-def prediction_json(video: Video, prediction: Prediction, classes: Sequence[str], k: int) -> dict[str, Any]:
-    """Return the prediction as JSON values. Frames are counted from 0."""
+def prediction_json(video: Video, prediction: Prediction, log: VideoLog) -> dict[str, Any]:
+    """Return the prediction as JSON values. Frames are counted from 0, `start` and `end` are seconds."""
+
+    def score_json(score: ClassScore) -> dict[str, Any]:
+        return {"class": score.label, "probability": round(score.probability, 6)}
 
     def topk(probabilities: np.ndarray) -> list[dict[str, Any]]:
-        scores = topk_classes(probabilities, classes, k)
-        return [{"class": label, "probability": round(probability, 6)} for label, probability in scores]
+        return [score_json(score) for score in topk_classes(probabilities, log.classes, log.top)]
 
-    windows = zip(prediction.frames.tolist(), prediction.probabilities, strict=True)
-    return {
-        "video": str(video.path),
+    keys = ("first_frame", "last_frame", "start", "end", "topk")
+    seconds = prediction.seconds.round(3).tolist()
+    windows = zip(prediction.frames.tolist(), seconds, prediction.probabilities, strict=True)
+    entry = {
+        "video": video.name,
         "num_frames": prediction.num_frames,
         "decode_error": video.decode_error,
-        "topk": topk(prediction.video_probabilities()),
+        "topk": topk(prediction.mean),
         "windows": [
-            {"first_frame": first, "last_frame": last, "topk": topk(probabilities)}
-            for (first, last), probabilities in windows
+            dict(zip(keys, (*first, *start, topk(row)), strict=True)) for first, start, row in windows
         ],
     }
+    if log.threshold is not None:
+        entry["events"] = [
+            {"start": round(start, 3), "end": round(end, 3)} | score_json(score)
+            for start, end, score in log.events
+        ]
+    return entry
 
 
 def save_features(path: Path, classes: Sequence[str], results: Sequence[Result]) -> None:
     """Write an `.npz` with `features`, `probabilities`, `frames` (first, last), `videos` per window, and `classes`."""
     names = ("features", "probabilities", "frames")
     arrays = {
-        name: np.concatenate([getattr(prediction, name) for _, prediction in results]) for name in names
+        name: np.concatenate([getattr(prediction, name) for _, prediction, _ in results]) for name in names
     }
-    videos = [str(video.path) for video, prediction in results for _ in prediction.frames]
+    videos = [video.name for video, prediction, _ in results for _ in prediction.frames]
     save_arrays(path, **arrays, videos=np.array(videos), classes=np.array(classes))
 
 
 def make_parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m train.predict", description=__doc__.split("\n\n")[1])
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint of a training run")
-    add("videos", type=Path, nargs="+", metavar="VIDEO", help="file, frame store, or folder of them")
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint, weights or zoo:NAME")
+    text = "file, frame store, or folder of them; camera (0), address of a stream, or -: standard input"
+    add("videos", nargs="+", metavar="VIDEO", help=text)
     add("--top", type=positive, default=5, metavar="K", help="number of classes to show (default: 5)")
     text = "write the predictions of all windows; -: to standard output"
     add("--json", type=lambda value: value if value == "-" else output_file(value), metavar="FILE", help=text)
+    text = "write the classes of all windows and videos as a table, row by row"
+    add("--csv", type=output_file, metavar="FILE", help=text)
+    text = "find events: consecutive windows of one class with at least this probability"
+    add("--events", type=fraction, metavar="P", help=text)
+    text = "write events as subtitles (default of --events: 0); a folder for several videos"
+    add("--srt", type=Path, metavar="SRT", help=text)
     text = "write the video with predictions; a folder for several videos"
     add("--overlay", type=Path, metavar="MP4", help=text)
     text = "write the video with Grad-CAM heat maps; a folder for several videos"
@@ -159,6 +179,7 @@ def make_parser() -> OneLineParser:
     add("--batch-size", type=positive, default=4, metavar="N", help="windows per batch (default: 4)")
     add("--precision", choices=PRECISIONS, help=f"of the network (default: {DEFAULT_PRECISION})")
     add("--gpus", type=not_negative, metavar="N", help="0: use the CPU (default: 1 if there is a GPU)")
+    add_weights_flags(parser)
     return parser
 
 
@@ -167,30 +188,43 @@ def predict_all(arguments: argparse.Namespace, device: torch.device, videos: Seq
 
     The files of `--json` and `--features` are written at the end, also after an error.
     """
-    overlays, heatmaps = (output_paths(target, videos) for target in (arguments.overlay, arguments.gradcam))
-    model = load_inference_model(arguments.checkpoint, device, arguments.precision)
+    drawn = arguments.overlay or arguments.gradcam
+    if drawn and any(isinstance(video, LiveVideo) for video in videos):
+        raise ValueError("--overlay and --gradcam read a video twice: record live video first")
+    targets = ((arguments.overlay, ".mp4"), (arguments.gradcam, ".mp4"), (arguments.srt, ".srt"))
+    outputs = zip(*(output_paths(target, videos, suffix) for target, suffix in targets), strict=True)
+    info = WeightsInfo.from_arguments(arguments)
+    model = load_inference_model(arguments.checkpoint, device, arguments.precision, info)
     classes, top = model.classes, arguments.top
     span = clip_span(model.options.clip_length, model.options.val_frame_interval)
     predictor = VideoPredictor(model, arguments.stride or span, arguments.batch_size)
+    keep = bool(drawn or arguments.json or arguments.features)
     results: list[Result] = []
+    table = open_text(arguments.csv)
+    table.write(CSV_HEADER)
     try:
-        for video, overlay, heatmap in zip(videos, overlays, heatmaps, strict=True):
+        for video, (overlay, heatmap, srt) in zip(videos, outputs, strict=True):
+            prints = isinstance(video, LiveVideo) and arguments.json != "-"
             try:
-                prediction = predictor.predict(video)
+                with open_text(srt) as subtitles:
+                    log = VideoLog(video.name, classes, top, arguments.events, table, subtitles, prints)
+                    prediction = predictor.predict(video, log.follow, keep_windows=keep)
+                log.write("video", 0, prediction.seconds[-1, 1], *topk_classes(prediction.mean, classes, top))
             except (VideoStreamError, FrameStoreError) as error:
                 logger.error("%s", error)
                 continue
-            results.append((video, prediction))
+            results.append((video, prediction, log))
             if video.decode_error:
-                logger.warning("%s: decoding stopped early: %s", video.path, video.decode_error)
+                logger.warning("%s: decoding stopped early: %s", video.name, video.decode_error)
             if overlay is not None:
                 write_overlay(video, prediction, classes, top, overlay)
             if heatmap is not None:
                 write_gradcam(predictor, video, prediction, heatmap)
             if arguments.json != "-":
-                print(prediction_text(video, prediction, classes, top))
+                print(prediction_text(*results[-1]))
     finally:
-        text = json.dumps([prediction_json(*result, classes, top) for result in results], indent=1)
+        table.close()
+        text = json.dumps([prediction_json(*result) for result in results], indent=1)
         if arguments.json == "-":
             print(text)
         elif arguments.json:

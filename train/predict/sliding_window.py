@@ -1,45 +1,65 @@
 """Cut a video of any length into clips with a sliding window, holding the frames of one window at a time."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, repeat
+from itertools import islice, repeat
 from typing import NamedTuple
 
 import numpy as np
 
+from data.ffmpeg.video_files import DEFAULT_FPS, TimedImage
 from data.video_sampler import center_clip, clip_span
 from data.video_transforms import validation_clip
 
+Frame = tuple[int, float, np.ndarray]  # its number in the video, counted from 0, and its seconds
+
 
 class Window(NamedTuple):
-    """A clip, uint8 `(T, size, size, 3)`, BGR, and the indices `(T,)` of its frames in the video."""
+    """A clip, uint8 `(T, size, size, 3)`, BGR, the indices `(T,)` of its frames, and its seconds."""
 
     indices: np.ndarray
     clip: np.ndarray
+    start: float
+    end: float
 
 
-def resample(
-    frames: Iterable[np.ndarray], virtual: np.ndarray | None = None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each frame with its index, as many times as `virtual`, of `frames_at`, has it; once without."""
-    repeats: Iterable[int] = repeat(1) if virtual is None else chain(np.bincount(virtual), repeat(0))
-    for index, (frame, times) in enumerate(zip(frames, repeats, strict=False)):
-        yield from repeat((index, frame), times)
+def resample(images: Iterable[TimedImage], fps: float | None = None) -> Iterator[Frame]:
+    """Yield each frame as often as `frames_at` has it, before the end is known; once without `fps` or known times."""
+    held: deque[Frame] = deque()  # of the steps of `fps` before `count`
+    count = 0
+    durations: Counter[int] = Counter()  # in microseconds: few, unlike frames
+    last: Frame | None = None
+    for number, (image, seconds) in enumerate(images):
+        if fps is None or seconds is None:
+            yield number, number / DEFAULT_FPS if seconds is None else seconds, image
+            continue
+        if last is not None:
+            durations[round(1e6 * (seconds - last[1]))] += 1
+            while count / fps - 5e-4 <= (last[1] + seconds) / 2:
+                held.append(last)
+                count += 1
+        while held and (count - len(held) + 0.5) / fps < seconds:  # the video lasts longer
+            yield held.popleft()
+        last = number, seconds, image
+    if fps and last:
+        end = last[1] + float(np.median([*durations.elements()] or [0])) / 1e6
+        left = max(1, round(end * fps)) - count
+        yield from islice([*held, *repeat(last, left)], len(held) + left)
 
 
 def sliding_windows(
-    frames: Iterable[tuple[int, np.ndarray]], *, length: int, interval: int, stride: int, size: int
+    frames: Iterable[Frame], *, length: int, interval: int, stride: int, size: int
 ) -> Iterator[Window]:
     """Yield a clip of `length` frames every `stride` frames, and one at the end, all preprocessed as in validation.
 
     Example: 10 frames, length 3, interval 2, stride 4 give the frames 0 2 4, 4 6 8 and 5 7 9. A video shorter than a
-    window gives the clip that validation samples. `frames` have their indices, see `resample`.
+    window gives the clip that validation samples.
     """
     span = clip_span(length, interval)
-    buffer: deque[tuple[int, np.ndarray]] = deque(maxlen=span)  # of cropped frames
+    buffer: deque[Frame] = deque(maxlen=span)  # cropped
     count = 0
-    for count, (index, frame) in enumerate(frames, start=1):
-        buffer.append((index, validation_clip(frame[None], size=size)[0]))
+    for count, (number, seconds, image) in enumerate(frames, start=1):
+        buffer.append((number, seconds, validation_clip(image[None], size=size)[0]))
         if count >= span and (count - span) % stride == 0:
             yield _window(buffer, range(0, span, interval))
     if 0 < count < span:
@@ -48,7 +68,9 @@ def sliding_windows(
         yield _window(buffer, range(0, span, interval))
 
 
-def _window(buffer: Sequence[tuple[int, np.ndarray]], positions: Sequence[int]) -> Window:
-    """Return the window of the frames at `positions` in a buffer of frames with their indices."""
-    indices, frames = zip(*[buffer[position] for position in positions], strict=True)
-    return Window(np.array(indices), np.stack(frames))
+def _window(buffer: Sequence[Frame], positions: Sequence[int]) -> Window:
+    """Return the window of the frames at `positions` in a buffer."""
+    indices, _, images = zip(*[buffer[position] for position in positions], strict=True)
+    start, last = buffer[0][1], buffer[-1][1]
+    end = last + (last - start) / max(1, len(buffer) - 1)
+    return Window(np.array(indices), np.stack(images), start, end)

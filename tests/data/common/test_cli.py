@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.common.cli import OneLineParser, output_file, sanitize
-from tests.commands import REPOSITORY
+from tests.commands import REPOSITORY, error_of, main_of
 
 
 def test_output_file_follows_links_and_refuses_devices(tmp_path: Path) -> None:
@@ -75,6 +75,50 @@ def test_existing_files_with_a_dash_first_are_no_flags(
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(["-abd"])
     assert "unrecognized arguments: -abd" in capsys.readouterr().err
+
+
+def test_a_wrong_flag_of_a_subcommand_names_the_nearest(tmp_path: Path) -> None:
+    error = error_of(main_of("data.labels"), "folders", tmp_path, "--overwite")
+    assert error.endswith(
+        "folders: error: unrecognized arguments: --overwite; --overwite: did you mean --overwrite?"
+    )
+
+
+COMMANDS = [
+    path
+    for pattern in ("train_*.py", "data/**/*.py", "network/*.py", "train/**/*.py")
+    for path in REPOSITORY.glob(pattern)
+    if '__name__ == "__main__"' in path.read_text("utf-8")
+]
+
+
+def test_the_shell_finds_that_commands_complete() -> None:
+    assert len(COMMANDS) > 20
+    for path in COMMANDS:
+        assert "PYTHON_ARGCOMPLETE_OK" in path.read_text("utf-8")[:1024], path
+
+
+@pytest.mark.parametrize(
+    ("line", "completions"),
+    [
+        ("python -m train --network srtg_r3d_10", "srtg_r3d_101"),
+        ("python train_hmdb51.py --split 1 --optimizer ", "sgd adamw"),
+        ("python -m train.evaluate x.pth --data-spec u", "ucf101"),
+        ("python -m data.labels folders --ov", "--overwrite"),
+    ],
+)
+def test_the_tab_key_completes_flags_networks_and_data_sets(
+    tmp_path: Path, line: str, completions: str
+) -> None:
+    pytest.importorskip("argcomplete", reason="pip install argcomplete")
+    words = line.split()[1:]
+    start = 3 if words[0] == "-m" else 2  # word of the command, counted from 1
+    asked = {"_ARGCOMPLETE": str(start), "_ARGCOMPLETE_IFS": " ", "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
+    asked |= {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "completions")}
+    command = [sys.executable, *words[: start - 1]]
+    subprocess.run(command, cwd=REPOSITORY, env=os.environ | asked, check=True, capture_output=True)
+    assert (tmp_path / "completions").read_text() == completions
 
 
 @pytest.mark.parametrize("platform", ["win32", "cygwin", "freebsd14"])

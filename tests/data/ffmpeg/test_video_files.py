@@ -35,12 +35,12 @@ def write(path: Path, n_frames: int = 6, height: int = 60, width: int = 80, fps:
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (61, 83)])
 def test_written_frames_are_read(tmp_path: Path, height: int, width: int) -> None:
     video = VideoFile(write(tmp_path / "new" / "video.mp4", height=height, width=width, fps=12.5))
-    frames = list(video.frames())
+    frames, times = zip(*video.frames(), strict=True)
     assert [frame.shape for frame in frames] == [(height, width, 3)] * 7
     assert indices_of(np.stack(frames)[:6, :50, :50]) == [0, 1, 2, 3, 4, 5]
     assert abs(int(frames[0][58, 70, 0]) - 90) < 6
-    assert (video.times.tolist(), video.decode_error) == (pytest.approx(np.arange(7) / 12.5), "")
-    assert next(video.frames(short_side=30)).shape == (30, round(30 * width / height), 3)
+    assert (times, video.num_frames, video.decode_error) == (pytest.approx(np.arange(7) / 12.5), 7, "")
+    assert next(video.frames(short_side=30))[0].shape == (30, round(30 * width / height), 3)
     assert list((tmp_path / "new").iterdir()) == [video.path]
 
 
@@ -49,8 +49,8 @@ def test_frames_equal_those_that_conversion_stores(tmp_path: Path) -> None:
     assert convert([str(tmp_path / "videos"), str(tmp_path / "set"), "--short-side", "54"]) == 0
     store = tmp_path / "set" / "jpg" / "a" / "b"
     stored = FrameStore(store).read(range(21))
-    np.testing.assert_array_equal(stored, np.stack(list(VideoFile(path).frames(short_side=54))))
-    np.testing.assert_array_equal(stored, np.stack(list(StoredVideo(store).frames())))
+    for frames in (VideoFile(path).frames(short_side=54), StoredVideo(store).frames()):
+        np.testing.assert_array_equal(stored, np.stack([frame for frame, _ in frames]))
 
 
 def test_unreadable_video_is_named(tmp_path: Path) -> None:
@@ -89,10 +89,10 @@ def test_times_are_those_of_the_frames(tmp_path: Path, name: str) -> None:
     run_ffmpeg(*options, tmp_path / name)
     video = VideoFile(tmp_path / name)
     expected = [index * 0.02 if index < 5 else index * 0.1 for index in range(20)]
-    assert sum(1 for _ in video.frames()) == 20
-    np.testing.assert_allclose(video.times, expected, atol=0.002)
-    assert sum(1 for _ in itertools.islice(video.frames(), 3)) == 3
-    assert len(video.times) == 20  # of the last complete iteration
+    times = [seconds for _, seconds in video.frames()]
+    np.testing.assert_allclose(times, expected, atol=0.002)
+    first = [seconds for _, seconds in itertools.islice(video.frames(), 3)]  # known while frames are read
+    assert (first, video.num_frames) == (times[:3], 20)  # of the last complete iteration
 
 
 def test_times_of_a_store(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_times_of_a_store(tmp_path: Path) -> None:
     jpegs = painted_jpegs(3)
     write_frame_store(tmp_path / "new", jpegs, [0, 0.5, 0.6])
     write_frame_store(tmp_path / "old", jpegs)
-    assert StoredVideo(tmp_path / "new").times.tolist() == [0, 0.5, 0.6]
-    assert StoredVideo(tmp_path / "old").times.tolist() == [0, 0.04, 0.08]
+    for name, times in (("new", [0, 0.5, 0.6]), ("old", [None] * 3)):
+        assert [seconds for _, seconds in StoredVideo(tmp_path / name).frames()] == times
 
 
 def test_failed_writing_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,11 +142,12 @@ def test_real_videos(real_videos: Path) -> None:
     whole, corrupted, rotated = (
         found[name] for name in ("arm_wrestling.mp4", "corrupted.mp4", "video_90.mov")
     )
-    assert (sum(1 for _ in whole.frames(short_side=32)), whole.decode_error) == (280, "")
-    np.testing.assert_allclose(whole.times, np.arange(280) / 28, atol=0.001)
+    times = [seconds for _, seconds in whole.frames(short_side=32)]
+    np.testing.assert_allclose(times, np.arange(280) / 28, atol=0.001)
+    assert (whole.decode_error, whole.expected_frames) == ("", 280)
     assert sum(1 for _ in corrupted.frames(short_side=32)) == 28
     assert corrupted.decode_error.startswith("28 of about ")
-    height, width, _ = next(rotated.frames(short_side=32)).shape
+    height, width, _ = next(rotated.frames(short_side=32))[0].shape
     assert height > width
 
 

@@ -21,9 +21,9 @@ from tests.data.labels.test_labels import write
 from tests.synthetic_frames import make_stores, painted_jpegs
 from tests.train.checkpoints import make_checkpoint
 from tests.train.ranks import run_ranks
-from train.evaluate.scores import Scores, summarize
 from train.inference import load_inference_model
 from train.options import Options
+from train.scores import Scores, summarize
 
 labels_main = main_of("data.labels")
 main = main_of("train.evaluate")

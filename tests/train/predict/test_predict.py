@@ -86,14 +86,14 @@ def test_video_probabilities_are_the_mean_of_its_windows(checkpoint: Path, sunri
     prediction, other = (VideoPredictor(model, SPAN, size).predict(VideoFile(sunrise)) for size in (1, 100))
     np.testing.assert_allclose(prediction.probabilities, other.probabilities, rtol=1e-4)
     assert prediction.frames.tolist() == [[0, 6], [7, 13], [14, 20], [21, 27], [23, 29]]
-    mean = np.mean(list(prediction.probabilities), axis=0)
-    np.testing.assert_allclose(prediction.video_probabilities(), mean)
+    np.testing.assert_allclose(prediction.mean, np.mean(prediction.probabilities, axis=0), rtol=1e-6)
     logits = model.network.fc(torch.from_numpy(prediction.features))
     np.testing.assert_allclose(prediction.probabilities, logits.softmax(dim=1), rtol=1e-4, atol=1e-6)
 
 
 def test_a_frame_has_the_prediction_of_the_closest_window() -> None:
-    prediction = Prediction(16, np.array([[0, 6], [7, 13], [9, 15]]), np.eye(3), np.zeros((3, 1)))
+    frames = np.array([[0, 6], [7, 13], [9, 15]])
+    prediction = Prediction(16, 3, np.ones(3) / 3, frames, frames / 25, np.eye(3), np.zeros((3, 1)))
     assert [int(prediction.at(frame).argmax()) for frame in (0, 6, 7, 10, 12, 15)] == [0, 0, 1, 1, 2, 2]
     expected = [ClassScore("b", 0.5), ClassScore("c", 0.3)]
     assert topk_classes(np.array([0.2, 0.5, 0.3]), ["a", "b", "c"], 2) == expected
@@ -105,7 +105,8 @@ def test_drawn_videos_have_the_frames_and_size_of_the_video(
     overlay, gradcam = tmp_path / "new" / "overlay.mp4", tmp_path / "GRADCAM.MP4"
     assert predict(checkpoint, sunrise, "--overlay", overlay, "--gradcam", gradcam) == 0
     source, drawn, heat = (
-        np.stack(list(VideoFile(path).frames())).astype(int) for path in (sunrise, overlay, gradcam)
+        np.stack([frame for frame, _ in VideoFile(path).frames()]).astype(int)
+        for path in (sunrise, overlay, gradcam)
     )
     assert drawn.shape == heat.shape == source.shape == (NUM_FRAMES, 90, 121, 3)
     np.testing.assert_allclose(packets(overlay), [(index / 25, 0.04) for index in range(NUM_FRAMES)])

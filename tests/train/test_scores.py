@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.evaluate.scores import (
+from train.scores import (
     Scores,
     average_scores,
     class_rows,
