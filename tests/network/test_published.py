@@ -2,13 +2,12 @@
 
 import hashlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from network.published import DRIVE, fetch, weights_path
+from network.published import fetch, weights_path
 from tests.data.http_server import CUT, SENT_BEFORE_FAILING, Answer, Script, serve
 from tests.network.zoo_helpers import publish, save_as_the_original
 
@@ -23,23 +22,6 @@ def weights(tmp_path: Path) -> bytes:
     return path.read_bytes()
 
 
-def through_http(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
-    return url
-
-
-def through_gdown(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
-    """Have gdown itself ask the server in place of Google Drive."""
-    gdown = pytest.importorskip("gdown", reason="needs gdown: pip install gdown")
-    download = gdown.download
-    monkeypatch.setattr("gdown.download", lambda address, *args, **kw: download(url, *args, **kw))
-    return f"{DRIVE}1234"
-
-
-@pytest.fixture(params=[through_http, through_gdown])
-def through(request: pytest.FixtureRequest) -> Callable[[pytest.MonkeyPatch, str], str]:
-    return request.param
-
-
 @pytest.mark.parametrize(
     ("answer", "message"),
     [(404, "404"), (429, "429"), (CUT, "bytes"), (HTML, "this is a web page, not a file")],
@@ -47,14 +29,14 @@ def through(request: pytest.FixtureRequest) -> Callable[[pytest.MonkeyPatch, str
 def test_a_failed_download_is_one_line_and_the_next_try_goes_on(
     answer: Answer | bytes,
     message: str,
-    through: Callable[[pytest.MonkeyPatch, str], str],
     weights: bytes,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    pytest.importorskip("gdown", reason="needs gdown: pip install gdown")
     first = Script() if isinstance(answer, bytes) else Script(whole=(answer, "ok"))
     with serve(weights, {"w": first}) as server:
-        address = through(monkeypatch, server.url.format(id="w"))
+        address = server.url.format(id="w")
         path = publish(monkeypatch, tmp_path, address)
         server.body = answer if isinstance(answer, bytes) else weights
         with pytest.raises((OSError, ValueError), match=message) as caught:
@@ -71,18 +53,6 @@ def test_a_failed_download_is_one_line_and_the_next_try_goes_on(
             assert 0 < start <= SENT_BEFORE_FAILING * len(weights) + 1
         names = {file.name for file in path.parent.iterdir()} - {f".{path.name}.lock"}
         assert names == {path.name, f"{path.name}.sha256"}
-
-
-def test_a_range_that_the_server_refuses_begins_again(
-    weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serve(weights, {"w": Script(ranges=(416,))}) as server:
-        path = publish(monkeypatch, tmp_path, server.url.format(id="w"))
-        path.parent.mkdir(parents=True)
-        path.with_name(f"{path.name}.part").write_bytes(weights + b"more")
-        with pytest.raises(OSError, match="416"):
-            fetch("srtg_tiny")
-        assert fetch("srtg_tiny").read_bytes() == weights
 
 
 def test_a_full_disk_is_one_line(weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from network import list_networks
-from network.published import WEIGHTS, sha256
+from network.published import DRIVE, WEIGHTS, sha256
 from tests.commands import error_of, main_of
 from tests.network.zoo_helpers import publish, save_as_the_original
 
@@ -17,7 +17,7 @@ def test_all_published_weights_are_listed(capsys: pytest.CaptureFixture[str]) ->
     title, *rows, note = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in rows] == list(WEIGHTS)
     assert set(WEIGHTS) <= set(list_networks())
-    address = WEIGHTS["srtg_r3d_101"].address
+    address = DRIVE + WEIGHTS["srtg_r3d_101"].file_id
     assert rows[2].split() == ["srtg_r3d_101", "hacs", "16", "264", "32", "81.659", "96.326", address]
     assert "None of these files has been tried" in note
 

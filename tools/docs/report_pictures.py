@@ -4,15 +4,16 @@ Take pictures of a report of `python -m train.report`: light, dark with the vide
 """
 
 import argparse
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.docs.browser import find_browser, open_browser
+from tools.docs.browser import find_browser, look
 
-LARGEST_MISTAKE = """[...document.querySelectorAll("#confusion g[data-title*='taken for']")]
-    .sort((a, b) => b.dataset.n - a.dataset.n)[0].dataset.show"""
-SETTLE = 1  # seconds for clips and the dialog to appear
+SHOW = "document.getElementById('{}').scrollIntoView({{ behavior: 'instant' }});"
+CLICK_LARGEST_MISTAKE = """
+const cells = [...document.querySelectorAll("#confusion g[data-title*='taken for']")];
+const [largest] = cells.sort((a, b) => b.dataset.n - a.dataset.n);
+click(`#confusion g[data-show="${largest.dataset.show}"]`);"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,22 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     browser = find_browser()
     if browser is None:
         raise SystemExit("needs Chromium or Chrome on the PATH")
-    with open_browser(browser) as page:
-        for name, width, height, section in (
-            ("report", 1200, 800, "curves"),
-            ("report_dark", 1000, 700, "confusion"),
-            ("report_narrow", 390, 780, "mistakes"),
-        ):
-            page.resize(width, height, dark=name == "report_dark")
-            page.open(arguments.report)
-            page.run(f"document.getElementById('{section}').scrollIntoView({{behavior: 'instant'}})")
-            if section == "confusion":
-                cell = page.run(LARGEST_MISTAKE)
-                page.click(f'#confusion g[data-show="{cell}"]')
-            time.sleep(SETTLE)
-            path = arguments.output / f"{name}.jpg"
-            page.screenshot(path)
-            print(path)
+    for name, size, script in (
+        ("report", (1200, 800), SHOW.format("curves")),
+        ("report_dark", (1000, 700), CLICK_LARGEST_MISTAKE),
+        ("report_narrow", (390, 780), SHOW.format("mistakes")),
+    ):
+        path = arguments.output / f"{name}.jpg"
+        look(browser, arguments.report, script, size=size, dark=name == "report_dark", picture=path)
+        print(path)
     return 0
 
 

@@ -11,7 +11,7 @@ from data.datasets import CUSTOM
 from tests.commands import error_of, main_of
 from tests.synthetic_frames import make_stores
 from tests.train.test_plot import make_run
-from tools.docs.browser import find_browser, open_browser
+from tools.docs.browser import find_browser, look
 from train.cli import parse_options
 from train.history import read_history
 from train.options import Options
@@ -105,32 +105,36 @@ def test_page_without_a_browser(tmp_path: Path, runs: list[Path], capsys: pytest
 
 
 def test_page_in_a_browser(tmp_path: Path, runs: list[Path]) -> None:
+    """Its images are shown, its links lead somewhere, a phone's width is enough, and clicks show videos and sort."""
     browser = find_browser()
     if browser is None:
         pytest.skip("needs Chromium or Chrome on the PATH")
-    make_report(tmp_path, *runs)
-    with open_browser(browser) as page:
-        page.resize(390, 800)
-        page.open(tmp_path / "report.html")
-        page.run("for (const image of document.images) image.loading = 'eager'")
-        widths = "Promise.all([...document.images].map((i) => i.decode().then(() => i.naturalWidth)))"
-        assert page.run(widths) == [50] * 6
-        targets = "[...document.links].map((a) => document.querySelector(a.getAttribute('href')) !== null)"
-        assert page.run(targets) == [True] * 7
-        assert page.run("document.documentElement.scrollWidth") == 390
-        shown = "[...document.querySelectorAll('dialog[open] figure small')].map((e) => e.textContent)"
-        assert page.run(shown) == []
-        page.click('g[data-show="0:0-2"]')
-        assert page.run(shown) == ["j1"]
-        page.click("dialog button")
-        page.click('td[data-show="01"]')
-        assert page.run(shown) == ["j1", "w0"]
-        page.click("dialog button")
-        column = "[...document.querySelectorAll('#classes tbody tr')].map((row) => row.cells[2].textContent.trim())"
-        for expected in (["100 %", "50 %", "50 %"], ["50 %", "50 %", "100 %"]):
-            page.click("#classes th:nth-child(3)")
-            assert page.run(column) == expected
-        assert page.problems == []
+    path = tmp_path / "report.html"
+    path.write_text(make_report(tmp_path, *runs).replace(' loading="lazy"', ""), "utf-8")
+    script = """
+        const texts = (selector) => [...document.querySelectorAll(selector)].map((e) => e.textContent.trim());
+        const shown = (selector) => { click(selector); return texts("dialog[open] figure small"); };
+        const accuracies = () => { click("#classes th:nth-child(3)"); return texts("#classes td:nth-child(3)"); };
+        ({
+          images: [...document.images].map((image) => image.naturalWidth),
+          links: [...document.links].map((a) => document.querySelector(a.getAttribute("href")) !== null),
+          width: document.documentElement.scrollWidth,
+          before: texts("dialog[open] figure small"),
+          cell: shown('g[data-show="0:0-2"]'),
+          agreement: (dialog.close(), shown('td[data-show="01"]')),
+          closed: shown("dialog button"),
+          sorted: [accuracies(), accuracies()],
+        })"""
+    assert look(browser, path, script, size=(390, 800)) == {
+        "images": [50] * 6,
+        "links": [True] * 7,
+        "width": 390,
+        "before": [],
+        "cell": ["j1"],
+        "agreement": ["j1", "w0"],
+        "closed": [],
+        "sorted": [["100 %", "50 %", "50 %"], ["50 %", "50 %", "100 %"]],
+    }
 
 
 def test_clips_end_before_the_page_is_too_large(
