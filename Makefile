@@ -1,4 +1,4 @@
-# make setup      install Python packages into .venv
+# make setup      install Python packages into .venv    make setup-optional   those of some flags too
 # make demo       render videos, convert, train and plot: 4 to 6 minutes on two cores
 # make demo-full  the demo, then verify, evaluate, export and predict with its model: some minutes more
 # make test       all tests but the long ones    make lint   ruff and mypy        make bench  clip reading and network latency
@@ -19,7 +19,7 @@ REAL := real
 WORK := results/real
 CLASSES := right up grow clockwise
 
-.PHONY: setup demo demo-full test soak gpu lint bench results
+.PHONY: setup setup-optional demo demo-full test soak gpu lint bench results
 
 setup: .venv/installed
 
@@ -27,6 +27,9 @@ setup: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -r requirements.txt
 	touch $@
+
+setup-optional: setup
+	$(BIN)/pip install --quiet -r requirements-optional.txt
 
 demo: setup
 	rm -rf $(DEMO)/results

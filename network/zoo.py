@@ -5,15 +5,13 @@ Other commands take them as `zoo:NAME`.
 """
 
 import sys  # PYTHON_ARGCOMPLETE_OK
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from data.common.cli import OneLineParser, choice, complete_by
-from network.pretrained import load_weights
+from network.pretrained import find_weights, read_tensors_file
 from network.published import WEIGHTS, address_of, fetch, sha256
 from network.registry import create_network
 
@@ -26,14 +24,11 @@ def table() -> Iterator[str]:
         yield f"{name:<18}{row.dataset:<9}{numbers}  {address_of(name)}"
 
 
-def fits(path: Path, name: str, num_classes: int) -> bool:
-    """Return whether a file has all weights of a network, and no others."""
-    with torch.device("meta"):  # without memory: weights are compared with it, not copied to it
+def fits(shapes: Mapping[str, torch.Size], name: str, num_classes: int) -> bool:
+    """Return whether the weights of a network have these names and shapes."""
+    with torch.device("meta"):  # without memory
         network = create_network(name, num_classes)
-    with warnings.catch_warnings(), suppress(ValueError):  # where not one tensor fits
-        warnings.simplefilter("ignore")
-        return load_weights(network, path, "own").is_complete
-    return False
+    return shapes == {key: weight.shape for key, weight in network.state_dict().items()}
 
 
 def make_parser() -> OneLineParser:
@@ -58,12 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = fetch(name, arguments.dir)
         print(f"{path}\nSHA-256 {sha256(path)}")
         num_classes = WEIGHTS[name].num_classes
-        if fits(path, name, num_classes):
+        weights = find_weights(read_tensors_file(path), path)
+        shapes = {key: weight.shape for key, weight in weights.items()}
+        if fits(shapes, name, num_classes):
             print(f"the weights of {name}, {num_classes} classes")
             return 0
         # the original's scripts built srtg_ networks without recursion
         names = dict.fromkeys((*WEIGHTS, *(name.removeprefix("srtg_") for name in WEIGHTS)))
-        others = [other for other in names if other != name and fits(path, other, num_classes)]
+        others = [other for other in names if other != name and fits(shapes, other, num_classes)]
         print(f"these are not the weights of {name}, but of {', '.join(others) or 'another network'}")
         return 1
 

@@ -9,14 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+Size = tuple[int, int]
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
-FLAGS += [
-    "--allow-file-access-from-files",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=3000",
-    "--dump-dom",
-]
+FLAGS += ["--dump-dom", "--allow-file-access-from-files", "--enable-logging=stderr"]
 # the page is in a frame, as a window is at least 500 pixels wide; its script can click the middle of an element
 FRAME = """<style>body { margin: 0; overflow: hidden } iframe { border: 0; width: %dpx; height: %dpx }</style>
 <iframe src="%s"></iframe>
@@ -38,24 +35,19 @@ def find_browser() -> str | None:
 
 
 def look(
-    browser: str,
-    page: Path,
-    script: str,
-    *,
-    size: tuple[int, int],
-    dark: bool = False,
-    picture: Path | None = None,
+    browser: str, page: Path, script: str, size: Size, *, dark: bool = False, picture: Path | None = None
 ) -> Any:
     """Return the value of a script that runs when a page is loaded, and take a picture of what is then visible.
 
     `size`: width and height in pixels. Raise RuntimeError if the console shows anything, such as an error.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         frame = Path(folder) / "frame.html"
         frame.write_text(FRAME % (*size, page.resolve().as_uri(), json.dumps(CLICK + script)), "utf-8")
         flags = [*FLAGS, f"--user-data-dir={folder}/profile", "--window-size={},{}".format(*size)]
         flags.append(f"--blink-settings=preferredColorScheme={0 if dark else 1}")
-        flags += [f"--screenshot={picture.resolve()}"] if picture else []
+        # virtual time: it ends when images that have come into view are there
+        flags += [f"--screenshot={picture.resolve()}", "--virtual-time-budget=3000"] if picture else []
         done = subprocess.run([browser, *flags, str(frame)], capture_output=True, text=True, check=True)
     if console := re.findall(r":CONSOLE.*", done.stderr):
         raise RuntimeError("\n".join(console))

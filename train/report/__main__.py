@@ -1,8 +1,8 @@
 """python -m train.report RESULTS... [-o report.html] [--dataset DIR] [--all]
 
 Write one HTML file about one or more runs: curves, options, accuracies, confusion matrices and the videos that they get
-wrong, as short clips. RESULTS are the results folders of runs, with what train.evaluate wrote there, folders of
-evaluations elsewhere, or of cross-validations (`folds/<run>`).
+wrong, as short clips. RESULTS are the results folders of runs, with what train.evaluate wrote there, or folders of
+evaluations elsewhere.
 """
 
 import logging  # PYTHON_ARGCOMPLETE_OK
@@ -38,7 +38,7 @@ def render(results: Sequence[Result], videos: Sequence[Video], agreement: dict[s
         undefined=jinja2.StrictUndefined,
     ).get_template("page.html")
     numbered = list(enumerate(results))
-    runs = [(number, r.name, run.history) for number, r in numbered for run in r.runs if run.history]
+    runs = [(number, r.name, r.history) for number, r in numbered if r.history]
     scored = [(number, r.name, r.scores) for number, r in numbered if r.scores]
     changed, others = list_options(results)
     mistakes = [video for video in videos if not video.order[0]]
@@ -63,7 +63,13 @@ def render(results: Sequence[Result], videos: Sequence[Video], agreement: dict[s
 def make_parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m train.report", description=(__doc__ or "").split("\n\n")[1])
     add = parser.add_argument
-    add("results", type=Path, nargs="+", metavar="RESULTS", help="folder of a run, an evaluation or folds")
+    add(
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULTS",
+        help="results folder of a run, or of train.evaluate",
+    )
     text = "page to write (default: report.html)"
     add("-o", "--output", type=output_file, default="report.html", metavar="FILE", help=text)
     add("--dataset", type=Path, metavar="DIR", help="folder of the dataset (default: as in training)")

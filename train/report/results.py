@@ -1,13 +1,9 @@
-"""What folders of results hold: the options and curves of runs, and their evaluations."""
+"""What folders of results hold: the options and curves of a run, and its evaluation."""
 
-import csv
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from data.label_files import describe_difference
 from train.csv_log import read_rows
@@ -16,49 +12,27 @@ from train.options import Options
 from train.scores import Scores, summarize
 
 SCORES = "scores.npz"
-FOLDS = "folds.csv"
 
 Fact = tuple[str, list[str]]  # what it is, and its value in each result, "" where there is none
 
 
-class Run(NamedTuple):
-    """A run: options, what is known of it by name, and its curves if an epoch has ended."""
-
-    options: dict[str, Any]
-    facts: dict[str, str]
-    history: History | None
-
-
 class Result(NamedTuple):
-    """What a folder holds: a run, the folds of a cross-validation, or an evaluation, with its run if that is known.
+    """What a folder holds: a run, an evaluation, or both.
 
-    `scores`: of the evaluation in the folder `evaluation`, of all folds together; None before there is one.
+    `options`: of the run; empty if it is unknown. `facts`: what is known of both, by name. `history`: None before the
+    end of an epoch. `scores`: None before an evaluation.
     """
 
     name: str
-    runs: list[Run]
-    evaluation: str
+    options: dict[str, Any]
+    facts: dict[str, str]
+    history: History | None
     scores: Scores | None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of its first run."""
-        return self.runs[0].options if self.runs else {}
 
     @property
     def hint(self) -> str:
         """What to do for an evaluation."""
         return f"python -m train.evaluate {self.options['network']}_best.pth --dataset DIR adds its videos"
-
-    def facts(self) -> dict[str, str]:
-        """Return what is known of its runs, separated by slashes where they differ, and its accuracies."""
-        facts = {}
-        for name in dict.fromkeys(name for run in self.runs for name in run.facts):
-            values = [run.facts.get(name, "") for run in self.runs]
-            facts[name] = values[0] if len(set(values)) == 1 else " / ".join(values)
-        accuracies = summarize(self.scores) if self.scores else {}
-        evaluation = {"evaluation": self.evaluation or "none yet"}
-        return facts | evaluation | {name: f"{value:.4f}" for name, value in accuracies.items()}
 
 
 def read_results(folders: Sequence[Path]) -> list[Result]:
@@ -78,41 +52,26 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
 
 
 def _read_result(path: Path, name: str) -> Result:
-    if (path / SCORES).is_file():
-        runs = [_read_run(path.parent)] if (path.parent / "run.json").is_file() else []
-        return Result(name, runs, path.name, Scores.load(path / SCORES))
-    folders = [path]
-    if (path / FOLDS).is_file():
-        with (path / FOLDS).open(newline="", encoding="utf-8") as file:
-            folders = [path.parent.parent / f"fold{row['Fold']}" / path.name for row in csv.DictReader(file)]
-    elif not (path / "run.json").is_file():
-        what = "no results folder of a run, of train.evaluate or of train.cross_validate"
-        raise FileNotFoundError(f"{path}: {what}: it has no run.json, {SCORES} or {FOLDS}")
-    paths = [found for folder in folders if (found := _newest_evaluation(folder))]
-    evaluation = " / ".join(dict.fromkeys(found.parent.name for found in paths))
-    return Result(name, list(map(_read_run, folders)), evaluation, _pool(list(map(Scores.load, paths))))
+    """Read the results folder of a run, with its newest evaluation, or the folder of an evaluation."""
+    is_evaluation = (path / SCORES).is_file()
+    run = path.parent if is_evaluation else path
+    result = Result(name, {}, {}, None, None)
+    if (run / "run.json").is_file():
+        result = _read_run(run, name)
+    elif not is_evaluation:
+        what = "neither the results folder of a run nor one of train.evaluate"
+        raise FileNotFoundError(f"{path}: {what}: it has no run.json and no {SCORES}")
+    found = [path / SCORES] if is_evaluation else list(run.glob(f"*_val_*/{SCORES}"))
+    if not found:
+        return result._replace(facts=result.facts | {"evaluation": "none yet"})
+    newest = max(found, key=lambda file: file.stat().st_mtime)
+    scores = Scores.load(newest)
+    accuracies = {name: f"{value:.4f}" for name, value in summarize(scores).items()}
+    facts = result.facts | {"evaluation": newest.parent.name} | accuracies
+    return result._replace(facts=facts, scores=scores)
 
 
-def _newest_evaluation(run: Path) -> Path | None:
-    files = run.glob(f"*_val_*/{SCORES}")
-    return max(files, key=lambda file: file.stat().st_mtime, default=None)
-
-
-def _pool(scores: Sequence[Scores]) -> Scores | None:
-    """Return the scores of the videos of all evaluations; None if there are none."""
-    if len(scores) < 2:
-        return scores[0] if scores else None
-    counts = [own.clip_counts for own in scores if own.clip_counts is not None]
-    return dataclasses.replace(
-        scores[0],
-        videos=tuple(video for own in scores for video in own.videos),
-        labels=np.concatenate([own.labels for own in scores]),
-        probabilities=np.concatenate([own.probabilities for own in scores]),
-        clip_counts=np.concatenate(counts) if len(counts) == len(scores) else None,
-    )
-
-
-def _read_run(folder: Path) -> Run:
+def _read_run(folder: Path, name: str) -> Result:
     path = folder / "run.json"
     train, val = (read_rows(folder, split) for split in ("train", "val"))
     facts: dict[str, Any] = {}
@@ -130,20 +89,19 @@ def _read_run(folder: Path) -> Run:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not the run.json of a training run: {error!r}") from None
     history = read_history(folder) if train and val else None
-    return Run(options, {name: str(value) for name, value in facts.items()}, history)
+    return Result(name, options, {name: str(value) for name, value in facts.items()}, history, None)
 
 
 def find_dataset(results: Sequence[Result]) -> Path | None:
-    """Return the folder that the first run was trained on, None if it is not there."""
+    """Return the folder that a run was trained on, None if it is not there."""
     paths = (Path(result.options["dataset"]) for result in results if result.options)
     return next((path for path in paths if (path / "jpg").is_dir()), None)
 
 
 def list_facts(results: Sequence[Result]) -> list[Fact]:
     """Return what is known of the results."""
-    columns = [result.facts() for result in results]
-    names = dict.fromkeys(name for column in columns for name in column)
-    return [(name, [column.get(name, "") for column in columns]) for name in names]
+    names = dict.fromkeys(name for result in results for name in result.facts)
+    return [(name, [result.facts.get(name, "") for result in results]) for name in names]
 
 
 def list_options(results: Sequence[Result]) -> tuple[list[Fact], list[Fact]]:

@@ -31,10 +31,8 @@ PROBABILITIES = np.array(ROWS, np.float32)
 ALL_RIGHT = np.eye(3, dtype=np.float32)[LABELS]
 
 
-def save_scores(
-    folder: Path, rows: np.ndarray, part: slice = slice(None), classes: tuple[str, ...] = CLASSES
-) -> None:
-    Scores(classes, VIDEOS[part], LABELS[part], rows[part], "10x3").save(folder / "scores.npz")
+def save_scores(folder: Path, rows: np.ndarray, classes: tuple[str, ...] = CLASSES) -> None:
+    Scores(classes, VIDEOS, LABELS, rows, "10x3").save(folder / "scores.npz")
 
 
 def make_results(folder: Path, dataset: Path, *flags: str) -> Path:
@@ -152,18 +150,6 @@ def test_clips_end_before_the_page_is_too_large(
     assert make_report(tmp_path, runs[0], "--all").count("data:image/webp") == 6
 
 
-def test_folds_are_one_evaluation(tmp_path: Path, dataset: Path) -> None:
-    results = tmp_path / "results"
-    for fold, part in (("1", slice(0, 3)), ("2", slice(3, 6))):
-        run = make_results(results / f"fold{fold}" / "net", dataset)
-        save_scores(run / "net_ep-0003_val_10x3", PROBABILITIES, part)
-    (results / "folds" / "net").mkdir(parents=True)
-    (results / "folds" / "net" / "folds.csv").write_text("Fold,Videos\n1,3\n2,3\n")
-    text = text_of(make_report(tmp_path, results / "folds" / "net"))
-    assert "video@1 (10x3) 0.6667" in text
-    assert "evaluation net_ep-0003_val_10x3 video" in text
-
-
 def test_what_is_missing_is_said_and_the_rest_is_shown(
     tmp_path: Path, dataset: Path, runs: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -180,7 +166,7 @@ def test_what_is_missing_is_said_and_the_rest_is_shown(
 
 
 def test_errors(tmp_path: Path, runs: list[Path]) -> None:
-    assert "it has no run.json, scores.npz or folds.csv" in error_of(main, tmp_path)
+    assert "it has no run.json and no scores.npz" in error_of(main, tmp_path)
     assert "must be a folder with jpg/" in error_of(main, runs[0], "--dataset", tmp_path)
     save_scores(tmp_path / "other", PROBABILITIES, classes=("jump", "walk", "wave"))
     error = error_of(main, runs[0], tmp_path / "other", "-o", tmp_path / "report.html")
