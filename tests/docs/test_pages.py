@@ -15,14 +15,8 @@ COMMANDS = [
     *("data.convert", "data.download", "data.labels", "data.verify", "data.browse", "data.synthetic"),
     *("data.benchmark", "network.benchmark", "train", "train.evaluate", "train.predict", "train.benchmark"),
     *("train.plot", "train.export", "train_kinetics.py", "train_ucf101.py", "data.labels folders"),
-    *(
-        "network.zoo",
-        "data.labels ucf101",
-        "data.labels kinetics",
-        "data.labels link",
-        "train.cross_validate",
-        "train.report",
-    ),
+    *("data.labels ucf101", "data.labels kinetics", "data.labels link", "train.cross_validate"),
+    *("train.report", "network.zoo"),
 ]
 FOREIGN_FLAGS = {
     "--nproc-per-node",

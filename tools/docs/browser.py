@@ -18,7 +18,7 @@ FLAGS += ["--dump-dom", "--allow-file-access-from-files", "--enable-logging=stde
 FRAME = """<style>body { margin: 0; overflow: hidden } iframe { border: 0; width: %dpx; height: %dpx }</style>
 <iframe src="%s"></iframe>
 <script>
-onload = () => { document.documentElement.dataset.answer = JSON.stringify(frames[0].eval(%s)); };
+onload = () => { document.documentElement.dataset.answer = JSON.stringify(frames[0].eval(%s) ?? null); };
 </script>"""
 CLICK = """function click(selector) {
   const element = document.querySelector(selector);
@@ -46,10 +46,11 @@ def look(
         frame.write_text(FRAME % (*size, page.resolve().as_uri(), json.dumps(CLICK + script)), "utf-8")
         flags = [*FLAGS, f"--user-data-dir={folder}/profile", "--window-size={},{}".format(*size)]
         flags.append(f"--blink-settings=preferredColorScheme={0 if dark else 1}")
-        # virtual time: it ends when images that have come into view are there
-        flags += [f"--screenshot={picture.resolve()}", "--virtual-time-budget=3000"] if picture else []
+        if picture:  # virtual time ends when images that have come into view are there
+            flags += [f"--screenshot={picture.resolve()}", "--virtual-time-budget=3000"]
+            flags.append("--run-all-compositor-stages-before-draw")
         done = subprocess.run([browser, *flags, str(frame)], capture_output=True, text=True, check=True)
     if console := re.findall(r":CONSOLE.*", done.stderr):
         raise RuntimeError("\n".join(console))
-    answer = re.search(r'<html data-answer="([^"]*)"', done.stdout)
-    return json.loads(html.unescape(answer[1])) if answer else None
+    _, answer, *_ = done.stdout.split('"', 2)  # <html data-answer="...">
+    return json.loads(html.unescape(answer))

@@ -47,9 +47,9 @@ def _draw_panel(title: str, panels: Sequence[tuple[int, Panel]], last: int) -> C
     lines = [(result, name, *line) for result, panel in panels for name, line in panel.lines.items()]
     low, high, ticks, is_log = 0.0, 1.0, _linear_ticks(), panels[0][1].log
     if is_log:
-        known = [math.log10(value) for *_, values in lines for value in values if value > 0]
-        low, high = min(known, default=0) - 0.02, max(known, default=0) + 0.02
-        ticks = _log_ticks(low, high)
+        known = [math.log10(value) for *_, values in lines for value in values if value > 0] or [0.0]
+        low, high = min(known) - 0.02, max(known) + 0.02
+        ticks = [(_y((value - low) / (high - low)), f"{10**value:.3g}") for value in _log_ticks(known)]
     curves = []
     for result, name, epochs, values in lines:
         heights = [math.log10(value) if value > 0 else math.nan for value in values] if is_log else values
@@ -94,11 +94,11 @@ def _linear_ticks() -> list[Tick]:
     return [(_y(value), f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[Tick]:
-    """Return ticks at 1, 2 and 5 times powers of ten: fewer if there are many, the ends if there are none or one."""
+def _log_ticks(known: Sequence[float]) -> Sequence[float]:
+    """Return logarithms of powers of ten, and of 2 and 5 times those if they are few; the ends if there are no two."""
+    low, high = min(known), max(known)
     powers = range(math.floor(low), math.ceil(high) + 1)
     fine = [k + math.log10(f) for k in powers for f in (1, 2, 5) if low <= k + math.log10(f) <= high]
     coarse = [k for k in powers if low <= k <= high]
     values = fine if len(fine) <= MOST_TICKS else coarse[:: math.ceil(len(coarse) / MOST_TICKS)]
-    values = values if len(values) > 1 else [low, high]
-    return [(_y((value - low) / (high - low)), f"{10**value:.4g}") for value in values]
+    return values if len(values) > 1 else sorted({low, high})
