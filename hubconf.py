@@ -16,7 +16,7 @@ def _entry_point(name: str) -> registry.Builder:
         if weights is not None:
             path = published.weights_path(pathlib.Path(weights))
             report = pretrained.load_weights(network, path)
-            if not report.is_complete:
+            if report.shape_mismatch or report.missing or report.unexpected:
                 logging.getLogger(__name__).warning("%s", report)
         return network
 

@@ -46,11 +46,6 @@ class IncompatibleKeys(NamedTuple):
     unexpected: Sequence[str]
     normalization: Mapping[str, Any] | None
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the file has the tensors of the network, and no others."""
-        return not (self.shape_mismatch or self.missing or self.unexpected)
-
     def check(self, network: str, allow_partial: bool = False) -> str | None:
         """Return a warning if the file seems to be of another network than `network`.
 
