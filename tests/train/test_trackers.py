@@ -63,6 +63,9 @@ def wandb_records(run: Path) -> Iterator[Any]:
 
 def read_wandb(run: Path) -> tuple[Any, list[dict[str, Any]], int]:
     """Return the description of an offline W&B run, what it logged, and its exit code."""
+    import wandb  # noqa: PLC0415  optional
+
+    wandb.teardown()  # its process writes the file in the background
     records = list(wandb_records(run))
     logged = [
         {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
