@@ -52,7 +52,7 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
 
 
 def _read_result(path: Path, name: str) -> Result:
-    """Read the results folder of a run, with its newest evaluation, or the folder of an evaluation."""
+    """Read the folder of an evaluation, or of a run with one, of its best checkpoint if there are several."""
     is_evaluation = (path / SCORES).is_file()
     run = path.parent if is_evaluation else path
     result = Result(name, {}, {}, None, None)
@@ -64,10 +64,10 @@ def _read_result(path: Path, name: str) -> Result:
     found = [path / SCORES] if is_evaluation else list(run.glob(f"*_val_*/{SCORES}"))
     if not found:
         return result._replace(facts=result.facts | {"evaluation": "none yet"})
-    newest = max(found, key=lambda file: file.stat().st_mtime)
-    scores = Scores.load(newest)
+    chosen = max(found, key=lambda file: ("_best_" in file.parent.name, file.parent.name))
+    scores = Scores.load(chosen)
     accuracies = {name: f"{value:.4f}" for name, value in summarize(scores).items()}
-    facts = result.facts | {"evaluation": newest.parent.name} | accuracies
+    facts = result.facts | {"evaluation": chosen.parent.name} | accuracies
     return result._replace(facts=facts, scores=scores)
 
 

@@ -37,7 +37,7 @@ def test_step_times_of_every_config_and_shape(tmp_path: Path, capsys: pytest.Cap
     assert [(row["config"], row["batch"]) for row in rows] == expected
     for row in rows:
         assert row["clips/s"] == pytest.approx(1000 * int(row["batch"][0]) / row["step ms"])
-        assert 0.5 * row["step ms"] < row["forward"] + row["backward"] < row["step ms"]
+        assert all(0 < row[part] < row["step ms"] for part in ("forward", "backward"))
         assert 0 < row["MFU"] < 1
     assert capsys.readouterr().out.count("bf16 channels-last eager") == 3
 

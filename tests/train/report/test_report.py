@@ -150,6 +150,14 @@ def test_clips_end_before_the_page_is_too_large(
     assert make_report(tmp_path, runs[0], "--all").count("data:image/webp") == 6
 
 
+def test_the_best_checkpoint_is_shown(tmp_path: Path, runs: list[Path]) -> None:
+    save_scores(runs[0] / "srtg_r3d_34_ep-0003_val_10x3", ALL_RIGHT)
+    assert "srtg_r3d_34_best_val_10x3" in text_of(make_report(tmp_path, runs[0]))
+    assert "srtg_r3d_34_ep-0003_val_10x3" in text_of(
+        make_report(tmp_path, runs[0] / "srtg_r3d_34_ep-0003_val_10x3")
+    )
+
+
 def test_what_is_missing_is_said_and_the_rest_is_shown(
     tmp_path: Path, dataset: Path, runs: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
