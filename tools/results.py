@@ -92,7 +92,7 @@ def cross_validate(row: Row, seed: int, work: Path) -> None:
     if "motions/" in row.flags and not (work / f"motions/{row.network}.pth").exists():
         train_on_motions(row.network, work)
     folder = f"results/{row.name}/seed{seed}"
-    words = row.dataset, f"--network {row.network}", row.flags, RECIPES[row.dataset], f"--random-seed {seed}"
+    words = row.dataset, RECIPES[row.dataset], f"--network {row.network}", row.flags, f"--random-seed {seed}"
     command = f"train.cross_validate {' '.join(filter(None, words))} --model-dir {folder}"
     folds = find_folds(work / row.dataset / "labels")
     shares = [" ".join(folds[core::CORES]) for core in range(min(CORES, len(folds)))]
@@ -123,7 +123,7 @@ def over_folds(row: Row, column: str = "Top1") -> list[float]:
 
 def result_table(dataset: str) -> Iterator[str]:
     """Yield the lines of a set's table."""
-    yield "| network | flags | seeds | top-1 ± over folds | mean class accuracy | minutes |"
+    yield "| network | flags | seeds | top-1 ± over folds | mean class accuracy | core minutes |"
     yield "|---|---|---|---|---|---|"
     for row in (row for row in ROWS if row.dataset == dataset and read_folds(row)):
         accuracies, seeds = over_folds(row), len(read_folds(row))
@@ -164,13 +164,14 @@ def write_page() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m tools.results", description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("work", type=Path, metavar="WORK", help="folder of the sets")
-    help_text = "beginnings of names of rows, such as weizmann-r3d_18 (default: all)"
-    parser.add_argument("--only", nargs="+", metavar="NAME", default=[""], help=help_text)
+    names = [row.name for row in ROWS]
+    text = "rows, such as weizmann-r3d_18 (default: all)"
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=text)
     args = parser.parse_args(argv)
     for seed in range(1, max(row.seeds for row in ROWS) + 1):
         for row in ROWS:
             done = (KEPT / row.name / f"seed{seed}/folds.csv").exists()
-            if row.name.startswith(tuple(args.only)) and seed <= row.seeds and not done:
+            if row.name in args.only and seed <= row.seeds and not done:
                 cross_validate(row, seed, args.work)
             write_page()
     return 0
