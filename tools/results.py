@@ -36,13 +36,13 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        return "-".join(
-            [self.dataset, self.network, *re.findall(r"--(?:gates|pretrained-3d) (\w+)", self.flags)]
-        )
+        values = re.findall(r"--(?:gates|pretrained-3d|augment-table|end-epoch) (\w+)", self.flags)
+        return "-".join([self.dataset, self.network, *values])
 
     def plain(self) -> "Row":
-        """Return the row that this one is compared to: plain convolutions, the same start."""
-        return self._replace(network="r3d_18", flags=re.sub(r"--gates \w+|srtg_", "", self.flags).strip())
+        """Return the row that this one is compared to: plain convolutions, the recipe as it is, the same start."""
+        start = re.findall(r"--pretrained-3d \S+", self.flags)
+        return self._replace(network="r3d_18", flags=" ".join(start).replace("srtg_", ""))
 
 
 SMALL = (
@@ -54,8 +54,9 @@ RECIPES = {
     "scfd": f"{SMALL} --end-epoch 12",
     "motions": f"{SMALL} --train-frame-interval 4 --val-frame-interval 4 --flip False --end-epoch 8",
 }
+LONG = {"weizmann": 60, "scfd": 30}  # epochs
 ROWS = [
-    Row(dataset, network, flags, seeds)
+    Row(dataset, network, flags.format(long=LONG[dataset]), seeds)
     for network, flags, seeds in (
         ("r3d_18", "", 2),
         ("srtg_r3d_18", "", 2),
@@ -63,6 +64,7 @@ ROWS = [
         ("srtg_r3d_18", "--gates True", 1),
         ("r2plus1d_18", "", 1),
         ("mtnet_xs", "", 1),
+        ("r3d_18", "--augment fused --augment-table light --end-epoch {long}", 1),
         ("r3d_18", "--pretrained-3d motions/r3d_18.pth", 1),
         ("srtg_r3d_18", "--pretrained-3d motions/srtg_r3d_18.pth", 1),
     )
