@@ -104,7 +104,7 @@ def _fetch_to(path: Path, address: str) -> None:
         _check(part, path)
         part.replace(path)
     except ValueError as error:
-        part.unlink()  # the next try begins again
+        part.unlink(missing_ok=True)  # the next try begins again; gdown refuses some addresses before
         raise ValueError(f"{address}: {str(error).removeprefix(f'{part}: ')}") from None
     except OSError as error:
         reason = " ".join(str(error).split())

@@ -88,6 +88,17 @@ def test_another_sha256_is_refused(weights: bytes, tmp_path: Path, monkeypatch: 
     assert fetch("srtg_tiny").read_bytes() == weights
 
 
+@pytest.mark.parametrize("address", ["file:///w.pth", "htp://server/w.pth"])
+def test_an_address_that_gdown_refuses_is_named(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the file that no download has begun to write."""
+    pytest.importorskip("gdown", reason="needs gdown: pip install gdown")
+    publish(monkeypatch, tmp_path, address)
+    with pytest.raises(ValueError, match=f"^{address}: "):
+        fetch("srtg_tiny")
+
+
 def test_without_gdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = publish(monkeypatch, tmp_path, "")
     monkeypatch.setitem(sys.modules, "gdown", None)
