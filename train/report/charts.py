@@ -47,12 +47,12 @@ def _draw_panel(title: str, panels: Sequence[tuple[int, Panel]], last: int) -> C
     lines = [(result, name, *line) for result, panel in panels for name, line in panel.lines.items()]
     low, high, ticks, is_log = 0.0, 1.0, _linear_ticks(), panels[0][1].log
     if is_log:
-        known = [math.log10(value) for *_, values in lines for value in values if value > 0] or [0.0]
+        known = [math.log10(v) for *_, values in lines for v in values if 0 < v < math.inf] or [0.0]
         low, high = min(known) - 0.02, max(known) + 0.02
         ticks = [(_y((value - low) / (high - low)), f"{10**value:.3g}") for value in _log_ticks(known)]
     curves = []
     for result, name, epochs, values in lines:
-        heights = [math.log10(value) if value > 0 else math.nan for value in values] if is_log else values
+        heights = [math.log10(v) if 0 < v < math.inf else math.nan for v in values] if is_log else values
         points = [
             f"{_x(epoch, last):.1f} {_y((height - low) / (high - low)):.1f}"
             for epoch, height in zip(epochs, heights, strict=True)
