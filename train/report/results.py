@@ -112,7 +112,7 @@ def list_options(results: Sequence[Result]) -> tuple[list[Fact], list[Fact]]:
     for name in dict.fromkeys(name for result in results for name in result.options):
         values = [result.options.get(name) for result in results]
         fact = (f"--{name.replace('_', '-')}", [_option_text(value) for value in values])
-        (others if all(value == defaults.get(name) for value in values) else changed).append(fact)
+        (others if all(value in (None, defaults.get(name)) for value in values) else changed).append(fact)
     return changed, others
 
 

@@ -16,6 +16,7 @@ from train.cli import parse_options
 from train.history import read_history
 from train.options import Options
 from train.report.charts import draw_charts
+from train.report.results import list_options, read_results
 from train.report.videos import collect_videos
 from train.run_record import write_run_json
 from train.scores import Scores
@@ -158,6 +159,12 @@ def test_the_best_checkpoint_is_shown(tmp_path: Path, runs: list[Path]) -> None:
     )
 
 
+def test_an_evaluation_without_a_run_changes_no_option(tmp_path: Path, runs: list[Path]) -> None:
+    save_scores(tmp_path / "average", ALL_RIGHT)
+    changed = list_options(read_results([runs[0], tmp_path / "average"]))[0]
+    assert [name for name, _ in changed] == ["--dataset", "--gates"]
+
+
 def test_what_is_missing_is_said_and_the_rest_is_shown(
     tmp_path: Path, dataset: Path, runs: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -184,13 +191,15 @@ def test_errors(tmp_path: Path, runs: list[Path]) -> None:
 
 
 def test_curves_have_gaps_and_dots(tmp_path: Path) -> None:
-    """Nothing is drawn where a value is not known, or 0 on a logarithmic scale."""
+    """Nothing is drawn where a value is not known, or 0 or infinite on a logarithmic scale."""
     make_run(tmp_path, 1, 4)
-    path = tmp_path / "train_results_s0001.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    row = lines[2].split(",")
-    row[3], row[4] = "", "0.0"  # loss and learning rate of epoch 2
-    path.write_text("".join([*lines[:2], ",".join(row), *lines[3:]]))
+    for split, changed in (("train", {3: "", 4: "0.0"}), ("val", {3: "inf"})):
+        path = tmp_path / f"{split}_results_s0001.csv"
+        lines = path.read_text().splitlines(keepends=True)
+        row = lines[2].split(",")
+        for column, text in changed.items():  # loss and learning rate of epoch 2
+            row[column] = text
+        path.write_text("".join([*lines[:2], ",".join(row), *lines[3:]]))
     charts = {chart.title: chart for chart in draw_charts([(0, "run", read_history(tmp_path))])}
-    for title, number in (("loss", 1), ("learning rate", 0)):
+    for title, number in (("loss", 0), ("loss", 1), ("learning rate", 0)):
         assert re.sub(r"[\d. ]", "", charts[title].curves[number][0]) == "MhMhL", title
