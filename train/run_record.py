@@ -41,6 +41,7 @@ def read_run_json(path: Path, spec: DatasetSpec) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text("utf-8"))
         record["options"], name = dict(record["options"]), record["dataset"]["name"]
+        record |= {part: dict(record.get(part, {})) for part in ("versions", "code")}
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: not the run.json of a training run") from None
     if name != spec.name:

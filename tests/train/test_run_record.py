@@ -91,6 +91,10 @@ def test_changes_are_logged(reference_run: Path, tmp_path: Path, caplog: pytest.
         ("{", "run.json: not the run.json of a training run"),
         ('{"options": 3, "dataset": {"name": "custom"}}', "run.json: not the run.json of a training run"),
         ("[]", "run.json: not the run.json of a training run"),
+        (
+            '{"options": {}, "dataset": {"name": "custom"}, "code": null}',
+            "run.json: not the run.json of a training run",
+        ),
         ('{"options": {}, "dataset": {"name": "ucf101"}}', "a run on ucf101, which train_ucf101.py repeats"),
         (
             '{"options": {"batch_size": 0}, "dataset": {"name": "custom"}}',
