@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from data.common.cli import OneLineParser
 from network import create_network
 from network.pretrained import load_weights, write_safetensors
-from train.inference import InferenceModel, load_inference_model
+from train.inference import InferenceModel, WeightsInfo, add_weights_flags, load_inference_model
 from train.options import network_kwargs
 
 TEST_BATCHES = (1, 2, 5)  # the network is traced with another one
@@ -163,13 +163,15 @@ def largest_difference(model: InferenceModel, exported: LogitsFunction) -> float
 def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m train.export", description=__doc__.split("\n\n")[1])
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint of a training run")
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint, weights or zoo:NAME")
     text = f"file to write, by suffix: {', '.join(EXPORTERS)}"
     add("-o", "--output", type=Path, required=True, metavar="FILE", help=text)
+    add_weights_flags(parser)
     arguments = parser.parse_args(argv)
+    info = WeightsInfo.from_arguments(arguments)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with parser.one_line_errors(ImportError):
-        model = load_inference_model(arguments.checkpoint, torch.device("cpu"), "fp32")
+        model = load_inference_model(arguments.checkpoint, torch.device("cpu"), "fp32", info)
         difference = export(model, arguments.output)
     network, length, size = model.options.network, model.options.clip_length, model.options.clip_size
     megabytes = arguments.output.stat().st_size / 1e6

@@ -91,10 +91,12 @@ class WeightsInfo(NamedTuple):
         Raise ValueError for a file without weights, and if the names of its classes are unknown or of another number.
         """
         weights = find_weights(content, path)
-        if self.network is None or self.data_spec is None or "fc.weight" not in weights:
+        if self.network is None or self.data_spec is None:
             raise ValueError(
                 f"{path}: not a checkpoint of a run; weights alone need --network and --data-spec"
             )
+        if "fc.weight" not in weights:
+            raise ValueError(f"{path}: no weights of a network of this code: fc.weight is missing")
         spec, num_classes = SPECS[self.data_spec], len(weights["fc.weight"])
         same = (variant for variant, number in spec.num_classes.items() if number == num_classes)
         variant = next(same, spec.default_variant)

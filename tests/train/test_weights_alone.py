@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from data.label_files import write_classes
 from tests.commands import error_of, main_of
@@ -137,6 +138,10 @@ def test_messages(weights: Path, stores: Path, tmp_path: Path) -> None:
     ]:
         assert message in error_of(predict, words[0], video, *words[1:], "--gpus", "0")
     names.write_text("a\nb\nc\n")
+    headless = tmp_path / "headless.pth"
+    torch.save({"layer1.weight": torch.zeros(1)}, headless)
+    error = error_of(predict, headless, video, *described, "--gpus", "0")
+    assert f"{headless}: no weights of a network of this code: fc.weight is missing" in error
     words = (
         weights,
         video,
@@ -150,6 +155,24 @@ def test_messages(weights: Path, stores: Path, tmp_path: Path) -> None:
         "0",
     )
     assert f"{weights}: incompatible checkpoint: " in error_of(predict, *words)
+
+
+def test_weights_are_exported(weights: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("a\nb\nc\n")
+    flags = [
+        "--network",
+        "srtg_tiny",
+        "--data-spec",
+        "custom",
+        "--clip-size",
+        "32",
+        "--class-names",
+        str(names),
+    ]
+    assert export([str(weights), *flags, "-o", str(tmp_path / "w.safetensors")]) == 0
+    with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        assert (file.metadata()["classes"], file.metadata()["clip_size"]) == ('["a", "b", "c"]', "32")
 
 
 def test_an_unknown_name_stops_training(
