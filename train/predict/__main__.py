@@ -61,6 +61,9 @@ def output_paths(target: Path | None, videos: Sequence[Video], suffix: str) -> S
         if len(set(names)) < len(names):
             names = [f"{source.parent.name}_{source.stem}" for source in sources]
         paths = [target / f"{name}{suffix}" for name in names]
+    if len(set(paths)) < len(set(sources)):
+        same = next(path for path in paths if paths.count(path) > 1)
+        raise ValueError(f"{same}: would be written for several videos; predict their folders one by one")
     inputs = {source.resolve() for source in sources}
     for path in paths:
         if path.resolve() in inputs:
@@ -154,6 +157,11 @@ def save_features(path: Path, classes: Sequence[str], results: Sequence[Result])
     save_arrays(path, **arrays, videos=np.array(videos), classes=np.array(classes))
 
 
+def output_file_or_stdout(text: str) -> Path | str:
+    """Parse the path of a file to write, or `-`."""
+    return text if text == "-" else output_file(text)
+
+
 def make_parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m train.predict", description=__doc__.split("\n\n")[1])
     add = parser.add_argument
@@ -162,9 +170,9 @@ def make_parser() -> OneLineParser:
     add("videos", nargs="+", metavar="VIDEO", help=text)
     add("--top", type=positive, default=5, metavar="K", help="number of classes to show (default: 5)")
     text = "write the predictions of all windows; -: to standard output"
-    add("--json", type=lambda value: value if value == "-" else output_file(value), metavar="FILE", help=text)
-    text = "write the classes of all windows and videos as a table, row by row"
-    add("--csv", type=output_file, metavar="FILE", help=text)
+    add("--json", type=output_file_or_stdout, metavar="FILE", help=text)
+    text = "write the classes of all windows and videos as a table, row by row; -: to standard output"
+    add("--csv", type=output_file_or_stdout, metavar="FILE", help=text)
     text = "find events: consecutive windows of one class with at least this probability"
     add("--events", type=fraction, metavar="P", help=text)
     text = "write events as subtitles (default of --events: 0); a folder for several videos"
@@ -198,13 +206,14 @@ def predict_all(arguments: argparse.Namespace, device: torch.device, videos: Seq
     classes, top = model.classes, arguments.top
     span = clip_span(model.options.clip_length, model.options.val_frame_interval)
     predictor = VideoPredictor(model, arguments.stride or span, arguments.batch_size)
+    quiet = "-" in (arguments.json, arguments.csv)
     keep = bool(drawn or arguments.json or arguments.features)
     results: list[Result] = []
     table = open_text(arguments.csv)
     table.write(CSV_HEADER)
     try:
         for video, (overlay, heatmap, srt) in zip(videos, outputs, strict=True):
-            prints = isinstance(video, LiveVideo) and arguments.json != "-"
+            prints = isinstance(video, LiveVideo) and not quiet
             try:
                 with open_text(srt) as subtitles:
                     log = VideoLog(video.name, classes, top, arguments.events, table, subtitles, prints)
@@ -220,7 +229,7 @@ def predict_all(arguments: argparse.Namespace, device: torch.device, videos: Seq
                 write_overlay(video, prediction, classes, top, overlay)
             if heatmap is not None:
                 write_gradcam(predictor, video, prediction, heatmap)
-            if arguments.json != "-":
+            if not quiet:
                 print(prediction_text(*results[-1]))
     finally:
         table.close()
@@ -240,6 +249,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     coloredlogs.install(level="INFO", fmt="%(levelname)s %(message)s")
     if arguments.overlay and arguments.overlay == arguments.gradcam:
         parser.error(f"{arguments.overlay}: --overlay and --gradcam must differ")
+    if arguments.json == arguments.csv == "-":
+        parser.error("only one of --json and --csv can be written to standard output")
     with parser.one_line_errors():
         device, _ = choose_device(arguments.gpus, DistContext())
         with oom_as(OSError, f"{device}: out of memory; try a lower --batch-size"):

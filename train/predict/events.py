@@ -43,11 +43,12 @@ def find_events(windows: Windows, classes: Sequence[str], threshold: float) -> I
         yield event
 
 
-def open_text(path: Path | None) -> IO[str]:
-    """Open a file that has each line at once, as a stream may not end for days. Without a path nothing is written."""
-    path = path or Path(os.devnull)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1)
+def open_text(path: Path | str | None) -> IO[str]:
+    """Open a file (-: standard output) that has each line at once, as a stream may last for days; None: nothing."""
+    target = os.dup(1) if path == "-" else Path(path or os.devnull)
+    if isinstance(target, Path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    return open(target, "w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1)
 
 
 def clock_time(seconds: float) -> str:

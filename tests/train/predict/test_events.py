@@ -111,10 +111,27 @@ def test_a_table_of_windows_and_videos(checkpoint: Path, day: Path, tmp_path: Pa
     assert [path.read_text()[:2] for path in sorted(out.glob("*.srt"))] == ["1\n"]
 
 
+def test_a_table_on_standard_output(
+    checkpoint: Path, day: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It has nothing else, and no file is named `-`, which would hide standard input."""
+    assert main([str(checkpoint), str(day), "--csv", str(tmp_path / "p.csv")]) == 0
+    capfd.readouterr()
+    assert main([str(checkpoint), str(day), "--csv", "-"]) == 0
+    assert capfd.readouterr().out == (tmp_path / "p.csv").read_text()
+    assert not Path("-").exists()
+
+
 def test_errors(checkpoint: Path, day: Path, tmp_path: Path) -> None:
     assert "argument --events: '60' is not a number from 0 to 1" in error_of(
         main, checkpoint, day, "--events", 60
     )
+    assert "only one of --json and --csv" in error_of(main, checkpoint, day, "--json", "-", "--csv", "-")
+    for split in ("train", "val"):
+        (tmp_path / split / "day").mkdir(parents=True)
+        (tmp_path / split / "day/1.mp4").symlink_to(day)
+    both = (tmp_path / "train", tmp_path / "val", "--srt", tmp_path / "srt")
+    assert "day_1.srt: would be written for several videos" in error_of(main, checkpoint, *both)
     assert "must be an .srt file, for a single" in error_of(
         main, checkpoint, day, "--srt", tmp_path / "x.txt"
     )
