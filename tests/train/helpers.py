@@ -5,6 +5,7 @@ import csv
 import multiprocessing
 import os
 import shlex
+import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch.distributed import TCPStore
+from tqdm import tqdm
 
 import tests.tiny_network  # noqa: F401  registers it
 from data.datasets import CUSTOM
@@ -44,6 +46,9 @@ def train(dataset: Path, results: Path, *flags: str) -> int:
 
 def _train_and_exit(log: Path, environment: dict[str, str], arguments: tuple[Any, ...]) -> None:
     os.environ.update(environment)
+    tqdm.set_lock(
+        threading.RLock()
+    )  # forked processes share the default one: killed with it, one stopped all others
     with log.open("w", buffering=1) as file, redirect_stderr(file):
         os.dup2(file.fileno(), 2)  # for what does not come from Python
         exit_code = train(*arguments)
