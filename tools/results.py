@@ -128,13 +128,15 @@ def result_table(dataset: str) -> Iterator[str]:
     yield "| network | flags | seeds | top-1 ± over folds | mean class accuracy | core minutes |"
     yield "|---|---|---|---|---|---|"
     for row in (row for row in ROWS if row.dataset == dataset and read_folds(row)):
-        accuracies, seeds = over_folds(row), len(read_folds(row))
-        cells = [f"[`{row.network}`](results/{row.name})", row.flags and f"`{row.flags}`", str(seeds)]
-        cells += [f"{fmean(accuracies):.3f} ± {stdev(accuracies):.3f}"]
-        cells += [
-            f"{fmean(over_folds(row, 'MeanClassAccuracy')):.3f}",
-            f"{sum(over_folds(row, 'Minutes')):.0f}",
+        top1, means, minutes = (
+            over_folds(row, column) for column in ("Top1", "MeanClassAccuracy", "Minutes")
+        )
+        cells = [
+            f"[`{row.network}`](results/{row.name})",
+            row.flags and f"`{row.flags}`",
+            str(len(read_folds(row))),
         ]
+        cells += [f"{fmean(top1):.3f} ± {stdev(top1):.3f}", f"{fmean(means):.3f}", f"{sum(minutes):.0f}"]
         yield f"| {' | '.join(cells)} |"
 
 
