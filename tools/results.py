@@ -131,12 +131,9 @@ def result_table(dataset: str) -> Iterator[str]:
         top1, means, minutes = (
             over_folds(row, column) for column in ("Top1", "MeanClassAccuracy", "Minutes")
         )
-        cells = [
-            f"[`{row.network}`](results/{row.name})",
-            row.flags and f"`{row.flags}`",
-            str(len(read_folds(row))),
-        ]
-        cells += [f"{fmean(top1):.3f} ± {stdev(top1):.3f}", f"{fmean(means):.3f}", f"{sum(minutes):.0f}"]
+        link, flags = f"[`{row.network}`](results/{row.name})", row.flags and f"`{row.flags}`"
+        cells = [link, flags, f"{len(read_folds(row))}", f"{fmean(top1):.3f} ± {stdev(top1):.3f}"]
+        cells += [f"{fmean(means):.3f}", f"{sum(minutes):.0f}"]
         yield f"| {' | '.join(cells)} |"
 
 
