@@ -52,7 +52,7 @@ SMALL = (
 RECIPES = {
     "weizmann": f"{SMALL} --train-frame-interval 3 --val-frame-interval 3 --end-epoch 30",
     "scfd": f"{SMALL} --end-epoch 12",
-    "motions": f"{SMALL} --train-frame-interval 4 --val-frame-interval 4 --flip False --end-epoch 8",
+    "motions": f"{SMALL} --train-frame-interval 4 --val-frame-interval 4 --flip False --end-epoch 8 --save-frequency 8",
 }
 LONG = {"weizmann": 60, "scfd": 30}  # epochs
 ROWS = [
@@ -84,9 +84,8 @@ def train_on_motions(network: str, work: Path) -> None:
     command = f"train --dataset motions --network {network} {RECIPES['motions']} --resume-epoch auto"
     if start(command, work, CORES).wait():
         sys.exit(f"{network} failed on the motions; the same command goes on with it")
-    shutil.copy(
-        work / f"results/motions/{network}_gates_False/{network}_last.pth", work / f"motions/{network}.pth"
-    )
+    checkpoint = f"results/motions/{network}_gates_False/{network}_ep-0008.pth"
+    shutil.copy(work / checkpoint, work / f"motions/{network}.pth")
 
 
 def cross_validate(row: Row, seed: int, work: Path) -> None:
@@ -143,8 +142,7 @@ def difference_table() -> Iterator[str]:
     yield "|---|---|---|"
     for row in ROWS:
         if row != row.plain() and read_folds(row) and read_folds(row.plain()):
-            pairs = zip(over_folds(row), over_folds(row.plain()), strict=True)
-            differences = [one - other for one, other in pairs]
+            differences = [a - b for a, b in zip(over_folds(row), over_folds(row.plain()), strict=True)]
             mean, n = fmean(differences), len(differences)
             half = T_QUANTILE[n - 1] * stdev(differences) / n**0.5
             interval = f"{mean - half:+.3f} to {mean + half:+.3f}"
