@@ -4,9 +4,9 @@ import sys  # PYTHON_ARGCOMPLETE_OK
 
 from data.datasets import UCF101
 from train.main import main
-from train.options import Options
+from train.recipes import RECIPES
 
-DEFAULTS = Options(clip_size=256)  # the rest of the published recipe is that of Options
+DEFAULTS = RECIPES[UCF101.name]
 
 if __name__ == "__main__":
     sys.exit(main(UCF101, DEFAULTS))

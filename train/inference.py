@@ -9,8 +9,6 @@ label = model.classes[model.logits(clips)[0].argmax()]
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +26,7 @@ from train.engine import AUTOCAST_DTYPES
 from train.input_norm import ClipNormalizer
 from train.options import Options, network_kwargs, resolve
 from train.parallel.devices import default_precision
+from train.recipes import RECIPES
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,9 @@ class WeightsInfo(NamedTuple):
         classes = read_classes(names) if names.suffix == ".json" else listed
         if len(classes) != num_classes:
             raise ValueError(f"{names}: names {len(classes)} classes, {path} has {num_classes}")
-        script = f"train_{spec.name}"
-        options: Options = import_module(script).DEFAULTS if find_spec(script) else Options()
-        size = self.clip_size or options.clip_size
-        options = replace(options, network=self.network, variant=variant, clip_size=size)
+        recipe = RECIPES[spec.name]
+        size = self.clip_size or recipe.clip_size
+        options = replace(recipe, network=self.network, variant=variant, clip_size=size)
         return {
             "state_dict": weights,
             "options": resolve(spec, options, gpus=0).to_dict(),
