@@ -63,13 +63,8 @@ def render(results: Sequence[Result], videos: Sequence[Video], agreement: dict[s
 def make_parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m train.report", description=(__doc__ or "").split("\n\n")[1])
     add = parser.add_argument
-    add(
-        "results",
-        type=Path,
-        nargs="+",
-        metavar="RESULTS",
-        help="results folder of a run, or of train.evaluate",
-    )
+    text = "results folder of a run, or of train.evaluate"
+    add("results", type=Path, nargs="+", metavar="RESULTS", help=text)
     text = "page to write (default: report.html)"
     add("-o", "--output", type=output_file, default="report.html", metavar="FILE", help=text)
     add("--dataset", type=Path, metavar="DIR", help="folder of the dataset (default: as in training)")
