@@ -49,7 +49,7 @@ def _draw_panel(title: str, panels: Sequence[tuple[int, Panel]], last: int) -> C
     if is_log:
         known = [math.log10(v) for *_, values in lines for v in values if 0 < v < math.inf] or [0.0]
         low, high = min(known) - 0.02, max(known) + 0.02
-        ticks = [(_y((value - low) / (high - low)), f"{10**value:.3g}") for value in _log_ticks(known)]
+        ticks = [(_y((value - low) / (high - low)), f"{10**value:.4g}") for value in _log_ticks(known)]
     curves = []
     for result, name, epochs, values in lines:
         heights = [math.log10(v) if 0 < v < math.inf else math.nan for v in values] if is_log else values
